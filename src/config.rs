@@ -1,0 +1,257 @@
+//! Settings: defaults < TOML file < `FANWIRE_…` environment < flags, parsed once into values that cannot be wrong.
+//!
+//! Each setting is one entry of the [`SETTINGS`] table: its key in TOML, its flag and its environment variable
+//! are the same words, and its help, kind and bounds stand beside them. [`Sources::load`] goes through the
+//! table; nothing else knows the names.
+
+mod sources;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use sources::{ConfigError, Loaded, Origin, Problem, Sources, environment_name};
+pub use table::{Group, SETTINGS, Setting};
+pub use value::Shape;
+
+/// Most shards that a node may have.
+pub const MAX_SHARDS: usize = 64;
+
+/// Everything that a node is told at its start.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where WebSocket, HTTP and the page are served; at least one. Port 0 lets the kernel choose.
+    pub listen: Vec<SocketAddr>,
+    /// Where publishers connect. May be empty: `POST /api/publish` is left then.
+    pub publish: Vec<PublishAddress>,
+    /// Where the operators' endpoints are served; empty: on the addresses of `listen`.
+    pub admin: Vec<SocketAddr>,
+    /// Threads that serve connections, 1 to [`MAX_SHARDS`].
+    pub shards: usize,
+    /// Start off loopback without tokens.
+    pub insecure: bool,
+    /// What publishers have to show: visible ASCII.
+    pub publish_token: Option<String>,
+    /// What operators have to show: visible ASCII.
+    pub operator_token: Option<String>,
+    /// The congestion control of accepted TCP sockets; `None`: the kernel's choice.
+    pub tcp_congestion: Option<String>,
+    /// Bytes of the send buffer of each accepted socket; `None`: the kernel's choice.
+    pub send_buffer: Option<usize>,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Every bound of the node.
+    pub limits: Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            publish: vec![PublishAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 8081)))],
+            admin: Vec::new(),
+            shards: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SHARDS),
+            insecure: false,
+            publish_token: None,
+            operator_token: None,
+            tcp_congestion: None,
+            send_buffer: None,
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// As `fanwire check` shows them: without the tokens, so that no log line can give them away.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(SETTINGS.iter().map(|setting| (setting.key, (setting.show)(self)))).finish()
+    }
+}
+
+impl Settings {
+    /// The keys whose values differ in `new` and that only a restart can change.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let differs = |setting: &&Setting| !setting.reloads() && !(setting.same)(self, new);
+        SETTINGS.iter().filter(differs).map(|setting| setting.key).collect()
+    }
+}
+
+/// An address that publishers connect to: `127.0.0.1:8081`, `[::1]:8081` or `unix:/run/fanwire.sock`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PublishAddress {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a Unix domain socket, at most 107 bytes long.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for PublishAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for PublishAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// Bytes of `sun_path` on Linux, less the closing zero.
+        const MAX_PATH: usize = 107;
+        let Some(path) = text.strip_prefix("unix:") else {
+            return value::socket_address(text)
+                .map(Self::Tcp)
+                .map_err(|error| format!("{error}, or unix:PATH"));
+        };
+        if path.is_empty() || path.contains('\0') {
+            return Err(format!("`{text}` names no path: write unix:/run/fanwire.sock"));
+        }
+        if path.len() > MAX_PATH {
+            return Err(format!("`{text}`: the path of a Unix socket has at most {MAX_PATH} bytes"));
+        }
+        Ok(Self::Unix(PathBuf::from(path)))
+    }
+}
+
+/// A set of words that a setting chooses from.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant),+
+        }
+
+        impl $name {
+            /// Every word.
+            pub const WORDS: &[&str] = &[$($word),+];
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word),+ })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!("`{text}` is not one of {}", Self::WORDS.join(", "))),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// What is logged: this and everything graver.
+    LogLevel {
+        /// What stops the node from doing its work.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// Start, stop, reload, clients closed as slow.
+        Info = "info",
+        /// Connections coming and going.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// How a log line is written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+/// Every bound of the node. Each is a top-level key, a flag and an environment variable of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// WebSocket clients connected at once (whole node). The next one is told so and closed with 1013.
+    pub max_clients: usize,
+    /// Publishers connected at once (whole node).
+    pub max_publishers: usize,
+    /// Connections of one shard that have not finished their handshake or request; above it the oldest is closed.
+    pub max_handshakes: usize,
+    /// Connections accepted by a shard in one turn of its loop.
+    pub accepts_per_turn: usize,
+    /// Bytes of an HTTP request head.
+    pub max_header_bytes: usize,
+    /// Bytes of an HTTP request body.
+    pub max_body_bytes: usize,
+    /// Bytes of one message from a client.
+    pub max_message_bytes: usize,
+    /// Topics a client may be subscribed to.
+    pub max_subscriptions: usize,
+    /// Topics with a subscriber (whole node).
+    pub max_topics: usize,
+    /// Bytes of the `data` of one published event.
+    pub max_publish_bytes: usize,
+    /// Events queued for one client whose socket takes no more.
+    pub queue_events: usize,
+    /// Bytes queued for one client whose socket takes no more. An empty queue takes one event of any size.
+    pub queue_bytes: usize,
+    /// Bytes held by all outboxes together (whole node).
+    pub max_outbox_bytes: usize,
+    /// Bytes of rounds in flight to one shard; above it publishers are not read.
+    pub link_bytes: usize,
+    /// From accept to a complete request head.
+    pub handshake_timeout: Duration,
+    /// How often clients are pinged.
+    pub heartbeat_interval: Duration,
+    /// A client from which nothing came for this long is closed.
+    pub heartbeat_timeout: Duration,
+    /// How long a closed client may take to answer the close.
+    pub close_timeout: Duration,
+    /// A frame or request body once started must be complete, and a publisher's answers read, within this.
+    pub publish_timeout: Duration,
+    /// How long a shutdown may take.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_clients: 1_000,
+            max_publishers: 1_024,
+            max_handshakes: 1_024,
+            accepts_per_turn: 64,
+            max_header_bytes: 8 << 10,
+            max_body_bytes: 8 << 20,
+            max_message_bytes: 64 << 10,
+            max_subscriptions: 1_000,
+            max_topics: 1_000_000,
+            max_publish_bytes: 1 << 20,
+            queue_events: 100,
+            queue_bytes: 1 << 20,
+            max_outbox_bytes: 256 << 20,
+            link_bytes: 4 << 20,
+            handshake_timeout: Duration::from_secs(5),
+            heartbeat_interval: Duration::from_secs(30),
+            heartbeat_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(10),
+            publish_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Events and rounds: what travels from the publisher's shard to every shard with a subscriber.
+
+use std::sync::{Arc, OnceLock};
+
+use smallvec::SmallVec;
+
+use crate::dialect::envelope::Frames;
+use crate::publish::wire::Publish;
+use crate::topic::log::Topic;
+
+/// Events in one contiguous piece of text, in the order they were published.
+#[derive(Debug, Default)]
+pub struct Events {
+    text: String,
+    records: Vec<Record>,
+}
+
+/// Where one event's parts end in the text; each begins where the one before it ends.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    name_end: u32,
+    key_end: u32,
+    data_end: u32,
+    timestamp_ms: u64,
+}
+
+/// One event as the envelopes see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// The event's name.
+    pub name: &'a str,
+    /// What the event is about; empty for none.
+    pub key: &'a str,
+    /// One JSON text.
+    pub data: &'a str,
+    /// Unix time in milliseconds.
+    pub timestamp_ms: u64,
+}
+
+impl Events {
+    /// Adds one event. Its `data` was checked when it was decoded; empty becomes `null`.
+    pub fn push(&mut self, publish: &Publish<'_>, now_ms: u64) {
+        let data = if publish.data.is_empty() { "null" } else { publish.data };
+        self.text.reserve(publish.event.len() + publish.key.len() + data.len());
+        // A read and a request body are far below 4 GiB (`Limits`), so ends fit 32 bits.
+        self.text.push_str(publish.event);
+        let name_end = self.text.len() as u32;
+        self.text.push_str(publish.key);
+        let key_end = self.text.len() as u32;
+        self.text.push_str(data);
+        let data_end = self.text.len() as u32;
+        let timestamp_ms = if publish.timestamp_ms == 0 { now_ms } else { publish.timestamp_ms };
+        self.records.push(Record { name_end, key_end, data_end, timestamp_ms });
+    }
+
+    /// How many events.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of all names, keys and data.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The events in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
+        let mut start = 0;
+        self.records.iter().map(move |record| {
+            let [name_end, key_end, data_end] =
+                [record.name_end, record.key_end, record.data_end].map(|end| end as usize);
+            let event = Event {
+                name: &self.text[start..name_end],
+                key: &self.text[name_end..key_end],
+                data: &self.text[key_end..data_end],
+                timestamp_ms: record.timestamp_ms,
+            };
+            start = data_end;
+            event
+        })
+    }
+}
+
+/// A topic that a round was appended to, and the position of the round's first event in its log.
+#[derive(Debug)]
+pub struct Placed {
+    /// The topic.
+    pub topic: Arc<Topic>,
+    /// The offset of the round's first event; the next one has the next offset.
+    pub offset: u64,
+}
+
+/// Events of one topic taken in together, with their frames. An event of several topics is a round of its own.
+#[derive(Debug)]
+pub struct Round {
+    /// The topics with a subscriber that the events go to, in the publisher's order.
+    pub topics: SmallVec<[Placed; 1]>,
+    /// The first topic of the events, whether or not it has a subscriber.
+    pub category: Arc<str>,
+    /// The events.
+    pub events: Events,
+    /// A number that no other round has where the event has several topics, 0 where it has one.
+    pub several: u64,
+    /// When the events were read from the publisher: nanoseconds of `Now::mono`.
+    pub ingress: u64,
+    /// Whether more than one shard gets it, so that its frames are worth sharing.
+    pub shared: bool,
+    /// The frames, one place per envelope, written by the first shard that needs them.
+    pub frames: SmallVec<[OnceLock<Frames>; 1]>,
+}
+
+impl Round {
+    /// What the round counts for on a link: its bytes and something for its bookkeeping.
+    pub fn cost(&self) -> usize {
+        self.events.bytes() + 64 * self.events.len() + 256
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_back_as_they_went_in() {
+        let mut events = Events::default();
+        let publish = |event, key, data, timestamp_ms| Publish { topics: "t", event, key, data, timestamp_ms };
+        events.push(&publish("a", "", "{}", 0), 42);
+        events.push(&publish("bc", "key", "", 7), 42);
+        let seen: Vec<_> = events.iter().map(|e| (e.name, e.key, e.data, e.timestamp_ms)).collect();
+        assert_eq!(seen, [("a", "", "{}", 42), ("bc", "key", "null", 7)]);
+        assert_eq!((events.len(), events.bytes(), events.is_empty()), (2, 12, false));
+    }
+}

@@ -1,0 +1,163 @@
+//! The channel into a shard: bounded by credit, with the bell that wakes it.
+//!
+//! `send` never blocks and never fails. What bounds a link is that publishers are not read while it holds
+//! more than its credit, so what is over the bound is one read per shard at most. A shard that stopped
+//! reading leaves its mark; the link's owner rings it when half the credit is free again.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+/// What wakes a sleeping shard: a poll's waker, or nothing in the simulation.
+pub trait Wake: Send + Sync {
+    /// Makes the shard's poll return. Called at most once until the shard drains its link.
+    fn wake(&self);
+}
+
+/// The channel into one shard.
+pub struct Link<M> {
+    sender: Sender<(M, usize)>,
+    receiver: Receiver<(M, usize)>,
+    /// Costs of the messages not yet drained.
+    in_flight: AtomicUsize,
+    /// Whether the shard has been woken for what is in the channel.
+    rung: AtomicBool,
+    /// One bit for each shard that stopped reading publishers because this link was full.
+    waiting: AtomicU64,
+    waker: OnceLock<Box<dyn Wake>>,
+}
+
+impl<M> Link<M> {
+    /// An empty link whose shard has no poll yet.
+    pub fn new() -> Self {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        Self {
+            sender,
+            receiver,
+            in_flight: AtomicUsize::new(0),
+            rung: AtomicBool::new(false),
+            waiting: AtomicU64::new(0),
+            waker: OnceLock::new(),
+        }
+    }
+
+    /// Gives the link the waker of its shard's poll; later calls change nothing.
+    pub fn set_waker(&self, waker: Box<dyn Wake>) {
+        // A second call would be a mistake of ours and is harmless.
+        drop(self.waker.set(waker));
+    }
+
+    /// Sends one message that counts for `cost` bytes, and rings the bell.
+    pub fn send(&self, message: M, cost: usize) {
+        self.in_flight.fetch_add(cost, Ordering::Relaxed);
+        // The link owns both ends, so the channel cannot be closed.
+        drop(self.sender.send((message, cost)));
+        self.ring();
+    }
+
+    /// Wakes the shard, once until it drains.
+    pub fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Only for the link's shard: says that it is awake and looks, before it drains.
+    pub fn answer_bell(&self) {
+        self.rung.swap(false, Ordering::AcqRel);
+    }
+
+    /// Only for the link's shard: the next message.
+    pub fn receive(&self) -> Option<M> {
+        let (message, cost) = self.receiver.try_recv().ok()?;
+        self.in_flight.fetch_sub(cost, Ordering::Relaxed);
+        Some(message)
+    }
+
+    /// Whether nothing is in the channel.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// Bytes in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether a publisher may be read. Where not, `shard` will be rung when there is credit again.
+    pub fn has_credit(&self, credit: usize, shard: usize) -> bool {
+        if self.in_flight() < credit {
+            return true;
+        }
+        self.waiting.fetch_or(1 << shard, Ordering::AcqRel);
+        // The link may have been drained between the look and the mark: nobody would ring then.
+        self.in_flight() < credit
+    }
+
+    /// Only for the link's shard, after draining: the shards to ring because half the credit is free.
+    pub fn freed(&self, credit: usize) -> u64 {
+        if self.waiting.load(Ordering::Acquire) == 0 || self.in_flight() > credit / 2 {
+            return 0;
+        }
+        self.waiting.swap(0, Ordering::AcqRel)
+    }
+}
+
+impl<M> Default for Link<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M> std::fmt::Debug for Link<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Count(Arc<AtomicUsize>);
+
+    impl Wake for Count {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_bell_rings_once_until_it_is_answered() {
+        let link = Link::new();
+        let wakes = Count::default();
+        link.set_waker(Box::new(wakes.clone()));
+        link.send("a", 10);
+        link.send("b", 10);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        link.answer_bell();
+        assert_eq!([link.receive(), link.receive(), link.receive()], [Some("a"), Some("b"), None]);
+        link.send("c", 1);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn credit_is_refused_above_the_bound_and_given_back_at_half() {
+        let link = Link::new();
+        assert!(link.has_credit(100, 3));
+        link.send((), 60);
+        assert!(link.has_credit(100, 3));
+        link.send((), 60);
+        assert!(!link.has_credit(100, 3));
+        link.receive();
+        assert_eq!(link.freed(100), 0, "60 of 100 are still in flight");
+        link.receive();
+        assert_eq!(link.freed(100), 1 << 3);
+        assert_eq!(link.freed(100), 0, "rung once");
+    }
+}

@@ -1,0 +1,3 @@
+//! BYTES: protocols' frames and heads. No policy, and nothing of ours.
+
+pub mod websocket;

@@ -1,0 +1,344 @@
+//! Chunks and spans: a shard's frames, written once, and who still has to send which of them.
+//!
+//! A chunk is a growing, contiguous stretch of one topic's frames in one envelope. A span is a run of frames
+//! inside a chunk, by number: no pointer, no atomic. A chunk counts the spans in it and goes with the last.
+
+use slab::Slab;
+
+use crate::dialect::envelope::Frames;
+
+/// A chunk that reached this many bytes grows no more; the next frame begins a new one.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// No chunk.
+pub const NO_CHUNK: u32 = u32::MAX;
+
+/// No list of subscribers keeps this chunk as its growing one.
+const NO_OWNER: (u32, u32) = (u32::MAX, u32::MAX);
+
+/// Bytes of empty buffers kept for the next chunks.
+const POOL_BYTES: usize = 8 << 20;
+
+/// A run of frames inside a chunk, on its way to one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The chunk, or [`NO_CHUNK`].
+    pub chunk: u32,
+    /// The first frame.
+    pub start: u32,
+    /// One after the last frame.
+    pub end: u32,
+    /// The shard's number of the topic whose subscription the frames came through.
+    pub topic: u32,
+    /// Events of that topic left out just before the first frame.
+    pub gap: u32,
+    /// Whether the subscription's policy allows leaving frames out.
+    pub droppable: bool,
+}
+
+impl Span {
+    /// No frames.
+    pub const EMPTY: Self = Self { chunk: NO_CHUNK, start: 0, end: 0, topic: 0, gap: 0, droppable: false };
+
+    /// Whether this is no span.
+    pub const fn is_empty(&self) -> bool {
+        self.chunk == NO_CHUNK
+    }
+
+    /// How many frames.
+    pub const fn frames(&self) -> u32 {
+        self.end - self.start
+    }
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    /// When the frames came in: for each round its first frame and its ingress.
+    stamps: Vec<(u32, u64)>,
+    spans: u32,
+    /// The topic and list that append to this chunk, or [`NO_OWNER`] once it grows no more.
+    owner: (u32, u32),
+}
+
+impl Chunk {
+    fn offset(&self, frame: u32) -> usize {
+        match frame {
+            0 => 0,
+            frame => self.ends[frame as usize - 1] as usize,
+        }
+    }
+}
+
+/// A shard's chunks.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    chunks: Slab<Chunk>,
+    pool: Vec<Chunk>,
+    pool_bytes: usize,
+    held: usize,
+    forgotten: Vec<Forgotten>,
+}
+
+/// A chunk that went while it was still growing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The topic and list that appended to it.
+    pub owner: (u32, u32),
+    /// Its number.
+    pub chunk: u32,
+}
+
+/// Where a round's frames are after they were appended.
+#[derive(Clone, Copy, Debug)]
+pub struct Appended {
+    /// The chunk.
+    pub chunk: u32,
+    /// The round's first frame.
+    pub start: u32,
+    /// One after its last.
+    pub end: u32,
+}
+
+impl Chunks {
+    /// Bytes that chunks hold for clients: the memory of all outboxes but for their private parts.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many chunks are in use.
+    pub fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Whether none is in use.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Appends a round's frames to `current`, or to a new chunk where that is none or full. `write` puts the
+    /// frames at the end of the bytes and where each ends into the ends.
+    ///
+    /// The caller retains the chunk once for itself, pushes spans and retains it once for each, and releases
+    /// its own: so a chunk goes at once where nobody wanted its frames.
+    pub fn append(
+        &mut self,
+        current: u32,
+        owner: (u32, u32),
+        ingress: u64,
+        write: impl FnOnce(&mut Vec<u8>, &mut Vec<u32>),
+    ) -> Appended {
+        let key = match self.chunks.get(current as usize) {
+            Some(chunk) if current != NO_CHUNK && chunk.bytes.len() < CHUNK_BYTES => current,
+            _ => {
+                if current != NO_CHUNK {
+                    self.disown(current);
+                }
+                let mut chunk = self.pool.pop().unwrap_or_default();
+                self.pool_bytes -= chunk.bytes.capacity();
+                chunk.owner = owner;
+                self.chunks.insert(chunk) as u32
+            }
+        };
+        let chunk = &mut self.chunks[key as usize];
+        let (start, before) = (chunk.ends.len() as u32, chunk.bytes.len());
+        write(&mut chunk.bytes, &mut chunk.ends);
+        chunk.stamps.push((start, ingress));
+        self.held += chunk.bytes.len() - before;
+        Appended { chunk: key, start, end: chunk.ends.len() as u32 }
+    }
+
+    /// The chunk grows no more: its list of subscribers has another, or is gone.
+    pub fn disown(&mut self, chunk: u32) {
+        self.chunks[chunk as usize].owner = NO_OWNER;
+        if self.chunks[chunk as usize].spans == 0 {
+            self.recycle(chunk);
+        }
+    }
+
+    /// Counts `spans` more in a chunk.
+    pub fn retain(&mut self, chunk: u32, spans: u32) {
+        self.chunks[chunk as usize].spans += spans;
+    }
+
+    /// One span in the chunk is done with. Where it was the last, the chunk goes.
+    pub fn release(&mut self, chunk: u32) {
+        let entry = &mut self.chunks[chunk as usize];
+        entry.spans -= 1;
+        if entry.spans == 0 {
+            if entry.owner != NO_OWNER {
+                self.forgotten.push(Forgotten { owner: entry.owner, chunk });
+            }
+            self.recycle(chunk);
+        }
+    }
+
+    /// The next list that must forget its growing chunk, because the chunk is gone. To be asked until there
+    /// is none before anything is appended: numbers of chunks are used again.
+    pub fn next_forgotten(&mut self) -> Option<Forgotten> {
+        self.forgotten.pop()
+    }
+
+    fn recycle(&mut self, chunk: u32) {
+        let mut chunk = self.chunks.remove(chunk as usize);
+        self.held -= chunk.bytes.len();
+        if self.pool_bytes + chunk.bytes.capacity() <= POOL_BYTES {
+            self.pool_bytes += chunk.bytes.capacity();
+            chunk.bytes.clear();
+            chunk.ends.clear();
+            chunk.stamps.clear();
+            self.pool.push(chunk);
+        }
+    }
+
+    /// The bytes of a span's frames.
+    pub fn bytes(&self, span: &Span) -> &[u8] {
+        let chunk = &self.chunks[span.chunk as usize];
+        &chunk.bytes[chunk.offset(span.start)..chunk.offset(span.end)]
+    }
+
+    /// How many bytes frames `start..end` of a chunk have.
+    pub fn frames_len(&self, chunk: u32, start: u32, end: u32) -> usize {
+        let chunk = &self.chunks[chunk as usize];
+        chunk.offset(end) - chunk.offset(start)
+    }
+
+    /// The bytes of one frame.
+    pub fn frame(&self, chunk: u32, frame: u32) -> &[u8] {
+        let chunk = &self.chunks[chunk as usize];
+        &chunk.bytes[chunk.offset(frame)..chunk.offset(frame + 1)]
+    }
+
+    /// Of a span whose first `written` bytes are gone: how many frames are gone whole, and how many bytes of
+    /// the next one.
+    pub fn split(&self, span: &Span, written: usize) -> (u32, usize) {
+        let chunk = &self.chunks[span.chunk as usize];
+        let at = chunk.offset(span.start) + written;
+        let ends = &chunk.ends[span.start as usize..span.end as usize];
+        let whole = ends.partition_point(|end| *end as usize <= at) as u32;
+        (whole, at - chunk.offset(span.start + whole))
+    }
+
+    /// When a frame came in.
+    pub fn ingress(&self, chunk: u32, frame: u32) -> u64 {
+        let stamps = &self.chunks[chunk as usize].stamps;
+        let after = stamps.partition_point(|(first, _)| *first <= frame);
+        stamps[after.saturating_sub(1)].1
+    }
+
+    /// Calls `each` with an ingress and how many of the frames `start..end` came in then.
+    pub fn ingresses(&self, chunk: u32, start: u32, end: u32, mut each: impl FnMut(u64, u32)) {
+        let stamps = &self.chunks[chunk as usize].stamps;
+        let mut place = stamps.partition_point(|(first, _)| *first <= start).saturating_sub(1);
+        let mut from = start;
+        while from < end {
+            let to = stamps.get(place + 1).map_or(end, |(first, _)| (*first).min(end));
+            each(stamps[place].1, to - from);
+            from = to;
+            place += 1;
+        }
+    }
+
+    /// Whether a span is small beside the chunk that it pins, so that copying it out frees memory.
+    pub fn is_worth_copying(&self, span: &Span) -> bool {
+        let chunk = &self.chunks[span.chunk as usize];
+        chunk.owner == NO_OWNER && self.bytes(span).len() * 4 < chunk.bytes.len()
+    }
+
+    /// Copies a span's frames into a chunk of their own and answers the span there. The old span is then to
+    /// be released.
+    pub fn copy_out(&mut self, span: &Span) -> Span {
+        let source = &self.chunks[span.chunk as usize];
+        let base = source.offset(span.start);
+        let mut frames = Frames { bytes: self.bytes(span).to_vec(), ends: Vec::with_capacity(span.frames() as usize) };
+        let ends = &source.ends[span.start as usize..span.end as usize];
+        frames.ends.extend(ends.iter().map(|end| end - base as u32));
+        let mut stamps = Vec::new();
+        let mut first = 0;
+        self.ingresses(span.chunk, span.start, span.end, |ingress, count| {
+            stamps.push((first, ingress));
+            first += count;
+        });
+        self.held += frames.bytes.len();
+        let chunk = Chunk { bytes: frames.bytes, ends: frames.ends, stamps, spans: 1, owner: NO_OWNER };
+        let end = span.frames();
+        Span { chunk: self.chunks.insert(chunk) as u32, start: 0, end, ..*span }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(chunks: &mut Chunks, current: u32, frames: &[&str], ingress: u64) -> Appended {
+        chunks.append(current, (1, 2), ingress, |bytes, ends| {
+            for frame in frames {
+                bytes.extend_from_slice(frame.as_bytes());
+                ends.push(bytes.len() as u32);
+            }
+        })
+    }
+
+    fn span(appended: Appended) -> Span {
+        Span { chunk: appended.chunk, start: appended.start, end: appended.end, ..Span::EMPTY }
+    }
+
+    #[test]
+    fn a_chunk_grows_and_goes_with_its_last_span() {
+        let mut chunks = Chunks::default();
+        let first = append(&mut chunks, NO_CHUNK, &["ab", "c"], 10);
+        chunks.retain(first.chunk, 2);
+        let second = append(&mut chunks, first.chunk, &["def"], 20);
+        assert_eq!((second.chunk, second.start, second.end), (first.chunk, 2, 3));
+        assert_eq!(chunks.bytes(&span(first)), b"abc");
+        let all = Span { end: 3, ..span(first) };
+        assert_eq!(chunks.bytes(&all), b"abcdef");
+        assert_eq!(chunks.split(&all, 0), (0, 0));
+        assert_eq!(chunks.split(&all, 2), (1, 0));
+        assert_eq!(chunks.split(&all, 4), (2, 1));
+        assert_eq!(chunks.split(&all, 6), (3, 0));
+        let mut seen = Vec::new();
+        chunks.ingresses(first.chunk, 1, 3, |ingress, count| seen.push((ingress, count)));
+        assert_eq!(seen, [(10, 1), (20, 1)]);
+        assert_eq!((chunks.ingress(first.chunk, 1), chunks.ingress(first.chunk, 2)), (10, 20));
+        assert_eq!(chunks.held(), 6);
+        chunks.release(first.chunk);
+        assert_eq!(chunks.next_forgotten(), None);
+        chunks.release(first.chunk);
+        assert_eq!(chunks.next_forgotten(), Some(Forgotten { owner: (1, 2), chunk: first.chunk }));
+        assert_eq!((chunks.held(), chunks.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_full_chunk_grows_no_more() {
+        let mut chunks = Chunks::default();
+        let big = "x".repeat(CHUNK_BYTES);
+        let first = append(&mut chunks, NO_CHUNK, &[&big], 0);
+        chunks.retain(first.chunk, 1);
+        let second = append(&mut chunks, first.chunk, &["y"], 0);
+        assert_ne!(first.chunk, second.chunk);
+        chunks.release(first.chunk);
+        assert_eq!(chunks.next_forgotten(), None, "nobody keeps it any more");
+        assert_eq!(chunks.len(), 1);
+    }
+
+    #[test]
+    fn a_copied_span_frees_the_chunk_it_pinned() {
+        let mut chunks = Chunks::default();
+        let big = "x".repeat(1000);
+        let first = append(&mut chunks, NO_CHUNK, &[&big, "small", "er"], 5);
+        chunks.retain(first.chunk, 1);
+        let small = Span { start: 1, gap: 3, droppable: true, ..span(first) };
+        assert!(!chunks.is_worth_copying(&small), "it still grows");
+        chunks.disown(first.chunk);
+        assert!(chunks.is_worth_copying(&small));
+        let copy = chunks.copy_out(&small);
+        chunks.release(first.chunk);
+        assert_eq!(chunks.bytes(&copy), b"smaller");
+        assert_eq!((copy.gap, copy.droppable, copy.frames(), chunks.held()), (3, true, 2, 7));
+        assert_eq!(chunks.ingress(copy.chunk, 1), 5);
+        chunks.release(copy.chunk);
+        assert!(chunks.is_empty());
+    }
+}

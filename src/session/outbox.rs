@@ -1,0 +1,623 @@
+//! The outbox: what one client is still owed, as spans of shared frames.
+//!
+//! `push` never blocks and never closes. The next frames of the same chunk extend the span that is there: two
+//! stores, no allocation. Bytes of the client's own stand in two places: `first` goes before everything (the
+//! rest of a frame that was partly written, then control frames: no flood of events can take its place), and
+//! replies stand in line with the events around them.
+
+use std::collections::VecDeque;
+
+use crate::dialect::envelope::splice;
+use crate::session::chunk::{Chunks, Span};
+
+/// How much a client whose socket takes no more may be owed.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// Events.
+    pub events: u32,
+    /// Bytes of their frames.
+    pub bytes: usize,
+}
+
+/// One client's bounded queue.
+#[derive(Debug)]
+pub struct Outbox {
+    /// The newest span, which the next frames may extend.
+    tail: Span,
+    /// What goes before the tail.
+    queue: Option<Box<VecDeque<Entry>>>,
+    /// What goes before the queue.
+    first: Option<Box<First>>,
+    events: u32,
+    bytes: usize,
+    reply_bytes: usize,
+    blocked: bool,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Span(Span),
+    Reply(Box<[u8]>),
+}
+
+#[derive(Debug, Default)]
+struct First {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+/// Told what left the outbox for the kernel.
+pub trait Progress {
+    /// Frames `start..end` of `chunk` were handed over.
+    fn delivered(&mut self, chunks: &Chunks, chunk: u32, start: u32, end: u32);
+}
+
+/// An event that was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// The shard's number of the topic that it came through.
+    pub topic: u32,
+    /// How many events of that topic are missing there with no span of it behind them to carry the count:
+    /// the subscription keeps it. 0 where a span carries it.
+    pub pending_gap: u32,
+}
+
+/// What a stretch of gathered bytes is.
+#[derive(Debug)]
+pub struct Mark {
+    end: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    First,
+    Gap,
+    /// Frames as they are in the chunk.
+    Frames,
+    /// One frame with something private spliced in.
+    Private,
+    Reply,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub const fn new() -> Self {
+        Self { tail: Span::EMPTY, queue: None, first: None, events: 0, bytes: 0, reply_bytes: 0, blocked: false }
+    }
+
+    /// Events waiting.
+    pub fn events(&self) -> u32 {
+        self.events
+    }
+
+    /// Bytes of the frames of those.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that are this client's alone.
+    pub fn private_bytes(&self) -> usize {
+        self.reply_bytes + self.first.as_ref().map_or(0, |first| first.bytes.len())
+    }
+
+    /// Bytes of replies to the client's own messages that wait.
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.tail.is_empty() && self.queue.is_none() && self.first.is_none()
+    }
+
+    /// Whether the socket refused the last write. Only such a client is held to its bound: what the others
+    /// are owed is bounded by when publishers are read.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Notes that the socket refused a write, or takes again.
+    pub fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+    }
+
+    /// Whether `events` more of `bytes` in all may be pushed. An outbox without events takes one of any size.
+    pub fn has_room(&self, events: u32, bytes: usize, bound: Bound) -> bool {
+        !self.blocked
+            || (self.events + events <= bound.events
+                && (self.bytes + bytes <= bound.bytes || (self.events == 0 && events == 1)))
+    }
+
+    /// Adds frames of `bytes` in all. Answers whether they are a span of their own, which the caller then
+    /// counts with [`Chunks::retain`].
+    pub fn push(&mut self, span: Span, bytes: usize, chunks: &mut Chunks) -> bool {
+        self.events += span.frames();
+        self.bytes += bytes;
+        let tail = &mut self.tail;
+        if tail.chunk == span.chunk
+            && tail.end == span.start
+            && tail.topic == span.topic
+            && tail.droppable == span.droppable
+            && span.gap == 0
+        {
+            tail.end = span.end;
+            return false;
+        }
+        self.enqueue_tail(chunks);
+        self.tail = span;
+        true
+    }
+
+    /// Adds bytes that stand in line with the events around them.
+    pub fn push_reply(&mut self, bytes: Vec<u8>, chunks: &mut Chunks) {
+        self.enqueue_tail(chunks);
+        self.reply_bytes += bytes.len();
+        self.queue.get_or_insert_default().push_back(Entry::Reply(bytes.into()));
+    }
+
+    /// Adds control frames, which go before everything but the rest of a frame partly written.
+    pub fn push_first(&mut self, bytes: &[u8]) {
+        self.first.get_or_insert_default().bytes.extend_from_slice(bytes);
+    }
+
+    fn enqueue_tail(&mut self, chunks: &mut Chunks) {
+        if self.tail.is_empty() {
+            return;
+        }
+        let mut span = std::mem::replace(&mut self.tail, Span::EMPTY);
+        if self.blocked {
+            copy_out(&mut span, chunks);
+        }
+        self.queue.get_or_insert_default().push_back(Entry::Span(span));
+    }
+
+    /// `chunk` grows no more. Where a small span of this blocked client alone keeps it, the span is copied
+    /// out.
+    pub fn unpin(&mut self, chunk: u32, chunks: &mut Chunks) {
+        if self.tail.chunk == chunk {
+            copy_out(&mut self.tail, chunks);
+        }
+    }
+
+    /// When the oldest event that waits came in.
+    pub fn oldest(&self, chunks: &Chunks) -> Option<u64> {
+        self.spans().next().map(|span| chunks.ingress(span.chunk, span.start))
+    }
+
+    fn spans(&self) -> impl Iterator<Item = &Span> {
+        let queued = self.queue.iter().flat_map(|queue| queue.iter()).filter_map(|entry| match entry {
+            Entry::Span(span) => Some(span),
+            Entry::Reply(_) => None,
+        });
+        queued.chain((!self.tail.is_empty()).then_some(&self.tail))
+    }
+
+    /// Leaves out the oldest event of a subscription that allows it, or answers `None` where there is none.
+    /// The count of what is missing goes to the next span of that topic.
+    pub fn drop_oldest(&mut self, chunks: &mut Chunks) -> Option<Dropped> {
+        let mut spans = self
+            .queue
+            .iter_mut()
+            .flat_map(|queue| queue.iter_mut())
+            .filter_map(|entry| match entry {
+                Entry::Span(span) => Some(span),
+                Entry::Reply(_) => None,
+            })
+            .chain((!self.tail.is_empty()).then_some(&mut self.tail));
+        let span = spans.find(|span| span.droppable)?;
+        self.events -= 1;
+        self.bytes -= chunks.frames_len(span.chunk, span.start, span.start + 1);
+        span.start += 1;
+        span.gap += 1;
+        let (topic, gap) = (span.topic, span.gap);
+        if span.start < span.end {
+            return Some(Dropped { topic, pending_gap: 0 });
+        }
+        let emptied = *span;
+        let heir = spans.find(|span| span.topic == topic);
+        let pending_gap = match heir {
+            Some(heir) => {
+                heir.gap += gap;
+                0
+            }
+            None => gap,
+        };
+        self.remove(&emptied);
+        chunks.release(emptied.chunk);
+        Some(Dropped { topic, pending_gap })
+    }
+
+    /// Removes a span that has no frames left.
+    fn remove(&mut self, emptied: &Span) {
+        if let Some(queue) = &mut self.queue
+            && let Some(place) = queue.iter().position(|e| matches!(e, Entry::Span(span) if span == emptied))
+        {
+            queue.remove(place);
+            if queue.is_empty() {
+                self.queue = None;
+            }
+        } else {
+            self.tail = Span::EMPTY;
+        }
+    }
+
+    /// Throws away all but the rest of a frame partly written and control frames. Answers how many events
+    /// went.
+    pub fn discard(&mut self, chunks: &mut Chunks) -> u32 {
+        for span in self.spans() {
+            chunks.release(span.chunk);
+        }
+        self.tail = Span::EMPTY;
+        self.queue = None;
+        self.bytes = 0;
+        self.reply_bytes = 0;
+        std::mem::take(&mut self.events)
+    }
+
+    /// The span that is all there is, to be written from where it lies: what nearly every write is.
+    pub fn single_span(&self) -> Option<&Span> {
+        let single = self.first.is_none() && self.queue.is_none() && !self.tail.is_empty() && self.tail.gap == 0;
+        single.then_some(&self.tail)
+    }
+
+    /// `written` bytes of [`Outbox::single_span`] are gone. What is left of a frame partly written is kept
+    /// apart, so that nothing ever cuts it.
+    pub fn consume_single(&mut self, written: usize, chunks: &mut Chunks, progress: &mut impl Progress) {
+        let (whole, part) = chunks.split(&self.tail, written);
+        if part > 0 {
+            let rest = chunks.frame(self.tail.chunk, self.tail.start + whole)[part..].to_vec();
+            self.first = Some(Box::new(First { bytes: rest, at: 0 }));
+        }
+        let gone = whole + u32::from(part > 0);
+        if gone > 0 {
+            self.advance(gone, chunks, progress);
+        }
+    }
+
+    /// Puts what waits, in order, at the end of `out` until there are `limit` bytes, and what is what into
+    /// `marks`. `suffix` is spliced into every event; `gap` writes a notice of missing events of a topic.
+    pub fn gather(
+        &self,
+        chunks: &Chunks,
+        suffix: Option<&[u8]>,
+        limit: usize,
+        mut gap: impl FnMut(&mut Vec<u8>, u32, u32),
+        out: &mut Vec<u8>,
+        marks: &mut Vec<Mark>,
+    ) {
+        if let Some(first) = &self.first {
+            out.extend_from_slice(&first.bytes[first.at..]);
+            marks.push(Mark { end: out.len(), what: What::First });
+        }
+        let tail = Entry::Span(self.tail);
+        let tail = (!self.tail.is_empty()).then_some(&tail);
+        for entry in self.queue.iter().flat_map(|queue| queue.iter()).chain(tail) {
+            if out.len() >= limit {
+                return;
+            }
+            let span = match entry {
+                Entry::Span(span) => span,
+                Entry::Reply(bytes) => {
+                    out.extend_from_slice(bytes);
+                    marks.push(Mark { end: out.len(), what: What::Reply });
+                    continue;
+                }
+            };
+            if span.gap > 0 {
+                gap(out, span.topic, span.gap);
+                marks.push(Mark { end: out.len(), what: What::Gap });
+            }
+            let Some(suffix) = suffix else {
+                out.extend_from_slice(chunks.bytes(span));
+                marks.push(Mark { end: out.len(), what: What::Frames });
+                continue;
+            };
+            for frame in span.start..span.end {
+                splice(chunks.frame(span.chunk, frame), suffix, out);
+                marks.push(Mark { end: out.len(), what: What::Private });
+                if out.len() >= limit {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The first `written` of the bytes gathered are gone.
+    pub fn consume(
+        &mut self,
+        gathered: &[u8],
+        marks: &[Mark],
+        written: usize,
+        chunks: &mut Chunks,
+        progress: &mut impl Progress,
+    ) {
+        let mut from = 0;
+        for mark in marks {
+            if written <= from {
+                return;
+            }
+            let is_done = written >= mark.end;
+            // Where the piece is cut: its rest goes out before all else.
+            let mut piece_end = mark.end;
+            match mark.what {
+                What::First => {
+                    if is_done {
+                        self.first = None;
+                    } else if let Some(first) = &mut self.first {
+                        first.at += written;
+                        return;
+                    }
+                }
+                What::Gap => self.head().gap = 0,
+                What::Private => self.advance(1, chunks, progress),
+                What::Reply => self.pop_reply(),
+                What::Frames => {
+                    let span = *self.head();
+                    let (whole, part) = chunks.split(&span, written.min(mark.end) - from);
+                    let gone = whole + u32::from(part > 0);
+                    piece_end = from + chunks.frames_len(span.chunk, span.start, span.start + gone);
+                    if gone > 0 {
+                        self.advance(gone, chunks, progress);
+                    }
+                }
+            }
+            if !is_done {
+                if written < piece_end {
+                    let rest = gathered[written..piece_end].to_vec();
+                    self.first = Some(Box::new(First { bytes: rest, at: 0 }));
+                }
+                return;
+            }
+            from = mark.end;
+        }
+    }
+
+    /// The oldest span.
+    fn head(&mut self) -> &mut Span {
+        match self.queue.as_mut().and_then(|queue| queue.front_mut()) {
+            Some(Entry::Span(span)) => span,
+            _ => &mut self.tail,
+        }
+    }
+
+    fn pop_reply(&mut self) {
+        if let Some(Entry::Reply(bytes)) = self.pop_front() {
+            self.reply_bytes -= bytes.len();
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Entry> {
+        let queue = self.queue.as_mut()?;
+        let entry = queue.pop_front();
+        if queue.is_empty() {
+            // Idle connections cost nearly nothing.
+            self.queue = None;
+        }
+        entry
+    }
+
+    /// The first `frames` of the oldest span are gone.
+    fn advance(&mut self, frames: u32, chunks: &mut Chunks, progress: &mut impl Progress) {
+        let span = self.head();
+        let (chunk, start, end) = (span.chunk, span.start, span.start + frames);
+        span.start = end;
+        let is_done = span.start == span.end;
+        progress.delivered(chunks, chunk, start, end);
+        self.events -= frames;
+        self.bytes -= chunks.frames_len(chunk, start, end);
+        if is_done {
+            match &self.queue {
+                Some(_) => drop(self.pop_front()),
+                None => self.tail = Span::EMPTY,
+            }
+            chunks.release(chunk);
+        }
+    }
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn copy_out(span: &mut Span, chunks: &mut Chunks) {
+    if chunks.is_worth_copying(span) {
+        let copy = chunks.copy_out(span);
+        chunks.release(span.chunk);
+        *span = copy;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::chunk::NO_CHUNK;
+
+    #[derive(Default)]
+    struct Count(u32);
+
+    impl Progress for Count {
+        fn delivered(&mut self, _: &Chunks, _: u32, start: u32, end: u32) {
+            self.0 += end - start;
+        }
+    }
+
+    const BOUND: Bound = Bound { events: 4, bytes: 100 };
+
+    struct Fixture {
+        chunks: Chunks,
+        outbox: Outbox,
+        growing: [u32; 3],
+        sent: Vec<u8>,
+        delivered: Count,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                chunks: Chunks::default(),
+                outbox: Outbox::new(),
+                growing: [NO_CHUNK; 3],
+                sent: Vec::new(),
+                delivered: Count::default(),
+            }
+        }
+
+        /// Pushes one frame `topic:payload;` of a topic.
+        fn push(&mut self, topic: u32, payload: &str, droppable: bool, gap: u32) {
+            while let Some(forgotten) = self.chunks.next_forgotten() {
+                self.growing[forgotten.owner.0 as usize] = NO_CHUNK;
+            }
+            let frame = format!("{topic}{payload};");
+            let appended = self.chunks.append(self.growing[topic as usize], (topic, 0), 0, |bytes, ends| {
+                bytes.extend_from_slice(frame.as_bytes());
+                ends.push(bytes.len() as u32);
+            });
+            self.growing[topic as usize] = appended.chunk;
+            let span =
+                Span { chunk: appended.chunk, start: appended.start, end: appended.end, topic, gap, droppable };
+            if self.outbox.push(span, frame.len(), &mut self.chunks) {
+                self.chunks.retain(appended.chunk, 1);
+            }
+        }
+
+        /// Writes at most `limit` bytes as a flush would.
+        fn write(&mut self, limit: usize) {
+            if let Some(span) = self.outbox.single_span() {
+                let bytes = self.chunks.bytes(span);
+                let n = bytes.len().min(limit);
+                self.sent.extend_from_slice(&bytes[..n]);
+                self.outbox.consume_single(n, &mut self.chunks, &mut self.delivered);
+                return;
+            }
+            let (mut out, mut marks) = (Vec::new(), Vec::new());
+            let gap = |out: &mut Vec<u8>, topic: u32, count: u32| {
+                out.extend_from_slice(format!("<{topic} lost {count}>").as_bytes());
+            };
+            self.outbox.gather(&self.chunks, None, 1 << 20, gap, &mut out, &mut marks);
+            let n = out.len().min(limit);
+            self.sent.extend_from_slice(&out[..n]);
+            self.outbox.consume(&out, &marks, n, &mut self.chunks, &mut self.delivered);
+        }
+
+        fn drain(&mut self, limit: usize) -> String {
+            while !self.outbox.is_empty() {
+                self.write(limit);
+            }
+            assert_eq!((self.outbox.events(), self.outbox.bytes()), (0, 0));
+            assert_eq!(self.outbox.private_bytes(), 0);
+            assert!(self.chunks.is_empty(), "nothing is pinned");
+            String::from_utf8(std::mem::take(&mut self.sent)).unwrap()
+        }
+    }
+
+    #[test]
+    fn frames_replies_and_control_come_out_in_order_however_writes_are_cut() {
+        for limit in 1..40 {
+            let mut f = Fixture::new();
+            f.push(0, "a", false, 0);
+            f.push(0, "b", false, 0);
+            f.push(1, "c", true, 7);
+            f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
+            f.push(0, "d", false, 0);
+            assert_eq!(f.outbox.events(), 4);
+            assert_eq!(f.drain(limit), "0a;0b;<1 lost 7>1c;[ack]0d;", "limit {limit}");
+            assert_eq!(f.delivered.0, 4);
+        }
+    }
+
+    #[test]
+    fn control_goes_first_but_never_into_a_frame() {
+        let mut f = Fixture::new();
+        f.push(0, "abc", false, 0);
+        f.push(0, "def", false, 0);
+        f.write(2);
+        f.outbox.push_first(b"!ping!");
+        f.write(1);
+        f.outbox.push_first(b"!pong!");
+        assert_eq!(f.drain(3), "0abc;!ping!!pong!0def;");
+    }
+
+    #[test]
+    fn only_a_blocked_outbox_is_bounded_and_an_empty_one_takes_any_event() {
+        let mut f = Fixture::new();
+        assert!(f.outbox.has_room(1000, 1 << 30, BOUND));
+        f.outbox.set_blocked(true);
+        assert!(f.outbox.has_room(1, 1 << 30, BOUND));
+        assert!(!f.outbox.has_room(2, 101, BOUND));
+        assert!(f.outbox.has_room(4, 100, BOUND));
+        f.push(0, "a", false, 0);
+        assert!(!f.outbox.has_room(4, 10, BOUND));
+        assert!(!f.outbox.has_room(1, 98, BOUND));
+        f.outbox.set_blocked(false);
+        assert_eq!(f.drain(100), "0a;");
+    }
+
+    #[test]
+    fn dropping_takes_the_oldest_that_may_go_and_counts_it_where_it_was() {
+        let mut f = Fixture::new();
+        f.push(0, "a", false, 0);
+        f.push(1, "b", true, 0);
+        f.push(1, "c", true, 0);
+        f.push(0, "d", false, 0);
+        f.push(1, "e", true, 0);
+        let dropped = |topic, pending_gap| Some(Dropped { topic, pending_gap });
+        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), dropped(1, 0));
+        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), dropped(1, 0), "the span with `e` carries it");
+        assert_eq!(f.outbox.events(), 3);
+        let mut g = Fixture::new();
+        std::mem::swap(&mut f, &mut g);
+        assert_eq!(g.drain(4), "0a;0d;<1 lost 2>1e;");
+        g.push(1, "x", true, 0);
+        assert_eq!(g.outbox.drop_oldest(&mut g.chunks), dropped(1, 1), "nothing left to carry it");
+        assert_eq!(g.outbox.drop_oldest(&mut g.chunks), None);
+        assert!(g.outbox.is_empty() && g.chunks.is_empty());
+    }
+
+    #[test]
+    fn a_frame_partly_written_is_never_dropped() {
+        let mut f = Fixture::new();
+        f.push(1, "abc", true, 0);
+        f.push(1, "def", true, 0);
+        f.write(2);
+        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), Some(Dropped { topic: 1, pending_gap: 1 }));
+        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), None);
+        assert_eq!(f.drain(100), "1abc;");
+    }
+
+    #[test]
+    fn discarding_keeps_only_what_was_begun() {
+        let mut f = Fixture::new();
+        f.push(0, "abc", false, 0);
+        f.push(1, "d", false, 0);
+        f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
+        f.write(2);
+        assert_eq!(f.outbox.discard(&mut f.chunks), 1);
+        f.outbox.push_first(b"close");
+        assert_eq!(f.drain(100), "0abc;close");
+    }
+
+    #[test]
+    fn a_blocked_client_pins_no_more_than_it_is_owed() {
+        let mut f = Fixture::new();
+        f.outbox.set_blocked(true);
+        f.push(0, "small", false, 0);
+        let pinned = f.growing[0];
+        f.chunks.append(pinned, (0, 0), 0, |bytes, ends| {
+            bytes.resize(1000, b'x');
+            ends.push(1000);
+        });
+        f.chunks.disown(pinned);
+        assert_eq!(f.chunks.held(), 1000);
+        f.outbox.unpin(pinned, &mut f.chunks);
+        assert_eq!(f.chunks.held(), 7);
+        assert_eq!(f.drain(100), "0small;");
+    }
+
+    #[test]
+    fn an_outbox_is_small() {
+        assert!(size_of::<Outbox>() <= 72, "{} bytes", size_of::<Outbox>());
+    }
+}

@@ -1,0 +1,35 @@
+//! What happens when a client's queue is full: a choice of each subscription.
+
+/// A subscription's policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The client is closed with 4008.
+    #[default]
+    Disconnect,
+    /// The oldest queued event of a subscription that allows it is left out, and the client is told.
+    DropOldest,
+}
+
+impl Policy {
+    /// Every policy.
+    pub const ALL: [Self; 2] = [Self::Disconnect, Self::DropOldest];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::DropOldest => "drop-oldest",
+        }
+    }
+
+    /// The policy with this name.
+    ///
+    /// # Errors
+    /// A message that lists those there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("policy {name:?} is not served; there are {known}")
+        })
+    }
+}

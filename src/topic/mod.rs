@@ -1,0 +1,4 @@
+//! ORDER: topic names, and the log where a topic's order is decided.
+
+pub mod log;
+pub mod name;

@@ -1,0 +1,52 @@
+//! The rules for names: topics, events, keys, client ids.
+
+/// Bytes that a topic or event name may have at most.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// Checks a topic or event name: 1 to 255 bytes of UTF-8 without control characters
+/// (`docs/publish-socket.md`). `what` names it in the error.
+pub fn check_name(what: &str, name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err(format!("{what} name is empty"));
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("{what} name has {} bytes, above {MAX_NAME_BYTES}", name.len()));
+    }
+    check_characters(what, name)
+}
+
+/// Checks the key of an event: 0 to 255 bytes of UTF-8 without control characters.
+pub fn check_key(key: &str) -> Result<(), String> {
+    if key.len() > MAX_NAME_BYTES {
+        return Err(format!("key has {} bytes, above {MAX_NAME_BYTES}", key.len()));
+    }
+    check_characters("key", key)
+}
+
+fn check_characters(what: &str, text: &str) -> Result<(), String> {
+    // C0, DEL and C1 are `char::is_control`; bytes first, because nearly every name is ASCII.
+    let suspect = |byte: u8| byte < 0x20 || byte == 0x7f || byte == 0xc2;
+    if text.bytes().any(suspect) && text.chars().any(char::is_control) {
+        return Err(format!("{what} {text:?} has a control character"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_held_to_the_rules() {
+        let long = "x".repeat(255);
+        for good in ["a", "error-recovery", "run:42", "Übergrößenträger", "日本", "a b", "{}", long.as_str()] {
+            assert_eq!(check_name("topic", good), Ok(()), "{good}");
+        }
+        let too_long = "x".repeat(256);
+        for bad in ["", "a\nb", "a\0", "\u{7f}", "\u{85}", "\u{9f}x", too_long.as_str()] {
+            assert!(check_name("topic", bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(check_key(""), Ok(()));
+        assert!(check_key("\t").is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! The only way to the outside: bytes in, bytes out.
+
+use std::io;
+
+/// One connection's bytes. Real sockets implement it in `net`; the simulation has a hostile one in memory.
+///
+/// Both calls answer [`io::ErrorKind::WouldBlock`] instead of waiting. Dropping the value closes the
+/// connection.
+pub trait Transport {
+    /// Reads what is there. `Ok(0)`: the far end sends no more.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what is taken, which may be less than all.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Tells the far end that nothing more will be written.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+}
