@@ -114,7 +114,7 @@ typedef struct fanwire_options {
     const char *name;        /* this publisher's name, up to 64 bytes; NULL or "" for none */
     int connect_timeout_ms;  /* 0: 5,000; negative: none. Resolving a host name is not counted */
     size_t buffer_bytes;     /* frames waiting to be written; 0: 1 MiB. An empty buffer takes one event of any size */
-    size_t max_data_bytes;   /* `data` of one event; 0: 1 MiB, the node's default. Keep both equal */
+    size_t max_data_bytes;   /* `data` of one event; 0: 1 MiB, the node's default. Both limits: at most 1 GiB */
     uint64_t first_sequence; /* number of the first event; 0: 1. Events are numbered one by one */
 } fanwire_options;
 
@@ -131,7 +131,7 @@ typedef struct fanwire_event {
 
 /* One answer of the node. */
 typedef struct fanwire_answer {
-    int kind;              /* FANWIRE_ANSWER_... */
+    int kind;              /* FANWIRE_ANSWER_...; 0 where a call gave none */
     uint16_t code;         /* ERROR: FANWIRE_ERROR_... */
     uint64_t sequence;     /* ACK: of the newest accepted event; ERROR: of the refused one (0: HELLO); PONG: 0 */
     uint64_t accepted;     /* ACK: events accepted on this connection so far */
@@ -169,10 +169,12 @@ enum { FANWIRE_PRIV_HEADER = 16, FANWIRE_PRIV_PUBLISH = 16, FANWIRE_PRIV_MAX_ANS
 enum { FANWIRE_PRIV_WRITES_PER_READ = 64 };
 #define FANWIRE_PRIV_CLOSE_PING "fanwire_close"
 
-#ifdef MSG_NOSIGNAL
+#if defined(MSG_NOSIGNAL)
 enum { FANWIRE_PRIV_SEND_FLAGS = MSG_NOSIGNAL };
-#else
+#elif defined(SO_NOSIGPIPE)
 enum { FANWIRE_PRIV_SEND_FLAGS = 0 };
+#else
+#error "fanwire.h needs MSG_NOSIGNAL or SO_NOSIGPIPE: do not restrict the headers with _POSIX_C_SOURCE here"
 #endif
 
 #if defined(__GNUC__)
@@ -184,6 +186,11 @@ static inline int fanwire_priv_say(fanwire_publisher *p, int code, const char *f
     (void)vsnprintf(p->error, sizeof p->error, format, arguments);
     va_end(arguments);
     return code;
+}
+
+/* Why a call did nothing. Does not cover up why the connection is over. */
+static inline int fanwire_priv_hint(fanwire_publisher *p, int code, const char *text) {
+    return p->status == FANWIRE_OK ? fanwire_priv_say(p, code, "%s", text) : code;
 }
 
 /* The connection is over; the first reason is the one that is kept. */
@@ -236,7 +243,7 @@ static inline int64_t fanwire_priv_deadline(int timeout_ms) {
     return timeout_ms < 0 ? -1 : timeout_ms == 0 ? 0 : fanwire_priv_now_ms() + timeout_ms;
 }
 
-/* Waits for one of `events`: FANWIRE_OK, FANWIRE_WOULD_BLOCK when the deadline has passed, or the connection is over. */
+/* Waits for one of `events`: OK, WOULD_BLOCK when the deadline has passed, or the connection is over. */
 static inline int fanwire_priv_wait(fanwire_publisher *p, int events, int64_t deadline) {
     struct pollfd entry;
     entry.fd = p->fd;
@@ -246,7 +253,6 @@ static inline int fanwire_priv_wait(fanwire_publisher *p, int events, int64_t de
         int ready;
         if (deadline > 0 && left <= 0)
             return FANWIRE_WOULD_BLOCK;
-        /* A negative descriptor is passed over: this is then a pause. */
         ready = poll(&entry, 1, left > INT_MAX ? INT_MAX : (int)left);
         if (ready > 0)
             return FANWIRE_OK;
@@ -279,8 +285,9 @@ static inline int fanwire_priv_error_closes(unsigned code) {
 }
 
 static inline void fanwire_priv_say_error(fanwire_publisher *p, const fanwire_answer *answer) {
-    (void)fanwire_priv_say(p, FANWIRE_REFUSED, "the node refused event %llu: %s (error %u)",
-        (unsigned long long)answer->sequence, answer->message, (unsigned)answer->code);
+    if (p->status == FANWIRE_OK)
+        (void)fanwire_priv_say(p, FANWIRE_REFUSED, "the node refused event %llu: %s (error %u)",
+            (unsigned long long)answer->sequence, answer->message, (unsigned)answer->code);
 }
 
 /* Understands what was read. Stops at an ERROR or PONG for which there is no place. */
@@ -305,7 +312,7 @@ static inline void fanwire_priv_parse(fanwire_publisher *p) {
         kind = frame[5];
         if (frame[4] != 1 || length > FANWIRE_PRIV_MAX_ANSWER || (kind == FANWIRE_ANSWER_ACK && length != 8)
             || (kind == FANWIRE_ANSWER_ERROR && length < 2)) {
-            (void)fanwire_priv_over(p, FANWIRE_PROTOCOL, "what answers is not a Fanwire publish socket", 0);
+            (void)fanwire_priv_over(p, FANWIRE_PROTOCOL, "what answers does not speak the publish protocol", 0);
             p->status = FANWIRE_PROTOCOL;
             p->ended = 1;
             break;
@@ -333,8 +340,8 @@ static inline void fanwire_priv_parse(fanwire_publisher *p) {
                 fanwire_priv_keep_message(&answer, body + 2, needed - 2);
                 p->unread_errors++;
                 if (fanwire_priv_error_closes(answer.code) && p->status == FANWIRE_OK) {
-                    p->status = FANWIRE_CLOSED;
                     fanwire_priv_say_error(p, &answer);
+                    p->status = FANWIRE_CLOSED;
                 }
             } else {
                 fanwire_priv_keep_message(&answer, body, needed);
@@ -360,7 +367,7 @@ static inline int fanwire_priv_receive(fanwire_publisher *p) {
     if (p->ended)
         return p->status;
     if (p->in_length == sizeof p->in)
-        return fanwire_priv_say(p, FANWIRE_ANSWERS_FULL, "unread answers of the node: read them with fanwire_poll");
+        return fanwire_priv_hint(p, FANWIRE_ANSWERS_FULL, "unread answers of the node: read them with fanwire_poll");
     for (;;) {
         ssize_t got = recv(p->fd, p->in + p->in_length, sizeof p->in - p->in_length, 0);
         if (got > 0) {
@@ -390,7 +397,7 @@ static inline int fanwire_priv_send(fanwire_publisher *p) {
         sent = send(p->fd, p->out + p->out_start, p->out_end - p->out_start, FANWIRE_PRIV_SEND_FLAGS);
         if (sent >= 0) {
             p->out_start += (size_t)sent;
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) {
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return FANWIRE_WOULD_BLOCK;
         } else if (errno != EINTR) {
             int send_errno = errno;
@@ -438,13 +445,12 @@ static inline unsigned char *fanwire_priv_append(fanwire_publisher *p, size_t le
         p->out_start = 0;
     }
     if (p->out_capacity - p->out_end < length) {
-        size_t capacity = p->out_capacity < 4096 ? 4096 : p->out_capacity;
+        size_t needed = p->out_end + length, capacity = p->out_capacity < 2048 ? 4096 : p->out_capacity * 2;
         unsigned char *grown;
-        while (capacity - p->out_end < length)
-            capacity *= 2;
-        /* Doubling must not go past what was promised. */
         if (capacity > p->buffer_bytes)
-            capacity = p->out_end + length > p->buffer_bytes ? p->out_end + length : p->buffer_bytes;
+            capacity = p->buffer_bytes;
+        if (capacity < needed)
+            capacity = needed;
         grown = (unsigned char *)realloc(p->out, capacity);
         if (grown == NULL) {
             (void)fanwire_priv_say(p, FANWIRE_NO_MEMORY, "no memory for %lu bytes", (unsigned long)capacity);
@@ -501,9 +507,11 @@ static inline int fanwire_priv_take(
         return fanwire_priv_say(p, FANWIRE_INVALID, "data: %lu bytes, above the limit of %lu",
             (unsigned long)event->data_length, (unsigned long)p->max_data_bytes);
     if (event->data == NULL && event->data_length > 0)
-        return fanwire_priv_say(p, FANWIRE_INVALID, "data: NULL with a length of %lu", (unsigned long)event->data_length);
+        return fanwire_priv_say(
+            p, FANWIRE_INVALID, "data: NULL with a length of %lu", (unsigned long)event->data_length);
     if ((event->flags & ~(unsigned)FANWIRE_ACK) != 0)
-        return fanwire_priv_say(p, FANWIRE_INVALID, "flags: %u has bits other than FANWIRE_ACK", (unsigned)event->flags);
+        return fanwire_priv_say(
+            p, FANWIRE_INVALID, "flags: %u has bits other than FANWIRE_ACK", (unsigned)event->flags);
 
     length = FANWIRE_PRIV_HEADER + FANWIRE_PRIV_PUBLISH + topics + name + key + event->data_length;
     if (p->out_start < p->out_end && p->out_end - p->out_start + length > p->buffer_bytes) {
@@ -725,7 +733,7 @@ static inline fanwire_event fanwire_event_text(const char *topics, const char *e
  */
 static inline int fanwire_open(fanwire_publisher *p, const char *address, const fanwire_options *options) {
     fanwire_options chosen = options != NULL ? *options : fanwire_default_options();
-    const size_t most = (size_t)UINT32_MAX - 8192; /* a frame's length must fit into 32 bits */
+    const size_t most = (size_t)1 << 30; /* sums and doublings of it stay within 32 bits */
     int result;
     memset(p, 0, sizeof *p);
     p->fd = -1;
@@ -830,7 +838,7 @@ static inline int fanwire_flush(fanwire_publisher *p) {
     return fanwire_flush_within(p, -1);
 }
 
-/* Asks for a PONG with the same body (up to 125 bytes). It comes after the answers to everything taken before. */
+/* Asks for a PONG with the same body (up to 125 bytes): the node has then dealt with everything taken before. */
 static inline int fanwire_ping(fanwire_publisher *p, const void *body, size_t length) {
     int result;
     if (p->status != FANWIRE_OK)
@@ -852,6 +860,7 @@ static inline int fanwire_ping(fanwire_publisher *p, const void *body, size_t le
  */
 static inline int fanwire_poll(fanwire_publisher *p, int timeout_ms, fanwire_answer *answer) {
     int64_t deadline = fanwire_priv_deadline(timeout_ms);
+    memset(answer, 0, sizeof *answer);
     for (;;) {
         fanwire_priv_parse(p);
         if (p->answers_count > 0) {
@@ -865,7 +874,7 @@ static inline int fanwire_poll(fanwire_publisher *p, int timeout_ms, fanwire_ans
         if (p->ended)
             return p->status;
         if (fanwire_priv_turn(p, deadline) == FANWIRE_WOULD_BLOCK)
-            return fanwire_priv_say(p, FANWIRE_WOULD_BLOCK, "no answer has come");
+            return fanwire_priv_hint(p, FANWIRE_WOULD_BLOCK, "no answer has come");
     }
 }
 
@@ -877,6 +886,8 @@ static inline int fanwire_poll(fanwire_publisher *p, int timeout_ms, fanwire_ans
 static inline int fanwire_wait_ack(
     fanwire_publisher *p, uint64_t sequence, int timeout_ms, fanwire_answer *answer) {
     int64_t deadline = fanwire_priv_deadline(timeout_ms);
+    if (answer != NULL)
+        memset(answer, 0, sizeof *answer);
     if (sequence > p->sequence)
         return fanwire_priv_say(p, FANWIRE_INVALID, "event %llu was not taken yet", (unsigned long long)sequence);
     for (;;) {
@@ -902,8 +913,7 @@ static inline int fanwire_wait_ack(
             return p->status;
         result = fanwire_priv_turn(p, deadline);
         if (result == FANWIRE_WOULD_BLOCK)
-            return fanwire_priv_say(
-                p, result, "no acknowledgement of event %llu has come", (unsigned long long)sequence);
+            return fanwire_priv_hint(p, result, "no acknowledgement has come");
         if (result == FANWIRE_ANSWERS_FULL)
             return result;
     }
@@ -950,6 +960,8 @@ static inline int fanwire_close(fanwire_publisher *p, int timeout_ms) {
     p->ended = 1;
     if (p->status == FANWIRE_OK)
         p->status = FANWIRE_CLOSED;
+    if (result == FANWIRE_OK)
+        p->error[0] = '\0';
     if (result == FANWIRE_OK && p->unread_errors > 0)
         result = fanwire_priv_say(p, FANWIRE_REFUSED, "the node refused %llu events, and the errors were not read",
             (unsigned long long)p->unread_errors);

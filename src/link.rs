@@ -65,9 +65,10 @@ impl<M> Link<M> {
         }
     }
 
-    /// Only for the link's shard: says that it is awake and looks, before it drains.
-    pub fn answer_bell(&self) {
-        self.rung.swap(false, Ordering::AcqRel);
+    /// Only for the link's shard: says that it is awake and looks, before it drains. Answers whether it was
+    /// rung.
+    pub fn answer_bell(&self) -> bool {
+        self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
     }
 
     /// Only for the link's shard: the next message.

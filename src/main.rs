@@ -1,1 +1,7 @@
-fn main(){}
+//! The `fanwire` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fanwire::cli::main()
+}

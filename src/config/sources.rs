@@ -375,7 +375,7 @@ impl Loaded {
         for (setting, origin) in SETTINGS.iter().zip(&self.origins) {
             if group != Some(setting.group) {
                 let gap = if group.is_some() { "\n" } else { "" };
-                let _ = writeln!(out, "{gap}# {:?}", setting.group);
+                let _ = writeln!(out, "{gap}# {}", setting.group.name());
                 group = Some(setting.group);
             }
             let _ = writeln!(out, "{:<40} # {origin}", line(setting));

@@ -22,6 +22,19 @@ pub enum Group {
     Logging,
 }
 
+impl Group {
+    /// The heading.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Addresses => "Addresses",
+            Self::Access => "Access",
+            Self::Limits => "Limits",
+            Self::Timeouts => "Timeouts",
+            Self::Logging => "Logging",
+        }
+    }
+}
+
 /// One setting: a TOML key, a flag, an environment variable.
 pub struct Setting {
     /// The TOML key; flag and environment variable are made from it.
@@ -58,7 +71,8 @@ impl Setting {
     }
 }
 
-/// `setting!(Group, (owner) key, Kind, METAVAR, help)`, where `owner` is the field of `Settings` that the value lives in.
+/// `setting!(Group, (owner) key, Kind, METAVAR, help)`: the value is in the field `key` of `Settings`, or of its
+/// field `owner`.
 macro_rules! setting {
     ($group:ident, ($($owner:ident)?) $key:ident, $kind:expr, $metavar:literal, $help:literal) => {
         setting!($group, ($($owner)?) $key, $kind, $metavar, $help, "")
@@ -197,8 +211,20 @@ pub const SETTINGS: &[Setting] = &[
         "N",
         "Topics that one client may be subscribed to"
     ),
-    setting!(Limits, (limits) max_topics, Count(1, 1_000_000_000), "N", "Topics with a subscriber, in the whole node"),
-    setting!(Limits, (limits) max_publish_bytes, Size(1, GIB), "SIZE", "Bytes of the data of one published event"),
+    setting!(
+        Limits,
+        (limits) max_topics,
+        Count(1, 1_000_000_000),
+        "N",
+        "Topics with a subscriber, in the whole node"
+    ),
+    setting!(
+        Limits,
+        (limits) max_publish_bytes,
+        Size(1, GIB),
+        "SIZE",
+        "Bytes of the data of one published event"
+    ),
     setting!(
         Limits,
         (limits) queue_events,

@@ -269,7 +269,8 @@ fn tokens_are_never_shown() {
 #[test]
 fn shown_settings_read_back_as_the_same() {
     let text = "max_clients = 7\nqueue_bytes = 1000\nsend_buffer = '64KiB'\nheartbeat_interval = '1234ms'\n\
-                tcp_congestion = 'bbr'\npublish = ['unix:/a \"b\"', '127.0.0.1:0']\ninsecure = true\nlog_format = 'json'";
+                tcp_congestion = 'bbr'\npublish = ['unix:/a \"b\"', '127.0.0.1:0']\ninsecure = true\n\
+                log_format = 'json'";
     let file = File::new(text);
     let loaded = load(Some(&file.0), &[], &[]).unwrap();
     assert_eq!(load_toml(&loaded.to_toml()).unwrap(), loaded.settings);

@@ -1,3 +1,4 @@
 //! BYTES: protocols' frames and heads. No policy, and nothing of ours.
 
+pub mod http1;
 pub mod websocket;

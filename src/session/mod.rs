@@ -1,5 +1,8 @@
 //! ONE CLIENT: its subscriptions, its queue, its timers. Pure: no sockets, no clock.
 
 pub mod chunk;
+pub mod handshake;
 pub mod outbox;
 pub mod policy;
+pub mod session;
+pub mod timer;

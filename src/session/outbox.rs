@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 use crate::dialect::envelope::splice;
 use crate::session::chunk::{Chunks, Span};
 
+/// The topic of a span whose subscription is gone.
+const NO_TOPIC: u32 = u32::MAX;
+
 /// How much a client whose socket takes no more may be owed.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
@@ -71,7 +74,6 @@ pub struct Mark {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    First,
     Gap,
     /// Frames as they are in the chunk.
     Frames,
@@ -242,6 +244,40 @@ impl Outbox {
         }
     }
 
+    /// The client leaves a topic whose number may soon be another's. Its spans stay in line, but can be left
+    /// out no more, and the notices they carry are written now.
+    pub fn settle_topic(&mut self, topic: u32, mut gap: impl FnMut(&mut Vec<u8>, u32)) {
+        if !self.spans().any(|span| span.topic == topic) {
+            return;
+        }
+        let mut settled = VecDeque::new();
+        let mut settle = |mut span: Span, settled: &mut VecDeque<Entry>| {
+            if span.topic == topic {
+                if span.gap > 0 {
+                    let mut notice = Vec::new();
+                    gap(&mut notice, span.gap);
+                    self.reply_bytes += notice.len();
+                    settled.push_back(Entry::Reply(notice.into()));
+                }
+                span = Span { topic: NO_TOPIC, gap: 0, droppable: false, ..span };
+            }
+            span
+        };
+        for entry in self.queue.take().map(|queue| *queue).unwrap_or_default() {
+            let entry = match entry {
+                Entry::Span(span) => Entry::Span(settle(span, &mut settled)),
+                reply @ Entry::Reply(_) => reply,
+            };
+            settled.push_back(entry);
+        }
+        if !self.tail.is_empty() {
+            self.tail = settle(self.tail, &mut settled);
+        }
+        if !settled.is_empty() {
+            self.queue = Some(Box::new(settled));
+        }
+    }
+
     /// Throws away all but the rest of a frame partly written and control frames. Answers how many events
     /// went.
     pub fn discard(&mut self, chunks: &mut Chunks) -> u32 {
@@ -275,7 +311,22 @@ impl Outbox {
         }
     }
 
-    /// Puts what waits, in order, at the end of `out` until there are `limit` bytes, and what is what into
+    /// What goes before everything else, and alone.
+    pub fn first(&self) -> Option<&[u8]> {
+        self.first.as_ref().map(|first| &first.bytes[first.at..])
+    }
+
+    /// `written` bytes of [`Outbox::first`] are gone.
+    pub fn consume_first(&mut self, written: usize) {
+        if let Some(first) = &mut self.first {
+            first.at += written;
+            if first.at == first.bytes.len() {
+                self.first = None;
+            }
+        }
+    }
+
+    /// Puts what waits behind [`Outbox::first`], in order, at the end of `out` until there are `limit` bytes, and what is what into
     /// `marks`. `suffix` is spliced into every event; `gap` writes a notice of missing events of a topic.
     pub fn gather(
         &self,
@@ -286,10 +337,6 @@ impl Outbox {
         out: &mut Vec<u8>,
         marks: &mut Vec<Mark>,
     ) {
-        if let Some(first) = &self.first {
-            out.extend_from_slice(&first.bytes[first.at..]);
-            marks.push(Mark { end: out.len(), what: What::First });
-        }
         let tail = Entry::Span(self.tail);
         let tail = (!self.tail.is_empty()).then_some(&tail);
         for entry in self.queue.iter().flat_map(|queue| queue.iter()).chain(tail) {
@@ -341,14 +388,6 @@ impl Outbox {
             // Where the piece is cut: its rest goes out before all else.
             let mut piece_end = mark.end;
             match mark.what {
-                What::First => {
-                    if is_done {
-                        self.first = None;
-                    } else if let Some(first) = &mut self.first {
-                        first.at += written;
-                        return;
-                    }
-                }
                 What::Gap => self.head().gap = 0,
                 What::Private => self.advance(1, chunks, progress),
                 What::Reply => self.pop_reply(),
@@ -485,6 +524,12 @@ mod tests {
 
         /// Writes at most `limit` bytes as a flush would.
         fn write(&mut self, limit: usize) {
+            if let Some(first) = self.outbox.first() {
+                let n = first.len().min(limit);
+                self.sent.extend_from_slice(&first[..n]);
+                self.outbox.consume_first(n);
+                return;
+            }
             if let Some(span) = self.outbox.single_span() {
                 let bytes = self.chunks.bytes(span);
                 let n = bytes.len().min(limit);
@@ -585,6 +630,20 @@ mod tests {
         assert_eq!(f.outbox.drop_oldest(&mut f.chunks), Some(Dropped { topic: 1, pending_gap: 1 }));
         assert_eq!(f.outbox.drop_oldest(&mut f.chunks), None);
         assert_eq!(f.drain(100), "1abc;");
+    }
+
+    #[test]
+    fn events_of_a_topic_that_was_left_still_come_with_their_gap() {
+        let mut f = Fixture::new();
+        for (topic, payload) in [(1, "a"), (1, "b"), (0, "c"), (1, "d"), (1, "e")] {
+            f.push(topic, payload, true, 0);
+        }
+        assert!(f.outbox.drop_oldest(&mut f.chunks).is_some());
+        f.outbox.settle_topic(1, |out, count| out.extend_from_slice(format!("<left {count}>").as_bytes()));
+        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), Some(Dropped { topic: 0, pending_gap: 1 }));
+        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), None);
+        f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
+        assert_eq!(f.drain(100), "<left 1>1b;1d;1e;[ack]");
     }
 
     #[test]

@@ -1,0 +1,353 @@
+//! HTTP routes: from a request to what is to be done (`docs/operations.md`). Pure but for reading figures.
+
+use crate::admin::publish::Format;
+use crate::admin::report::{self, Part, Report};
+use crate::admin::{metrics, page, stats};
+use crate::clock::Now;
+use crate::dialect::json::check_topic;
+use crate::fanout::connection::Door;
+use crate::fanout::shared::{Shared, State};
+use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, websocket_key};
+use crate::publish::socket::is_token;
+
+/// What a request is decided on.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The node.
+    pub shared: &'a Shared,
+    /// Where the request came in.
+    pub door: Door,
+    /// Now.
+    pub now: Now,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub enum Route {
+    /// An answer that is ready.
+    Reply(Reply),
+    /// An answer that every shard has a part in.
+    Gather(Report),
+    /// Events, once the body is whole.
+    Publish(Format),
+    /// A session of the JSON protocol, subscribed to these topics from the start.
+    WebSocket {
+        /// `Sec-WebSocket-Key`.
+        key: String,
+        /// Checked.
+        topics: Vec<String>,
+    },
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// A JSON answer, which nobody may keep.
+    pub fn json(status: u16, value: &serde_json::Value) -> Self {
+        Self {
+            status,
+            content_type: "application/json",
+            headers: vec![("Cache-Control", "no-store".to_owned())],
+            body: value.to_string().into_bytes(),
+        }
+    }
+
+    fn text(status: u16, body: &str) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            headers: vec![("Cache-Control", "no-store".to_owned())],
+            body: body.as_bytes().to_vec(),
+        }
+    }
+}
+
+/// Decides what a request asks for. Needs only its head.
+///
+/// # Errors
+/// The answer to a request that is not served.
+pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
+    let key = websocket_key(request)?;
+    match (request.path, key) {
+        ("/ws", Some(key)) => web_socket(request, context, key),
+        ("/ws", None) => Err(HttpError::new(426, "this endpoint speaks WebSocket: connect with a WebSocket client")),
+        (path, Some(_)) => Err(HttpError::new(404, format!("no WebSocket endpoint at {path}; there is /ws"))),
+        ("/healthz", None) => read_only(request).map(|()| Route::Reply(Reply::text(200, "ok\n"))),
+        ("/readyz", None) => read_only(request).map(|()| ready(context.shared.state())),
+        ("/api/publish", None) => publish(request, context),
+        (path, None) => operators(path, request, context),
+    }
+}
+
+fn web_socket(request: &Request<'_>, context: &Context<'_>, key: &str) -> Result<Route, HttpError> {
+    if context.shared.state() == State::Draining {
+        return Err(HttpError::new(503, "the node is shutting down: connect again"));
+    }
+    let mut topics: Vec<String> = Vec::new();
+    let mut is_scoped = false;
+    for pair in query_pairs(request.query.unwrap_or_default()) {
+        let (name, value) = pair?;
+        match &*name {
+            "categories" | "topics" | "rooms" => topics.extend(value.split(',').map(str::to_owned)),
+            "runId" => topics.push(format!("run:{value}")),
+            "projectId" => topics.push(format!("project:{value}")),
+            "userId" => topics.push(format!("user:{value}")),
+            _ => continue,
+        }
+        is_scoped |= matches!(&*name, "runId" | "projectId" | "userId");
+        if matches!(&*name, "runId" | "projectId" | "userId") && value.is_empty() {
+            return Err(HttpError::new(400, format!("the query's {name} is empty")));
+        }
+    }
+    if is_scoped {
+        topics.push("global".to_owned()); // What is published to all.
+    }
+    for topic in &topics {
+        check_topic(topic).map_err(|error| HttpError::new(400, format!("in the query: {error}")))?;
+    }
+    Ok(Route::WebSocket { key: key.to_owned(), topics })
+}
+
+fn ready(state: State) -> Route {
+    let status = if state == State::Ready { 200 } else { 503 };
+    Route::Reply(Reply::text(status, &format!("{}\n", state.name())))
+}
+
+fn publish(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
+    if request.method != "POST" {
+        return Err(HttpError::new(405, "events are published with POST"));
+    }
+    let access = &context.shared.access;
+    let tokens = [&access.publish_token, &access.operator_token];
+    authorise(request, &tokens.map(Option::as_deref))?;
+    // A page of another site may send a plain POST without asking; its browser then says where it came from.
+    if let Some(origin) = request.headers.get("Origin") {
+        let host = request.headers.get("Host").unwrap_or_default();
+        if origin.split_once("://").is_none_or(|(_, site)| !site.eq_ignore_ascii_case(host)) {
+            return Err(HttpError::new(403, format!("a page of {origin} may not publish here")));
+        }
+    }
+    if context.shared.state() == State::Draining {
+        return Err(HttpError::new(503, "the node is shutting down: publish elsewhere"));
+    }
+    let content_type = request.headers.get("Content-Type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let is_ndjson = ["application/x-ndjson", "application/ndjson", "application/jsonl"]
+        .iter()
+        .any(|known| media_type.eq_ignore_ascii_case(known));
+    Ok(Route::Publish(if is_ndjson { Format::Ndjson } else { Format::Json }))
+}
+
+/// What only operators may see: on the `admin` listener alone, where there is one.
+fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
+    let not_found = || HttpError::new(404, format!("nothing is served at {path}"));
+    let shared = context.shared;
+    if shared.access.has_admin && context.door != Door::Admin {
+        return Err(not_found());
+    }
+    if let Some(reply) = page::find(path) {
+        read_only(request)?;
+        return Ok(Route::Reply(reply));
+    }
+    let topic = path.strip_prefix("/api/topics/");
+    let is_known = matches!(path, "/metrics" | "/api/websocket/status" | "/api/v1/websocket/stats");
+    if !is_known && topic.is_none() {
+        return Err(not_found());
+    }
+    let token = shared.access.operator_token.as_deref().or(shared.access.publish_token.as_deref());
+    authorise(request, &[token])?;
+    read_only(request)?;
+    let number = |name: &str, default: usize, most: usize| -> Result<usize, HttpError> {
+        for pair in query_pairs(request.query.unwrap_or_default()) {
+            let (key, value) = pair?;
+            if key == name {
+                let bad = |_| HttpError::new(400, format!("the query's {name} is not a number: {value:?}"));
+                return value.parse().map(|n: usize| n.min(most)).map_err(bad);
+            }
+        }
+        Ok(default)
+    };
+    match (path, topic) {
+        ("/metrics", _) => Ok(Route::Reply(metrics::reply(shared, context.now))),
+        ("/api/websocket/status", _) => {
+            Ok(Route::Gather(Report::Status { clients: number("clients", 1000, 100_000)? }))
+        }
+        ("/api/v1/websocket/stats", _) => {
+            let tail = number("tail", 0, 100)?;
+            Ok(Route::Reply(Reply::json(200, &stats::stats(shared, tail, context.now))))
+        }
+        (_, Some(topic)) => {
+            if topic.contains('/') {
+                return Err(not_found());
+            }
+            let topic = decode_path_segment(topic)?.into_owned();
+            check_topic(&topic).map_err(|error| HttpError::new(400, error))?;
+            Ok(Route::Gather(Report::Topic(topic)))
+        }
+        _ => Err(not_found()),
+    }
+}
+
+/// Whether the request shows one of the tokens; where none is configured, everybody may.
+fn authorise(request: &Request<'_>, tokens: &[Option<&str>]) -> Result<(), HttpError> {
+    let mut wanted = tokens.iter().flatten().peekable();
+    if wanted.peek().is_none() {
+        return Ok(());
+    }
+    let header = request.headers.single("Authorization")?;
+    let given = header.and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+    });
+    // Every token is compared, so that the time does not tell which came near.
+    if wanted.fold(false, |known, token| is_token(Some(token), given) | known) {
+        return Ok(());
+    }
+    Err(HttpError::new(401, "this endpoint asks for a bearer token"))
+}
+
+fn read_only(request: &Request<'_>) -> Result<(), HttpError> {
+    if matches!(request.method, "GET" | "HEAD") {
+        return Ok(());
+    }
+    Err(HttpError::new(405, format!("{} is served with GET only", request.path)))
+}
+
+/// The answer to a question that every shard has answered.
+pub fn gathered(report: &Report, parts: Vec<Part>, now: Now) -> Reply {
+    Reply::json(200, &report::render(report, parts, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::fanout::shared::Access;
+    use crate::proto::http1::{HeadScan, parse_head};
+
+    const NOW: Now = Now { mono: 0, wall_ms: 0 };
+
+    fn ask(access: Access, state: State, door: Door, head: &str) -> Result<Route, HttpError> {
+        let shared = Shared::new(1, &Limits::default(), access, NOW);
+        shared.set_state(state);
+        let head = format!("{}\r\nHost: node:8080\r\n\r\n", head.replace('|', "\r\n"));
+        let mut scan = HeadScan::default();
+        let (request, _) = parse_head(head.as_bytes(), 8192, &mut scan).unwrap().unwrap();
+        route(&request, &Context { shared: &shared, door, now: NOW })
+    }
+
+    fn status(access: Access, head: &str) -> u16 {
+        match ask(access, State::Ready, Door::Public, head) {
+            Ok(Route::Reply(reply)) => reply.status,
+            Ok(_) => 200,
+            Err(error) => error.status,
+        }
+    }
+
+    #[test]
+    fn every_endpoint_answers_as_documented() {
+        for (head, expected) in [
+            ("GET / HTTP/1.1", 200),
+            ("HEAD / HTTP/1.1", 200),
+            ("GET /healthz HTTP/1.1", 200),
+            ("GET /readyz HTTP/1.1", 200),
+            ("GET /metrics HTTP/1.1", 200),
+            ("GET /api/websocket/status HTTP/1.1", 200),
+            ("GET /api/websocket/status?clients=5 HTTP/1.1", 200),
+            ("GET /api/websocket/status?clients=x HTTP/1.1", 400),
+            ("GET /api/v1/websocket/stats?tail=5 HTTP/1.1", 200),
+            ("GET /api/topics/run%3A42 HTTP/1.1", 200),
+            ("GET /api/topics/ HTTP/1.1", 400),
+            ("GET /api/topics/a%00 HTTP/1.1", 400),
+            ("GET /api/topics/a/b HTTP/1.1", 404),
+            ("POST /api/publish HTTP/1.1", 200),
+            ("GET /api/publish HTTP/1.1", 405),
+            ("POST /metrics HTTP/1.1", 405),
+            ("DELETE / HTTP/1.1", 405),
+            ("GET /nothing HTTP/1.1", 404),
+            ("GET /ws HTTP/1.1", 426),
+            ("POST /api/publish HTTP/1.1|Origin: http://evil.example", 403),
+            ("POST /api/publish HTTP/1.1|Origin: null", 403),
+            ("POST /api/publish HTTP/1.1|Origin: http://node:8080", 200),
+            ("POST /api/publish HTTP/1.1|Origin: http://node:8080.evil.example", 403),
+        ] {
+            assert_eq!(status(Access::default(), head), expected, "{head}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_asked_for_as_soon_as_one_is_configured() {
+        let publish = || Access { publish_token: Some("p".into()), ..Access::default() };
+        let both = || Access { operator_token: Some("o".into()), ..publish() };
+        for (access, head, expected) in [
+            (publish(), "POST /api/publish HTTP/1.1", 401),
+            (publish(), "POST /api/publish HTTP/1.1|Authorization: Bearer x", 401),
+            (publish(), "POST /api/publish HTTP/1.1|Authorization: Bearer p|Authorization: Bearer p", 400),
+            (publish(), "POST /api/publish HTTP/1.1|Authorization: Basic p", 401),
+            (publish(), "POST /api/publish HTTP/1.1|Authorization: bearer p", 200),
+            (publish(), "GET /metrics HTTP/1.1", 401),
+            (publish(), "GET /metrics HTTP/1.1|Authorization: Bearer p", 200),
+            (both(), "GET /metrics HTTP/1.1|Authorization: Bearer p", 401),
+            (both(), "GET /metrics HTTP/1.1|Authorization: Bearer o", 200),
+            (both(), "POST /api/publish HTTP/1.1|Authorization: Bearer o", 200),
+            (both(), "GET /healthz HTTP/1.1", 200),
+            (both(), "GET / HTTP/1.1", 200),
+            (both(), "GET /api/topics/a HTTP/1.1", 401),
+        ] {
+            assert_eq!(status(access, head), expected, "{head}");
+        }
+    }
+
+    #[test]
+    fn operators_have_their_own_door_where_there_is_one() {
+        let access = || Access { has_admin: true, ..Access::default() };
+        for (path, public) in [("/metrics", false), ("/", false), ("/healthz", true)] {
+            let head = format!("GET {path} HTTP/1.1");
+            assert_eq!(ask(access(), State::Ready, Door::Public, &head).is_ok(), public, "{path}");
+            assert!(ask(access(), State::Ready, Door::Admin, &head).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_draining_node_takes_nothing_new() {
+        const UPGRADE: &str = "GET /ws?categories=a,b HTTP/1.1|Upgrade: websocket|Connection: Upgrade|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+        let ask = |state, head| ask(Access::default(), state, Door::Public, head);
+        let Ok(Route::WebSocket { topics, .. }) = ask(State::Ready, UPGRADE) else { panic!("an upgrade") };
+        assert_eq!(topics, ["a", "b"]);
+        assert_eq!(ask(State::Draining, UPGRADE).unwrap_err().status, 503);
+        assert_eq!(ask(State::Draining, "POST /api/publish HTTP/1.1").unwrap_err().status, 503);
+        for (state, expected) in [(State::Starting, 503), (State::Ready, 200), (State::Draining, 503)] {
+            let Ok(Route::Reply(reply)) = ask(state, "GET /readyz HTTP/1.1") else { panic!("an answer") };
+            assert_eq!(reply.status, expected);
+        }
+    }
+
+    #[test]
+    fn queries_subscribe_but_never_to_a_pattern() {
+        let upgrade = |query: &str| {
+            let head = format!(
+                "GET /ws?{query} HTTP/1.1|Upgrade: websocket|Connection: Upgrade|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+            );
+            match ask(Access::default(), State::Ready, Door::Public, &head) {
+                Ok(Route::WebSocket { topics, .. }) => Ok(topics.join(" ")),
+                Ok(_) => panic!("not an upgrade"),
+                Err(error) => Err(error.status),
+            }
+        };
+        assert_eq!(upgrade("runId=7&projectId=p%20q&userId=u"), Ok("run:7 project:p q user:u global".into()));
+        assert_eq!(upgrade("other=1"), Ok(String::new()));
+        for bad in ["categories=", "categories=a,,b", "runId=", "runId=*", "categories=%zz", "topics=a%00"] {
+            assert_eq!(upgrade(bad), Err(400), "{bad}");
+        }
+    }
+}

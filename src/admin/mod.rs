@@ -1,0 +1,8 @@
+//! What operators and HTTP publishers see: routes, statistics, metrics, the page.
+
+pub mod api;
+pub mod metrics;
+pub mod page;
+pub mod publish;
+pub mod report;
+pub mod stats;

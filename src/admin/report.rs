@@ -1,0 +1,167 @@
+//! Answers that every shard has a part in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::clock::{Iso8601, Now};
+use crate::fanout::subscribers::Subscribers;
+use crate::session::session::Session;
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Report {
+    /// `GET /api/websocket/status`: subscribers by topic, and topics of at most so many clients.
+    Status {
+        /// How many.
+        clients: usize,
+    },
+    /// `GET /api/topics/{topic}`.
+    Topic(String),
+}
+
+/// One shard's part of an answer.
+#[derive(Debug, Default)]
+pub struct Part {
+    clients: usize,
+    details: Vec<(String, Vec<Arc<str>>)>,
+    subscriptions: Vec<(String, usize)>,
+    /// Subscribers and position of the topic asked for.
+    topic: Option<(usize, u64)>,
+}
+
+/// Topics listed by the status at most: there can be a million.
+const LISTED_TOPICS: usize = 10_000;
+
+impl Part {
+    /// What a shard knows.
+    pub fn of<'a>(
+        report: &Report,
+        clients: impl Iterator<Item = &'a Session>,
+        subscribers: &Subscribers,
+    ) -> Self {
+        let mut part = Self::default();
+        match report {
+            Report::Status { clients: most } => {
+                for session in clients {
+                    part.clients += 1;
+                    if part.details.len() < *most {
+                        let topics = session.subscriptions.iter();
+                        let topics = topics.map(|s| Arc::clone(subscribers.get(s.topic).topic.name())).collect();
+                        part.details.push((session.name(), topics));
+                    }
+                }
+                let topics = subscribers.iter().take(LISTED_TOPICS);
+                part.subscriptions = topics.map(|(name, count)| (name.to_owned(), count)).collect();
+            }
+            Report::Topic(name) => {
+                part.topic = subscribers.find(name).map(|topic| {
+                    let local = subscribers.get(topic);
+                    let members = local.lists.iter().map(|list| list.members.len()).sum();
+                    (members, local.topic.head())
+                });
+            }
+        }
+        part
+    }
+}
+
+/// Puts the parts together.
+pub fn render(report: &Report, parts: Vec<Part>, now: Now) -> Value {
+    let timestamp = Iso8601::new().format(now.wall_ms).to_owned();
+    match report {
+        Report::Status { clients } => status(*clients, parts, &timestamp),
+        Report::Topic(name) => {
+            let known: Vec<(usize, u64)> = parts.into_iter().filter_map(|part| part.topic).collect();
+            json!({
+                "topic": name,
+                "subscribers": known.iter().map(|(members, _)| members).sum::<usize>(),
+                "offset": known.iter().map(|(_, head)| *head).max().unwrap_or(0),
+                "history": { "events": 0, "bytes": 0 },
+                "timestamp": timestamp,
+            })
+        }
+    }
+}
+
+fn status(most: usize, parts: Vec<Part>, timestamp: &str) -> Value {
+    let (mut connected, mut listed) = (0, 0);
+    let mut subscriptions: BTreeMap<String, usize> = BTreeMap::new();
+    let mut details: BTreeMap<String, Vec<Arc<str>>> = BTreeMap::new();
+    for part in parts {
+        connected += part.clients;
+        for (topic, count) in part.subscriptions {
+            *subscriptions.entry(topic).or_default() += count;
+        }
+        for (name, topics) in part.details {
+            if listed < most {
+                listed += 1;
+                details.insert(unused_name(&details, name), topics);
+            }
+        }
+    }
+    let is_cut = subscriptions.len() > LISTED_TOPICS;
+    let details: serde_json::Map<String, Value> = details
+        .into_iter()
+        .map(|(name, topics)| (name, topics.iter().map(|topic| Value::from(&**topic)).collect()))
+        .collect();
+    let subscriptions: serde_json::Map<String, Value> =
+        subscriptions.into_iter().take(LISTED_TOPICS).map(|(topic, count)| (topic, count.into())).collect();
+    let mut answer = json!({
+        "status": "operational",
+        "connectedClients": connected,
+        "subscriptions": subscriptions,
+        "clientDetails": details,
+        "timestamp": timestamp,
+    });
+    if connected > listed {
+        answer["clientDetailsTruncated"] = true.into();
+    }
+    if is_cut {
+        answer["subscriptionsTruncated"] = true.into();
+    }
+    answer
+}
+
+/// Two clients may call themselves the same; the answer's object shows both.
+fn unused_name(taken: &BTreeMap<String, Vec<Arc<str>>>, name: String) -> String {
+    if !taken.contains_key(&name) {
+        return name;
+    }
+    let mut number = 2;
+    loop {
+        let other = format!("{name}#{number}");
+        if !taken.contains_key(&other) {
+            return other;
+        }
+        number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_summed_and_names_stay_apart() {
+        let part = |name: &str, topic: &str| Part {
+            clients: 1,
+            details: vec![(name.to_owned(), vec![topic.into()])],
+            subscriptions: vec![(topic.to_owned(), 1)],
+            topic: Some((2, 17)),
+        };
+        let parts = || vec![part("me", "a"), part("me", "a"), part("you", "b")];
+        let now = Now { mono: 0, wall_ms: 0 };
+        let answer = render(&Report::Status { clients: 1000 }, parts(), now);
+        assert_eq!(
+            answer,
+            json!({"status":"operational","connectedClients":3,"subscriptions":{"a":2,"b":1},
+                   "clientDetails":{"me":["a"],"me#2":["a"],"you":["b"]},"timestamp":"1970-01-01T00:00:00.000Z"})
+        );
+        let answer = render(&Report::Status { clients: 2 }, parts(), now);
+        assert_eq!((answer["clientDetails"].as_object().unwrap().len(), &answer["clientDetailsTruncated"]), (2, &true.into()));
+        let answer = render(&Report::Topic("t".into()), parts(), now);
+        assert_eq!((&answer["subscribers"], &answer["offset"]), (&6.into(), &17.into()));
+    }
+}

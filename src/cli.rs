@@ -1,0 +1,214 @@
+//! The command line: what each command takes, and what its help teaches.
+
+mod flags;
+mod log;
+mod publish;
+mod serve;
+mod subscribe;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::ConfigError;
+use flags::Flags;
+
+#[derive(Parser)]
+#[command(
+    name = "fanwire",
+    version,
+    about = "One event in, many subscribers out, and no loss is ever silent",
+    long_about = "Fanwire takes events from publishers and fans them out to WebSocket subscribers.\n\n\
+        A publisher hands an event (topics, a name, JSON data) to the node's publish socket or to POST \
+        /api/publish; every client subscribed to one of the topics gets it once. A client that cannot keep \
+        up is closed or told what it missed, as it asked for.",
+    after_help = "Examples:\n  \
+        fanwire serve                                     a node, with a page at http://127.0.0.1:8080/\n  \
+        fanwire sub deploys                               print the events of a topic\n  \
+        fanwire pub deploys finished '{\"version\":\"1.4\"}'  publish one\n\n\
+        `fanwire COMMAND --help` tells more about each.",
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node
+    #[command(
+        long_about = "Runs a node until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reads \
+            the settings again: limits, timeouts and the log level take effect at once.\n\n\
+            Each setting is a flag, an environment variable and a key of the file: --max-clients, \
+            FANWIRE_MAX_CLIENTS and max_clients. Flags go before the environment, the environment before \
+            the file. SIZE is 65536 or 64KiB, 1MiB, 8MB; TIME is 500ms, 30s, 2m, 1h.",
+        after_help = "Examples:\n  \
+            fanwire serve\n  \
+            fanwire serve --config /etc/fanwire.toml --publish unix:/run/fanwire.sock\n  \
+            fanwire serve --max-clients 50000 --queue-events 500 --log-level debug\n  \
+            FANWIRE_OPERATOR_TOKEN=… fanwire serve --listen 0.0.0.0:8080"
+    )]
+    Serve(Flags),
+    /// Publish events
+    #[command(
+        name = "pub",
+        long_about = "Publishes an event and waits until the node has accepted it. Without TOPIC, reads \
+            events from standard input, one JSON object a line: {\"topic\":…} or {\"topics\":[…]}, \
+            \"event\", and if wanted \"data\", \"key\" and \"timestamp\". DATA is passed on byte for byte. \
+            Ends with 1 if anything was refused.",
+        after_help = "Examples:\n  \
+            fanwire pub deploys finished '{\"version\":\"1.4\"}'\n  \
+            fanwire pub run:42 step-log '\"hello\"' --topic project:7 --key step-3\n  \
+            fanwire pub --to unix:/run/fanwire.sock < events.ndjson\n  \
+            echo '{\"topic\":\"a\",\"event\":\"b\",\"data\":1}' | fanwire pub"
+    )]
+    Publish(publish::Arguments),
+    /// Subscribe to topics and print their events
+    #[command(
+        name = "sub",
+        long_about = "Subscribes over WebSocket and prints one line for each event: time, topic, name, \
+            data. What a full queue left out, and why the connection ended, is told on standard error; the \
+            end is 1 unless --count was reached.",
+        after_help = "Examples:\n  \
+            fanwire sub deploys\n  \
+            fanwire sub run:42 run:43 --events step-log --events run-failed\n  \
+            fanwire sub deploys --json --count 1 | jq .data\n  \
+            fanwire sub metrics --policy drop-oldest --to http://10.0.0.5:8080"
+    )]
+    Subscribe(subscribe::Arguments),
+    /// Check settings and show them with where each came from
+    #[command(
+        long_about = "Reads the settings as `serve` would, with the same flags, and prints them as TOML, \
+            each with where it came from. What is wrong is told as FILE:LINE: message, and the end is 1.",
+        after_help = "Examples:\n  \
+            fanwire check --config /etc/fanwire.toml\n  \
+            FANWIRE_MAX_CLIENTS=500 fanwire check"
+    )]
+    Check(Flags),
+    /// Print completions for a shell
+    #[command(after_help = "Examples:\n  \
+        fanwire completions bash > ~/.local/share/bash-completion/completions/fanwire\n  \
+        fanwire completions zsh > ~/.zfunc/_fanwire\n  \
+        fanwire completions fish > ~/.config/fish/completions/fanwire.fish")]
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: Shell,
+    },
+    /// Print the manual page of fanwire, or of one of its commands
+    #[command(after_help = "Examples:\n  fanwire man | man -l -\n  fanwire man serve > fanwire-serve.1")]
+    Man {
+        /// A command, such as serve
+        command: Option<String>,
+    },
+}
+
+/// Why a command failed.
+enum Failure {
+    /// One line for people.
+    Message(String),
+    /// One line for each problem, beginning with its place so that editors find it.
+    Config(ConfigError),
+    /// Whoever read standard output wants no more: no reason to complain.
+    ClosedPipe,
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Message(message)
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Parses the arguments and runs the command.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(flags) => serve::run(flags),
+        Command::Publish(arguments) => publish::run(&arguments),
+        Command::Subscribe(arguments) => subscribe::run(&arguments),
+        Command::Check(flags) => check(flags),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { command } => man(command.as_deref()),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(Failure::Message(message)) => {
+            eprintln!("fanwire: {message}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Config(error)) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes all of it to standard output now.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
+        _ => Failure::Message(format!("standard output: {error}")),
+    })
+}
+
+fn check(flags: Flags) -> Outcome {
+    let loaded = flags.into_sources().load()?;
+    print(loaded.to_toml().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: Shell) -> Outcome {
+    let mut out = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "fanwire", &mut out);
+    print(&out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(name: Option<&str>) -> Outcome {
+    let mut root = Cli::command();
+    root.build();
+    let command = match name {
+        None => root,
+        Some(name) => {
+            let names =
+                root.get_subcommands().map(|command| command.get_name().to_owned()).collect::<Vec<_>>();
+            let found = root.find_subcommand(name).cloned();
+            found.ok_or_else(|| format!("no command `{name}`; there are {}", names.join(", ")))?
+        }
+    };
+    let mut out = Vec::new();
+    clap_mangen::Man::new(command).render(&mut out).map_err(|error| error.to_string())?;
+    print(&out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands() {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains("Examples:\n  "), "{}", command.get_name());
+        }
+    }
+}

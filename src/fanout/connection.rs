@@ -1,0 +1,226 @@
+//! One connection: its socket, its outbox, and what it is there for.
+
+use std::io;
+
+use crate::session::chunk::Chunks;
+use crate::session::handshake::Exchange;
+use crate::session::outbox::{Mark, Outbox, Progress};
+use crate::session::session::Session;
+use crate::publish::socket::Publisher;
+use crate::transport::Transport;
+
+/// One connection of a shard. What a delivery touches stands first.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Connection<T> {
+    /// What it is still owed.
+    pub outbox: Outbox,
+    /// The last round of several topics that it was served.
+    pub last_several: u64,
+    /// Whether it waits in the sweep.
+    pub is_owed: bool,
+    /// Whether a subscription has a gap that the client has not been told of.
+    pub has_gaps: bool,
+    /// Whether it stands on the ready list: something may be there to read.
+    pub is_ready: bool,
+    /// Whether it is not read because of what it has not taken yet.
+    pub is_paused: bool,
+    /// Tells it apart from others that have had its number.
+    pub generation: u32,
+    /// The tick that the timer wheel holds it for; 0: none.
+    pub armed: u64,
+    /// Its bytes.
+    pub stream: T,
+    /// What it is there for.
+    pub role: Role,
+}
+
+/// What a connection is there for.
+#[derive(Debug)]
+pub enum Role {
+    /// A handshake, or plain requests.
+    Http(Box<Http>),
+    /// A client of a dialect.
+    Client(Box<Session>),
+    /// A publisher.
+    Publisher(Box<Publisher>),
+    /// Its end is written; what comes in is read and thrown away until the far end closes or time is up.
+    Closing(Closing),
+}
+
+/// Where a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `listen`: clients, and operators where they have no listener of their own.
+    Public,
+    /// `admin`: everything.
+    Admin,
+    /// `publish`: the publish socket.
+    Publish,
+}
+
+/// An HTTP connection.
+#[derive(Debug)]
+pub struct Http {
+    /// The request under way.
+    pub exchange: Exchange,
+    /// When it must be whole, in nanoseconds.
+    pub deadline: u64,
+    /// Where it came in.
+    pub door: Door,
+    /// Who is at the other end.
+    pub address: Box<str>,
+    /// The answer is being gathered from all shards, to be written like this.
+    pub awaits: Option<Answer>,
+    /// Whether it closes once the answer is written.
+    pub closes: bool,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Whether the connection stays.
+    pub keep_alive: bool,
+    /// Whether only the head was asked for.
+    pub head_only: bool,
+}
+
+/// A connection on its way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Closing {
+    /// When it is dropped whatever the far end does, in nanoseconds.
+    pub until: u64,
+    /// Whether the far end has been told that nothing more comes.
+    pub is_shut: bool,
+    /// Whether the far end has said so: once what it is owed is written, nothing is left to wait for.
+    pub has_ended: bool,
+}
+
+/// What became of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing is left.
+    Drained,
+    /// The kernel refuses more for now.
+    Blocked,
+    /// There is more; others come first.
+    More,
+}
+
+/// What a flush did.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Bytes taken by the kernel.
+    pub bytes: usize,
+    /// Writes made.
+    pub writes: u64,
+    /// Events handed over.
+    pub events: u64,
+    /// When they came in, and how many.
+    pub ingresses: Vec<(u64, u64)>,
+}
+
+impl Progress for Work {
+    fn delivered(&mut self, chunks: &Chunks, chunk: u32, start: u32, end: u32) {
+        self.events += u64::from(end - start);
+        chunks.ingresses(chunk, start, end, |ingress, count| match self.ingresses.last_mut() {
+            Some((last, n)) if *last == ingress => *n += u64::from(count),
+            _ => self.ingresses.push((ingress, u64::from(count))),
+        });
+    }
+}
+
+/// Bytes that one write gathers at most from several spans, and that one flush writes before others come.
+pub const FLUSH_BYTES: usize = 256 << 10;
+
+/// Buffers that every flush uses anew.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    bytes: Vec<u8>,
+    marks: Vec<Mark>,
+}
+
+impl<T: Transport> Connection<T> {
+    /// A connection that has just come.
+    pub fn new(stream: T, role: Role, generation: u32) -> Self {
+        Self {
+            outbox: Outbox::new(),
+            last_several: 0,
+            is_owed: false,
+            has_gaps: false,
+            is_ready: false,
+            is_paused: false,
+            generation,
+            armed: 0,
+            stream,
+            role,
+        }
+    }
+
+    /// Writes what is owed until it is gone, the kernel refuses, or it is others' turn. Nearly always one write
+    /// from where the frames lie; where several spans, notices or private parts are owed, they are put together
+    /// first, because one contiguous write is cheaper than a slice for each.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn flush(
+        &mut self,
+        chunks: &mut Chunks,
+        scratch: &mut Scratch,
+        work: &mut Work,
+        mut gap: impl FnMut(&mut Vec<u8>, u32, u32),
+    ) -> io::Result<Flushed> {
+        let suffix = match &self.role {
+            Role::Client(session) => session.suffix.as_deref(),
+            _ => None,
+        };
+        let enough = work.bytes + FLUSH_BYTES;
+        while !self.outbox.is_empty() {
+            let written = if let Some(first) = self.outbox.first() {
+                let written = write(&mut self.stream, first, work)?;
+                self.outbox.consume_first(written.unwrap_or(0));
+                written
+            } else if let (Some(span), None) = (self.outbox.single_span(), suffix) {
+                let written = write(&mut self.stream, chunks.bytes(span), work)?;
+                if let Some(written) = written {
+                    self.outbox.consume_single(written, chunks, work);
+                }
+                written
+            } else {
+                scratch.bytes.clear();
+                scratch.marks.clear();
+                let Scratch { bytes, marks } = scratch;
+                self.outbox.gather(chunks, suffix, FLUSH_BYTES, &mut gap, bytes, marks);
+                let written = write(&mut self.stream, bytes, work)?;
+                if let Some(written) = written {
+                    self.outbox.consume(bytes, marks, written, chunks, work);
+                }
+                written
+            };
+            if written.is_none() {
+                return Ok(Flushed::Blocked);
+            }
+            if work.bytes >= enough && !self.outbox.is_empty() {
+                return Ok(Flushed::More);
+            }
+        }
+        Ok(Flushed::Drained)
+    }
+}
+
+/// One write. `None`: the kernel refuses.
+fn write(stream: &mut impl Transport, bytes: &[u8], work: &mut Work) -> io::Result<Option<usize>> {
+    loop {
+        work.writes += 1;
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                work.bytes += written;
+                return Ok(Some(written));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! What comes from connections: clients' messages, publishers' frames, requests.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::dialect::json::{self, Command, Subscribe};
+use crate::error::CloseReason;
+use crate::fanout::connection::Role;
+use crate::fanout::shard::Shard;
+use crate::fanout::subscribers::Member;
+use crate::metrics::BadInput;
+use crate::proto::websocket::{self, Accept, Opcode, Violation, write_close, write_frame};
+use crate::publish::socket::{Outcome, Terms};
+use crate::publish::wire::Publish;
+use crate::session::policy::Policy;
+use crate::session::session::Subscription;
+use crate::transport::Transport;
+
+/// Connections read in one turn.
+const READS: usize = 256;
+/// Bytes read from one client or request in one turn.
+pub(super) const CLIENT_READ: usize = 64 << 10;
+/// A client is not read while replies of this many bytes wait for it, nor a publisher while answers do.
+const REPLY_CAP: usize = 64 << 10;
+
+/// What one read came to.
+pub(super) enum Read {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+impl<T: Transport> Shard<T> {
+    /// Reads what the ready connections have, each once, publishers together no more than one buffer full.
+    pub(super) fn read_ready(&mut self, now: Now) {
+        let mut publish_budget = self.buffer.len();
+        for _ in 0..self.ready.len().min(READS) {
+            let Some(number) = self.ready.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(number as usize) else { continue };
+            if !std::mem::take(&mut connection.is_ready) {
+                continue;
+            }
+            match &connection.role {
+                Role::Client(_) => self.read_client(number, now),
+                Role::Http(_) => self.read_http(number, now),
+                Role::Closing(_) => self.read_and_discard(number, now),
+                Role::Publisher(_) => {
+                    if publish_budget == 0 || self.is_behind() {
+                        self.stay_ready(number);
+                    } else if self.has_credit() {
+                        publish_budget -= self.read_publisher(number, publish_budget, now);
+                    } else {
+                        self.starved.push(number);
+                    }
+                }
+            }
+        }
+    }
+
+    /// There may be more to read: the connection's turn comes again.
+    pub(super) fn stay_ready(&mut self, number: u32) {
+        let connection = &mut self.connections[number as usize];
+        if !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Whether every link takes more. Where one does not, its shard rings when it does.
+    pub(super) fn has_credit(&self) -> bool {
+        let credit = self.limits.link_bytes;
+        self.shared.links.iter().all(|link| link.has_credit(credit, self.id))
+    }
+
+    pub(super) fn read(&mut self, number: u32, most: usize) -> Read {
+        let most = most.min(self.buffer.len());
+        loop {
+            return match self.connections[number as usize].stream.read(&mut self.buffer[..most]) {
+                Ok(0) => Read::End,
+                Ok(count) => Read::Bytes(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => Read::End,
+            };
+        }
+    }
+
+    fn read_and_discard(&mut self, number: u32, now: Now) {
+        match self.read(number, CLIENT_READ) {
+            Read::Bytes(_) => self.stay_ready(number),
+            Read::Nothing => {}
+            Read::End => self.handle_end(number, now),
+        }
+    }
+
+    /// Reads a publisher once; answers how many bytes.
+    fn read_publisher(&mut self, number: u32, most: usize, now: Now) -> usize {
+        if self.drain.stage.is_some() {
+            return 0; // It is told when every accepted event has gone out.
+        }
+        let connection = &mut self.connections[number as usize];
+        if connection.outbox.private_bytes() > REPLY_CAP {
+            connection.is_paused = true;
+            return 0;
+        }
+        let count = match self.read(number, most) {
+            Read::Bytes(count) => count,
+            Read::Nothing => return 0,
+            Read::End => {
+                self.handle_end(number, now);
+                return 0;
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        let metrics = &shared.metrics[self.id];
+        let terms = Terms {
+            max_publish_bytes: self.limits.max_publish_bytes,
+            token: shared.access.publish_token.as_deref(),
+        };
+        let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
+        let (ingress, mut answers) = (&mut self.ingress, Vec::new());
+        let accept = |publish: &Publish<'_>| ingress.add(publish, now, &*shared, metrics);
+        let input = &self.buffer[..count];
+        let outcome = publisher.handle_input(input, now.mono, terms, metrics, &mut answers, accept);
+        self.ingress.commit(now, &*shared);
+        if !answers.is_empty() {
+            publisher.unread_since.get_or_insert(now.mono);
+            self.push_first(number, &answers);
+        }
+        if outcome == Outcome::Close {
+            self.begin_closing(number, now);
+            return count;
+        }
+        self.arm(number);
+        self.stay_ready(number);
+        count
+    }
+
+    fn read_client(&mut self, number: u32, now: Now) {
+        let connection = &mut self.connections[number as usize];
+        let Role::Client(session) = &mut connection.role else { return };
+        if connection.outbox.reply_bytes() > REPLY_CAP {
+            connection.is_paused = true;
+            return;
+        }
+        if let Some(mut unread) = session.unread.take() {
+            self.handle_input(number, &mut unread, now);
+            self.stay_ready_if_client(number);
+            return;
+        }
+        match self.read(number, CLIENT_READ) {
+            Read::Nothing => {}
+            Read::End => self.lose(number, now),
+            Read::Bytes(count) => {
+                if let Role::Client(session) = &mut self.connections[number as usize].role {
+                    session.heard = now.mono;
+                }
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.handle_input(number, &mut buffer[..count], now);
+                self.buffer = buffer;
+                self.stay_ready_if_client(number);
+            }
+        }
+    }
+
+    pub(super) fn stay_ready_if_client(&mut self, number: u32) {
+        if let Some(connection) = self.connections.get_mut(number as usize)
+            && !connection.is_ready
+        {
+            connection.is_ready = true;
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Takes a client's bytes apart and does what its messages ask for.
+    fn handle_input(&mut self, number: u32, input: &mut [u8], now: Now) {
+        let Role::Client(session) = &mut self.connections[number as usize].role else { return };
+        let mut decoder = session.decoder.take().map_or_else(Default::default, |decoder| *decoder);
+        let accept = Accept { max_message_bytes: self.limits.max_message_bytes, binary: false };
+        let mut taken = 0;
+        while taken < input.len() {
+            let rest = &mut input[taken..];
+            match decoder.decode(rest, accept) {
+                Ok((count, message)) => {
+                    taken += count;
+                    if let Some(message) = message {
+                        self.handle_message(number, message.opcode, message.payload.bytes(rest), now);
+                    }
+                }
+                Err(violation) => {
+                    self.metrics().refuse_input(BadInput::Frame);
+                    let (reason, detail) = match violation {
+                        Violation::Protocol(detail) => (CloseReason::ProtocolError, detail),
+                        Violation::Binary => (CloseReason::BinaryFrame, "this protocol is text"),
+                        Violation::BadUtf8 => (CloseReason::BadUtf8, "the text is not UTF-8"),
+                        Violation::TooBig => (CloseReason::MessageTooBig, "above max_message_bytes"),
+                    };
+                    self.close_client(number, reason, detail, now);
+                    return;
+                }
+            }
+            let connection = &mut self.connections[number as usize];
+            let Role::Client(session) = &mut connection.role else { return };
+            if connection.outbox.reply_bytes() > REPLY_CAP {
+                connection.is_paused = true;
+                if taken < input.len() {
+                    session.unread = Some(Box::new(input[taken..].to_vec()));
+                }
+                break;
+            }
+        }
+        if let Role::Client(session) = &mut self.connections[number as usize].role
+            && !decoder.is_idle()
+        {
+            session.decoder = Some(Box::new(decoder));
+        }
+    }
+
+    fn handle_message(&mut self, number: u32, opcode: Opcode, payload: &[u8], now: Now) {
+        match opcode {
+            Opcode::Pong => {}
+            Opcode::Ping => {
+                let mut pong = Vec::with_capacity(2 + payload.len());
+                write_frame(&mut pong, Opcode::Pong, payload);
+                self.push_reply(number, pong);
+            }
+            Opcode::Close => {
+                self.close_client(number, CloseReason::ClientClosed, "", now);
+                // Section 5.5.1: the code is echoed.
+                let mut echo = Vec::new();
+                match payload {
+                    [high, low, ..] => write_close(&mut echo, u16::from_be_bytes([*high, *low]), ""),
+                    _ => write_frame(&mut echo, Opcode::Close, b""),
+                }
+                self.push_first(number, &echo);
+            }
+            // Binary is refused by the decoder.
+            Opcode::Text | Opcode::Binary => match json::parse(payload) {
+                Ok(Command::Pong) => {}
+                Ok(Command::Ping) => self.reply(number, now, |out, at| json::write_pong(out, at)),
+                Ok(Command::Subscribe(subscribe)) => self.subscribe(number, &subscribe, now),
+                Ok(Command::Unsubscribe(topics)) => self.unsubscribe(number, &topics, now),
+                Err(error) => self.reply_error(number, &error, now),
+            },
+        }
+    }
+
+    fn reply(&mut self, number: u32, now: Now, write: impl FnOnce(&mut Vec<u8>, &str)) {
+        let mut out = Vec::new();
+        write(&mut out, self.iso.format(now.wall_ms));
+        self.push_reply(number, out);
+    }
+
+    fn reply_error(&mut self, number: u32, error: &str, now: Now) {
+        self.metrics().refuse_input(BadInput::Message);
+        self.reply(number, now, |out, at| json::write_error(out, at, error));
+    }
+
+    /// Subscribes to all of the topics or, where a limit stands in the way, to none.
+    pub(super) fn subscribe(&mut self, number: u32, subscribe: &Subscribe, now: Now) {
+        let Self { connections, subscribers, shared, limits, .. } = self;
+        let Role::Client(session) = &mut connections[number as usize].role else { return };
+        let had = session.subscriptions.len();
+        let filter = subscribe.events.as_ref().map(|names| names.iter().map(|n| n.as_str().into()).collect());
+        let (droppable, filtered) = (subscribe.policy == Policy::DropOldest, filter.is_some());
+        let mut failure = None;
+        for name in &subscribe.topics {
+            let known = subscribers.find(name).and_then(|topic| session.subscriptions.find(topic));
+            if let Some(known) = known {
+                let subscription = session.subscriptions.get_mut(known);
+                subscription.policy = subscribe.policy;
+                subscription.events.clone_from(&filter);
+                let place = subscribers.member_mut(subscription.topic, session.envelope, subscription.place);
+                if let Some(member) = place {
+                    member.droppable = droppable;
+                    member.filtered = filtered;
+                }
+                continue;
+            }
+            if session.subscriptions.len() >= limits.max_subscriptions {
+                let max = limits.max_subscriptions;
+                failure = Some(format!("more than {max} subscriptions (max_subscriptions)"));
+                break;
+            }
+            let subscription = session.subscriptions.len() as u32;
+            let member = Member { connection: number, subscription, droppable, filtered };
+            let Some(joined) = subscribers.join(&shared.topics, name, session.envelope, member) else {
+                failure = Some(format!("the node holds {} topics already (max_topics)", limits.max_topics));
+                break;
+            };
+            session.subscriptions.push(Subscription {
+                topic: joined.topic,
+                place: joined.place,
+                joined: joined.head,
+                gap: 0,
+                policy: subscribe.policy,
+                events: filter.clone(),
+            });
+        }
+        if let Some(failure) = failure {
+            let added: Vec<u32> = (had as u32..session.subscriptions.len() as u32).collect();
+            self.remove_subscriptions(number, &added, now);
+            self.reply_error(number, &failure, now);
+            return;
+        }
+        if let Some(id) = &subscribe.client_id {
+            session.suffix = Some(json::client_id_suffix(id));
+            session.client_id = Some(id.as_str().into());
+        }
+        self.acknowledge(number, now, true);
+    }
+
+    fn unsubscribe(&mut self, number: u32, topics: &[String], now: Now) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        let found = topics.iter().filter_map(|name| session.subscriptions.find(self.subscribers.find(name)?));
+        let mut gone: Vec<u32> = found.collect();
+        gone.sort_unstable();
+        gone.dedup();
+        self.remove_subscriptions(number, &gone, now);
+        self.acknowledge(number, now, false);
+    }
+
+    /// Takes subscriptions, given by their sorted numbers, out of every list.
+    fn remove_subscriptions(&mut self, number: u32, gone: &[u32], now: Now) {
+        for subscription in gone {
+            self.settle(number, *subscription, now);
+            let Role::Client(session) = &self.connections[number as usize].role else { return };
+            let Subscription { topic, place, .. } = *session.subscriptions.get(*subscription);
+            self.leave(topic, session.envelope, place);
+        }
+        let Role::Client(session) = &mut self.connections[number as usize].role else { return };
+        session.subscriptions.remove(gone);
+        let from = gone.first().copied().unwrap_or(u32::MAX) as usize;
+        for (number, subscription) in session.subscriptions.iter().enumerate().skip(from) {
+            let place = self.subscribers.member_mut(subscription.topic, session.envelope, subscription.place);
+            if let Some(member) = place {
+                member.subscription = number as u32;
+            }
+        }
+    }
+
+    /// What a client was not yet told about a topic that it leaves is written while the topic has a name.
+    fn settle(&mut self, number: u32, subscription: u32, now: Now) {
+        let connection = &mut self.connections[number as usize];
+        let Role::Client(session) = &mut connection.role else { return };
+        let subscription = session.subscriptions.get_mut(subscription);
+        let gap = std::mem::take(&mut subscription.gap);
+        let name = self.subscribers.get(subscription.topic).topic.name();
+        let timestamp = self.iso.format(now.wall_ms);
+        let private = connection.outbox.private_bytes();
+        connection.outbox.settle_topic(subscription.topic, |out, n| json::write_gap(out, timestamp, name, n));
+        if gap > 0 {
+            let mut notice = Vec::new();
+            json::write_gap(&mut notice, timestamp, name, gap);
+            connection.outbox.push_reply(notice, &mut self.chunks);
+        }
+        self.counts.private_bytes += connection.outbox.private_bytes() - private;
+    }
+
+    fn acknowledge(&mut self, number: u32, now: Now, subscribed: bool) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        let topics = session.subscriptions.iter().map(|s| &**self.subscribers.get(s.topic).topic.name());
+        let (mut out, timestamp) = (Vec::new(), self.iso.format(now.wall_ms));
+        if subscribed {
+            json::write_subscription_ack(&mut out, timestamp, topics);
+        } else {
+            json::write_unsubscription_ack(&mut out, timestamp, topics);
+        }
+        self.push_reply(number, out);
+    }
+}
+
+/// Checks at compile time that the read of a client fits the loop's buffer.
+const _: () = assert!(CLIENT_READ <= super::shard::READ_BYTES && websocket::MAX_CONTROL_BYTES < CLIENT_READ);

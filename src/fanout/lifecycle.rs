@@ -1,0 +1,537 @@
+//! How connections come, are timed, and go; and how a whole shard goes.
+
+use crate::clock::{Now, nanos};
+use crate::dialect::json;
+use crate::error::{CloseReason, ErrorCode, Refusal};
+use crate::fanout::connection::{Closing, Connection, Door, Http, Role};
+use crate::fanout::shard::Shard;
+use crate::fanout::shared::{Key, Shared, Stage};
+use crate::metrics::{BadInput, DropReason};
+use crate::proto::http1::HttpError;
+use crate::proto::websocket::write_close;
+use crate::publish::socket::{Publisher, Terms};
+use crate::publish::wire::encode_error;
+use crate::session::handshake::Exchange;
+use crate::session::session::Session;
+use crate::session::timer::Due;
+use crate::transport::Transport;
+
+/// How far the shard's shutdown is.
+#[derive(Debug, Default)]
+pub struct Drain {
+    /// The stage under way.
+    pub stage: Option<Stage>,
+    /// Whether the node has been told that this shard is through with the stage.
+    pub is_reported: bool,
+    /// When clients that still do not take what they are owed are closed, in nanoseconds.
+    pub patience: u64,
+    /// When everything is dropped, in nanoseconds.
+    pub deadline: u64,
+}
+
+/// A number that `Shard::accept` gives to the next connection, and so the token to register its socket with.
+#[derive(Clone, Copy, Debug)]
+pub struct NextNumber(pub u32);
+
+impl<T: Transport> Shard<T> {
+    /// The number that the next accepted connection will have.
+    pub fn next_number(&self) -> NextNumber {
+        NextNumber(self.connections.vacant_key() as u32)
+    }
+
+    /// Takes a connection that has just come.
+    pub fn accept(&mut self, stream: T, door: Door, address: &str, now: Now) {
+        self.metrics().accepted.one();
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let generation = self.next_generation;
+        let number = self.next_number().0;
+        let key = Key { number, generation };
+        if door == Door::Publish {
+            self.accept_publisher(stream, key, address, now);
+            return;
+        }
+        let deadline = now.after(self.limits.handshake_timeout);
+        let http = Http {
+            exchange: Exchange::default(),
+            deadline,
+            door,
+            address: address.into(),
+            awaits: None,
+            closes: false,
+        };
+        self.connections.insert(Connection::new(stream, Role::Http(Box::new(http)), generation));
+        self.counts.http += 1;
+        self.handshakes.push_back(key);
+        self.arm(number);
+        while self.counts.http > self.limits.max_handshakes
+            && let Some(oldest) = self.handshakes.pop_front()
+        {
+            if self.is_http(oldest) {
+                self.metrics().refuse_input(BadInput::Timeout);
+                self.remove(oldest.number);
+            }
+        }
+        // Those that are something else by now go, before they outnumber the others.
+        if self.handshakes.len() > 2 * self.counts.http + 64 {
+            let mut all = std::mem::take(&mut self.handshakes);
+            all.retain(|key| self.is_http(*key));
+            self.handshakes = all;
+        }
+    }
+
+    fn accept_publisher(&mut self, stream: T, key: Key, address: &str, now: Now) {
+        let terms = Terms {
+            max_publish_bytes: self.limits.max_publish_bytes,
+            token: self.shared.access.publish_token.as_deref(),
+        };
+        let publisher = Publisher::new(address.into(), terms);
+        let max = self.limits.max_publishers;
+        self.connections.insert(Connection::new(stream, Role::Publisher(Box::new(publisher)), key.generation));
+        self.counts.publishers += 1;
+        if !Shared::take_place(&self.shared.publishers, max) {
+            self.shared.publishers.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+            let message = format!("this node serves {max} publishers already (max_publishers): come back later");
+            self.dismiss_publisher(key.number, &Refusal::new(ErrorCode::ShuttingDown, message), now);
+        } else if self.drain.stage.is_some() {
+            self.dismiss_publisher(key.number, &shutting_down(), now);
+        }
+    }
+
+    fn is_http(&self, key: Key) -> bool {
+        self.connections
+            .get(key.number as usize)
+            .is_some_and(|c| c.generation == key.generation && matches!(c.role, Role::Http(_)))
+    }
+
+    /// Puts a connection into the timer wheel, unless it is there for an earlier tick.
+    pub(super) fn arm(&mut self, number: u32) {
+        let Some(deadline) = self.deadline(number) else { return };
+        let connection = &mut self.connections[number as usize];
+        let tick = self.wheel.tick_of(deadline);
+        if connection.armed == 0 || tick < connection.armed {
+            connection.armed = tick;
+            self.wheel.arm(Due { connection: number, generation: connection.generation, tick });
+        }
+    }
+
+    /// When a connection wants to be looked at, in nanoseconds.
+    fn deadline(&self, number: u32) -> Option<u64> {
+        let limits = &self.limits;
+        match &self.connections[number as usize].role {
+            Role::Http(http) => Some(http.deadline),
+            Role::Client(session) => Some(
+                (session.heard + nanos(limits.heartbeat_timeout))
+                    .min(session.pinged + nanos(limits.heartbeat_interval)),
+            ),
+            Role::Publisher(publisher) => {
+                let since = publisher.partial_since.into_iter().chain(publisher.unread_since).min()?;
+                Some(since + nanos(limits.publish_timeout))
+            }
+            Role::Closing(closing) => Some(closing.until),
+        }
+    }
+
+    /// Looks at the connections whose time has come.
+    pub(super) fn expire(&mut self, now: Now) {
+        // The process itself was stopped (SIGSTOP, a suspended machine): nobody was silent in that time.
+        if now.mono > self.awake_until.saturating_add(5_000_000_000) {
+            self.amnesty = now.after(self.limits.heartbeat_interval);
+        }
+        let mut all = std::mem::take(&mut self.due);
+        self.wheel.expire(now.mono, &mut all);
+        for due in all.drain(..) {
+            let Some(connection) = self.connections.get_mut(due.connection as usize) else { continue };
+            if connection.generation != due.generation || connection.armed != due.tick {
+                continue;
+            }
+            connection.armed = 0;
+            self.handle_due(due.connection, now);
+            if self.connections.get(due.connection as usize).is_some_and(|c| c.generation == due.generation) {
+                self.arm(due.connection);
+            }
+        }
+        self.due = all;
+        self.drain_by_time(now);
+    }
+
+    fn handle_due(&mut self, number: u32, now: Now) {
+        let is_due = self.deadline(number).is_some_and(|deadline| deadline <= now.mono);
+        if !is_due {
+            return;
+        }
+        let limits = &self.limits;
+        match &mut self.connections[number as usize].role {
+            Role::Closing(_) => self.remove(number),
+            Role::Http(http) if http.exchange.has_begun() || http.awaits.is_some() => {
+                self.metrics().refuse_input(BadInput::Timeout);
+                self.refuse_request(number, &HttpError::new(408, "the request took too long"), now);
+            }
+            Role::Http(_) => self.remove(number),
+            Role::Publisher(publisher) => {
+                let what = if publisher.partial_since.is_some() {
+                    "a frame was begun and not finished in time (publish_timeout)"
+                } else {
+                    "answers were not read in time (publish_timeout)"
+                };
+                self.metrics().refuse_input(BadInput::Timeout);
+                self.dismiss_publisher(number, &Refusal::new(ErrorCode::Malformed, what), now);
+            }
+            Role::Client(session) => {
+                let is_silent = session.heard + nanos(limits.heartbeat_timeout) <= now.mono;
+                if is_silent && now.mono >= self.amnesty {
+                    self.close_client(number, CloseReason::HeartbeatTimeout, "", now);
+                    return;
+                }
+                if is_silent {
+                    session.heard = self.amnesty.saturating_sub(nanos(limits.heartbeat_timeout)).max(session.heard + 1);
+                }
+                if session.pinged + nanos(limits.heartbeat_interval) <= now.mono {
+                    session.pinged = now.mono;
+                    let mut heartbeat = Vec::with_capacity(96);
+                    json::write_heartbeat(&mut heartbeat, self.iso.format(now.wall_ms));
+                    self.push_first(number, &heartbeat);
+                }
+            }
+        }
+    }
+
+    /// Adds bytes that go before everything else that a connection is owed.
+    pub(super) fn push_first(&mut self, number: u32, bytes: &[u8]) {
+        self.counts.private_bytes += bytes.len();
+        let connection = &mut self.connections[number as usize];
+        connection.outbox.push_first(bytes);
+        if !connection.outbox.is_blocked() {
+            self.owe(number);
+        }
+    }
+
+    /// Adds bytes that stand in line with a client's events.
+    pub(super) fn push_reply(&mut self, number: u32, bytes: Vec<u8>) {
+        self.counts.private_bytes += bytes.len();
+        let connection = &mut self.connections[number as usize];
+        connection.outbox.push_reply(bytes, &mut self.chunks);
+        if !connection.outbox.is_blocked() {
+            self.owe(number);
+        }
+    }
+
+    /// Everything that a connection was owed is gone.
+    pub(super) fn handle_drained(&mut self, number: u32, clock: &impl Fn() -> Now) {
+        let connection = &mut self.connections[number as usize];
+        if std::mem::take(&mut connection.is_paused) && !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(number);
+        }
+        match &mut connection.role {
+            Role::Client(_) if connection.has_gaps => self.tell_gaps(number, clock()),
+            Role::Client(session) if session.leaving => {
+                self.close_client(number, CloseReason::ShuttingDown, "", clock());
+            }
+            Role::Client(_) => {}
+            Role::Http(http) => {
+                if http.closes {
+                    self.begin_closing(number, clock());
+                } else if http.awaits.is_none() && http.exchange.has_begun() && !connection.is_ready {
+                    // The next request may have come behind the one that was answered.
+                    connection.is_ready = true;
+                    self.ready.push_back(number);
+                }
+            }
+            Role::Publisher(publisher) => publisher.unread_since = None,
+            Role::Closing(closing) => {
+                let is_first = !std::mem::replace(&mut closing.is_shut, true);
+                if closing.has_ended || (is_first && connection.stream.shutdown_write().is_err()) {
+                    self.remove(number);
+                }
+            }
+        }
+    }
+
+    /// Tells a client what it missed on each topic since the last event that it was sent.
+    fn tell_gaps(&mut self, number: u32, now: Now) {
+        let connection = &mut self.connections[number as usize];
+        connection.has_gaps = false;
+        let Role::Client(session) = &mut connection.role else { return };
+        let timestamp = self.iso.format(now.wall_ms);
+        let mut notices = Vec::new();
+        for subscription in session.subscriptions.iter_mut().filter(|s| s.gap > 0) {
+            let gap = std::mem::take(&mut subscription.gap);
+            json::write_gap(&mut notices, timestamp, self.subscribers.get(subscription.topic).topic.name(), gap);
+        }
+        if !notices.is_empty() {
+            self.push_reply(number, notices);
+        }
+    }
+
+    /// Ends a session. Its queue is thrown away and counted, it leaves every list at once, and where a close
+    /// can still arrive one is sent. `detail` says more about what the client did wrong.
+    pub(super) fn close_client(&mut self, number: u32, reason: CloseReason, detail: &str, now: Now) {
+        let closing = Role::Closing(Closing { until: self.closing_until(now), is_shut: false, has_ended: false });
+        let connection = &mut self.connections[number as usize];
+        let role = std::mem::replace(&mut connection.role, closing);
+        let Role::Client(session) = role else {
+            connection.role = role;
+            return;
+        };
+        log_close(&session, connection, reason, &self.chunks, &self.subscribers, now);
+        let private = connection.outbox.private_bytes();
+        let lost = connection.outbox.discard(&mut self.chunks);
+        self.counts.private_bytes -= private - connection.outbox.private_bytes();
+        connection.is_paused = false;
+        if connection.outbox.is_blocked() {
+            self.counts.blocked -= 1;
+        }
+        self.counts.clients -= 1;
+        self.counts.closing += 1;
+        self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        let metrics = self.metrics();
+        metrics.drop_events(DropReason::Closed(reason), u64::from(lost));
+        metrics.close(reason);
+        let seconds = now.mono.saturating_sub(session.connected) / 1_000_000_000;
+        metrics.session_seconds.lock().record(seconds, 1, now.mono);
+        self.leave_all(*session);
+        if reason == CloseReason::ConnectionLost {
+            self.remove(number);
+            return;
+        }
+        if let Some(code) = reason.code() {
+            let mut frame = Vec::new();
+            write_close(&mut frame, code, &self.close_text(reason, detail));
+            self.push_first(number, &frame);
+        }
+        self.arm(number);
+        self.check_delivered();
+    }
+
+    /// The text of a close frame: short JSON where there is something to say. Who is to come back is told
+    /// when, spread at random, so that not all come at once.
+    fn close_text(&mut self, reason: CloseReason, detail: &str) -> String {
+        match reason {
+            CloseReason::ShuttingDown | CloseReason::AtCapacity | CloseReason::SlowConsumer
+            | CloseReason::OutboxMemory => {
+                format!("{{\"retryAfterMs\":{}}}", self.random.u32(500..5_000))
+            }
+            _ if detail.is_empty() => String::new(),
+            _ => format!("{{\"error\":{}}}", serde_json::Value::from(detail)),
+        }
+    }
+
+    /// The far end sends no more. What it is still owed, it may still read.
+    pub(super) fn handle_end(&mut self, number: u32, now: Now) {
+        let connection = &mut self.connections[number as usize];
+        let is_answered = match &connection.role {
+            Role::Http(http) => connection.outbox.is_empty() && http.awaits.is_none(),
+            _ => connection.outbox.is_empty(),
+        };
+        match &mut connection.role {
+            _ if is_answered => self.lose(number, now),
+            Role::Client(_) => self.lose(number, now),
+            Role::Closing(closing) => closing.has_ended = true,
+            Role::Http(http) if http.awaits.is_some() => http.closes = true,
+            Role::Http(_) | Role::Publisher(_) => self.begin_closing(number, now),
+        }
+    }
+
+    /// The far end is gone.
+    pub(super) fn lose(&mut self, number: u32, now: Now) {
+        match self.connections[number as usize].role {
+            Role::Client(_) => self.close_client(number, CloseReason::ConnectionLost, "", now),
+            _ => self.remove(number),
+        }
+    }
+
+    /// What is owed is still written, then nothing; what comes in is thrown away.
+    pub(super) fn begin_closing(&mut self, number: u32, now: Now) {
+        let closing = Role::Closing(Closing { until: self.closing_until(now), is_shut: false, has_ended: false });
+        let connection = &mut self.connections[number as usize];
+        connection.is_paused = false;
+        match std::mem::replace(&mut connection.role, closing) {
+            Role::Http(_) => self.counts.http -= 1,
+            Role::Publisher(_) => {
+                self.counts.publishers -= 1;
+                self.shared.publishers.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+            }
+            Role::Client(_) | Role::Closing(_) => debug_assert!(false, "sessions end in `close_client`"),
+        }
+        self.counts.closing += 1;
+        if !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(number);
+        }
+        if connection.outbox.is_empty() {
+            if let Role::Closing(closing) = &mut connection.role {
+                closing.is_shut = true;
+            }
+            if connection.stream.shutdown_write().is_err() {
+                self.remove(number);
+                return;
+            }
+        }
+        self.arm(number);
+    }
+
+    fn closing_until(&self, now: Now) -> u64 {
+        let until = now.after(self.limits.close_timeout);
+        if self.drain.stage.is_some() { until.min(self.drain.deadline) } else { until }
+    }
+
+    /// Tells a publisher why it is let go, and lets it go.
+    pub(super) fn dismiss_publisher(&mut self, number: u32, refusal: &Refusal, now: Now) {
+        let mut frame = Vec::new();
+        encode_error(0, refusal, &mut frame);
+        self.push_first(number, &frame);
+        self.begin_closing(number, now);
+    }
+
+    /// Drops a connection that is no session: the socket closes.
+    pub(super) fn remove(&mut self, number: u32) {
+        let mut connection = self.connections.remove(number as usize);
+        self.counts.private_bytes -= connection.outbox.private_bytes();
+        connection.outbox.discard(&mut self.chunks);
+        match connection.role {
+            Role::Http(_) => self.counts.http -= 1,
+            Role::Closing(_) => self.counts.closing -= 1,
+            Role::Publisher(_) => {
+                self.counts.publishers -= 1;
+                self.shared.publishers.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+            }
+            Role::Client(_) => debug_assert!(false, "sessions end in `close_client`"),
+        }
+    }
+
+    /// Takes a session that is gone out of every list.
+    fn leave_all(&mut self, session: Session) {
+        // Backwards, so that a place that the session's own last entry moved to is never one still to leave.
+        for subscription in session.subscriptions.iter() {
+            self.leave(subscription.topic, session.envelope, subscription.place);
+        }
+    }
+
+    /// Takes one subscriber out of a list and tells the one who takes its place.
+    pub(super) fn leave(&mut self, topic: u32, envelope: u8, place: u32) {
+        let left = self.subscribers.leave(&self.shared.topics, topic, envelope, place);
+        for chunk in left.orphans {
+            self.chunks.disown(chunk);
+        }
+        if let Some(moved) = left.moved
+            && let Some(connection) = self.connections.get_mut(moved.connection as usize)
+            && let Role::Client(session) = &mut connection.role
+        {
+            session.subscriptions.get_mut(moved.subscription).place = place;
+        }
+    }
+
+    /// Begins a stage of the shutdown.
+    pub(super) fn begin_stage(&mut self, stage: Stage, now: Now) {
+        self.drain.stage = Some(stage);
+        self.drain.is_reported = false;
+        match stage {
+            Stage::Quiesce => {
+                let whole = nanos(self.limits.drain_timeout);
+                self.drain.deadline = now.mono.saturating_add(whole);
+                self.drain.patience = now.mono.saturating_add(whole / 10 * 9);
+                self.drain.is_reported = true;
+                self.shared.end(stage);
+            }
+            Stage::Deliver => {
+                for number in self.numbers(|role| matches!(role, Role::Client(_))) {
+                    let connection = &mut self.connections[number as usize];
+                    if let Role::Client(session) = &mut connection.role {
+                        session.leaving = true;
+                    }
+                    if connection.outbox.is_empty() && !connection.has_gaps {
+                        self.close_client(number, CloseReason::ShuttingDown, "", now);
+                    }
+                }
+                self.check_delivered();
+            }
+            Stage::Farewell => {
+                for number in self.numbers(|role| matches!(role, Role::Publisher(_))) {
+                    self.dismiss_publisher(number, &shutting_down(), now);
+                }
+                self.drain.is_reported = true;
+            }
+        }
+    }
+
+    fn numbers(&self, is_wanted: impl Fn(&Role) -> bool) -> Vec<u32> {
+        let wanted = self.connections.iter().filter(|(_, connection)| is_wanted(&connection.role));
+        wanted.map(|(number, _)| number as u32).collect()
+    }
+
+    /// Reports the end of the delivery once no session is left.
+    fn check_delivered(&mut self) {
+        if self.drain.stage == Some(Stage::Deliver) && !self.drain.is_reported && self.counts.clients == 0 {
+            self.drain.is_reported = true;
+            self.shared.end(Stage::Deliver);
+        }
+    }
+
+    /// A shutdown does not wait for ever: first the clients that take nothing go, then everything.
+    fn drain_by_time(&mut self, now: Now) {
+        if self.drain.stage.is_none() || now.mono < self.drain.patience {
+            return;
+        }
+        for number in self.numbers(|role| matches!(role, Role::Client(_))) {
+            self.close_client(number, CloseReason::ShuttingDown, "", now);
+        }
+        if now.mono >= self.drain.deadline {
+            for number in self.numbers(|role| !matches!(role, Role::Client(_))) {
+                self.remove(number);
+            }
+        }
+    }
+
+    /// When a shutdown must be looked at again, in nanoseconds.
+    pub fn drain_deadline(&self) -> Option<u64> {
+        self.drain.stage.map(|_| self.drain.patience)
+    }
+
+    /// Whether the shutdown is over for this shard: publishers are told, and nobody is left but idle HTTP
+    /// connections.
+    pub fn is_finished(&self) -> bool {
+        let is_over = self.drain.stage == Some(Stage::Farewell);
+        is_over && self.counts.clients + self.counts.publishers + self.counts.closing == 0
+    }
+
+    /// Whether the time for the shutdown is up.
+    pub fn is_overdue(&self, now: Now) -> bool {
+        self.drain.stage.is_some() && now.mono >= self.drain.deadline
+    }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(ErrorCode::ShuttingDown, "the node is shutting down; every accepted event went out")
+}
+
+/// One line for each client closed as slow, with all that tells why; the others at debug level.
+fn log_close<T>(
+    session: &Session,
+    connection: &Connection<T>,
+    reason: CloseReason,
+    chunks: &crate::session::chunk::Chunks,
+    subscribers: &crate::fanout::subscribers::Subscribers,
+    now: Now,
+) {
+    let outbox = &connection.outbox;
+    if !matches!(reason, CloseReason::SlowConsumer | CloseReason::OutboxMemory) {
+        tracing::debug!(client = ?session.name(), address = %session.address, reason = %reason, "client closed");
+        return;
+    }
+    let topics = session.subscriptions.iter().take(10);
+    let mut topics: Vec<&str> = topics.map(|s| &**subscribers.get(s.topic).topic.name()).collect();
+    if session.subscriptions.len() > topics.len() {
+        topics.push("…");
+    }
+    let oldest_ms = outbox.oldest(chunks).map_or(0, |oldest| now.mono.saturating_sub(oldest) / 1_000_000);
+    tracing::warn!(
+        client = ?session.name(),
+        address = %session.address,
+        reason = %reason,
+        topics = ?topics,
+        queued_events = outbox.events(),
+        queued_bytes = outbox.bytes(),
+        oldest_ms,
+        "client closed as slow"
+    );
+}

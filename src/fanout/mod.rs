@@ -1,0 +1,12 @@
+//! DELIVERY: what one shard does with connections, rounds and clients. Pure, generic over the transport.
+//!
+//! `shard` is the loop's turn and the way of an event through it; `intake` is what comes from
+//! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go.
+
+pub mod connection;
+pub mod intake;
+pub mod lifecycle;
+pub mod requests;
+pub mod shard;
+pub mod shared;
+pub mod subscribers;

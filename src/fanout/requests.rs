@@ -1,0 +1,260 @@
+//! HTTP on a shard: plain requests, publishing, and the handshake that makes a session.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::admin::api::{self, Reply, Route};
+use crate::admin::publish;
+use crate::admin::report::{Part, Report};
+use crate::clock::Now;
+use crate::dialect::envelope;
+use crate::dialect::json::{self, Subscribe};
+use crate::error::CloseReason;
+use crate::fanout::connection::{Answer, Role};
+use crate::fanout::intake::{CLIENT_READ, Read};
+use crate::fanout::shard::Shard;
+use crate::fanout::shared::{Gather, Key, Message, Shared};
+use crate::metrics::BadInput;
+use crate::proto::http1::{self, HttpError, Request};
+use crate::session::handshake::Step;
+use crate::session::policy::Policy;
+use crate::session::session::{Session, Subscriptions};
+use crate::transport::Transport;
+
+/// What is to be done about a request.
+enum Decision {
+    /// It is not whole.
+    Wait,
+    /// Its body is to be asked for.
+    Continue,
+    /// It must wait until those before it have gone out.
+    Hold,
+    /// It is answered.
+    Reply(Reply, Answer),
+    /// Every shard has a part in its answer.
+    Gather(Report, Answer),
+    /// It becomes a session.
+    Upgrade { key: String, topics: Vec<String> },
+}
+
+impl<T: Transport> Shard<T> {
+    pub(super) fn read_http(&mut self, number: u32, now: Now) {
+        let connection = &mut self.connections[number as usize];
+        let Role::Http(http) = &mut connection.role else { return };
+        // One request at a time: what follows waits until it is answered.
+        if http.awaits.is_some() || http.closes || !connection.outbox.is_empty() {
+            connection.is_paused = true;
+            return;
+        }
+        let had = http.exchange.has_begun();
+        match self.read(number, CLIENT_READ) {
+            Read::Nothing if !had => return,
+            Read::Nothing => {}
+            Read::End => return self.handle_end(number, now),
+            Read::Bytes(count) => {
+                let Role::Http(http) = &mut self.connections[number as usize].role else { return };
+                if !had {
+                    http.deadline = now.after(self.limits.handshake_timeout);
+                }
+                http.exchange.extend(&self.buffer[..count]);
+                self.stay_ready(number);
+                self.arm(number);
+            }
+        }
+        self.advance_http(number, now);
+    }
+
+    /// Does what the request asks for, as soon as it is whole.
+    fn advance_http(&mut self, number: u32, now: Now) {
+        loop {
+            match self.decide(number, now) {
+                Err(error) => self.refuse_request(number, &error, now),
+                Ok(Decision::Wait) => {}
+                Ok(Decision::Continue) => {
+                    self.push_first(number, http1::CONTINUE);
+                    continue;
+                }
+                Ok(Decision::Hold) if self.is_behind() => self.stay_ready(number),
+                Ok(Decision::Hold) => self.starved.push(number),
+                Ok(Decision::Reply(reply, answer)) => self.respond(number, &reply, answer, now),
+                Ok(Decision::Gather(report, answer)) => self.gather(number, report, answer, now),
+                Ok(Decision::Upgrade { key, topics }) => {
+                    let mut response = Vec::new();
+                    http1::write_upgrade(&mut response, &key);
+                    self.upgrade(number, &response, &topics, now);
+                }
+            }
+            return;
+        }
+    }
+
+    /// Looks at a request as far as it is here; publishes what it publishes.
+    fn decide(&mut self, number: u32, now: Now) -> Result<Decision, HttpError> {
+        let may_publish = !self.is_behind() && self.has_credit();
+        let Self { connections, shared, limits, ingress, .. } = self;
+        let metrics = &shared.metrics[self.id];
+        let Role::Http(http) = &mut connections[number as usize].role else { return Ok(Decision::Wait) };
+        let mut step = http.exchange.advance(limits)?;
+        if matches!(step, Step::Head | Step::More) {
+            return Ok(Decision::Wait);
+        }
+        if step == Step::Body {
+            http.deadline = now.after(limits.publish_timeout);
+        }
+        let door = http.door;
+        let route = |request: &Request<'_>| api::route(request, &api::Context { shared, door, now });
+        if step == Step::Body {
+            // The head alone decides whether the body is worth reading.
+            let Some((request, _)) = http.exchange.request() else { return Ok(Decision::Wait) };
+            if !matches!(route(&request)?, Route::Publish(_)) {
+                return Err(HttpError::new(400, "this endpoint takes no body"));
+            }
+            let expects_continue = request.expects_continue;
+            drop(request);
+            step = http.exchange.advance(limits)?;
+            if step != Step::Whole {
+                return Ok(if expects_continue { Decision::Continue } else { Decision::Wait });
+            }
+        }
+        let Some((request, body)) = http.exchange.request() else { return Ok(Decision::Wait) };
+        let answer = Answer { keep_alive: request.keep_alive, head_only: request.method == "HEAD" };
+        match route(&request)? {
+            Route::Reply(reply) => Ok(Decision::Reply(reply, answer)),
+            Route::Gather(report) => Ok(Decision::Gather(report, answer)),
+            Route::WebSocket { key, topics } => {
+                if topics.len() > limits.max_subscriptions {
+                    return Err(HttpError::new(400, "the query has more topics than max_subscriptions"));
+                }
+                Ok(Decision::Upgrade { key, topics })
+            }
+            // Like a publisher's socket, it waits.
+            Route::Publish(_) if !may_publish => Ok(Decision::Hold),
+            Route::Publish(format) => {
+                let published = publish::publish(format, body, limits.max_publish_bytes, now, |publish| {
+                    ingress.add(publish, now, &**shared, metrics);
+                });
+                ingress.commit(now, &**shared);
+                for (code, count) in &published.refused {
+                    metrics.refuse(*code, *count);
+                }
+                Ok(Decision::Reply(published.reply, answer))
+            }
+        }
+    }
+
+    fn gather(&mut self, number: u32, report: Report, answer: Answer, now: Now) {
+        let connection = &mut self.connections[number as usize];
+        let Role::Http(http) = &mut connection.role else { return };
+        http.awaits = Some(answer);
+        http.deadline = now.after(self.limits.publish_timeout);
+        let gather = Arc::new(Gather {
+            report,
+            asker: Key { number, generation: connection.generation },
+            shard: self.id,
+            remaining: AtomicUsize::new(self.shared.shards()),
+            parts: Mutex::default(),
+        });
+        for link in &self.shared.links {
+            link.send(Message::Ask(Arc::clone(&gather)), 0);
+        }
+    }
+
+    fn respond(&mut self, number: u32, reply: &Reply, answer: Answer, now: Now) {
+        let mut out = Vec::new();
+        let headers: Vec<(&str, &str)> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let Answer { keep_alive, head_only } = answer;
+        http1::write_response(&mut out, reply.status, reply.content_type, &headers, &reply.body, keep_alive, head_only);
+        if let Role::Http(http) = &mut self.connections[number as usize].role {
+            http.exchange.finish();
+            http.awaits = None;
+            http.closes = !keep_alive;
+            // An idle connection may stay as long as a publisher may be silent within a frame.
+            http.deadline = now.after(self.limits.publish_timeout);
+        }
+        self.push_first(number, &out);
+    }
+
+    /// Answers a bad request; nothing that follows it is read as another.
+    pub(super) fn refuse_request(&mut self, number: u32, error: &HttpError, now: Now) {
+        if error.status < 500 {
+            self.metrics().refuse_input(BadInput::Http);
+        }
+        let mut out = Vec::new();
+        error.write(&mut out);
+        self.push_first(number, &out);
+        self.begin_closing(number, now);
+    }
+
+    /// A handshake is done: the connection is a session, if there is a place for it.
+    fn upgrade(&mut self, number: u32, response: &[u8], topics: &[String], now: Now) {
+        let Role::Http(http) = &mut self.connections[number as usize].role else { return };
+        let rest = std::mem::take(&mut http.exchange).into_rest();
+        let session = Session {
+            subscriptions: Subscriptions::default(),
+            number: self.shared.client_numbers.fetch_add(1, Ordering::Relaxed) + 1,
+            client_id: None,
+            suffix: None,
+            envelope: envelope::JSON,
+            address: std::mem::take(&mut http.address),
+            connected: now.mono,
+            heard: now.mono,
+            pinged: now.mono,
+            decoder: None,
+            unread: (!rest.is_empty()).then(|| Box::new(rest)),
+            leaving: false,
+        };
+        self.connections[number as usize].role = Role::Client(Box::new(session));
+        self.counts.http -= 1;
+        self.counts.clients += 1;
+        self.push_first(number, response);
+        self.connections[number as usize].armed = 0;
+        self.arm(number);
+        let max = self.shared.max_clients();
+        if !Shared::take_place(&self.shared.clients, max) {
+            self.shared.clients.fetch_add(1, Ordering::AcqRel);
+            let mut error = Vec::new();
+            json::write_error(&mut error, self.iso.format(now.wall_ms), "Server capacity exceeded");
+            self.push_first(number, &error);
+            self.close_client(number, CloseReason::AtCapacity, "", now);
+            return;
+        }
+        if !topics.is_empty() {
+            let subscribe = Subscribe {
+                topics: topics.to_vec(),
+                events: None,
+                policy: Policy::default(),
+                client_id: None,
+            };
+            self.subscribe(number, &subscribe, now);
+        }
+        self.stay_ready_if_client(number);
+    }
+
+    /// Adds this shard's part to an answer; the last shard sends it back.
+    pub(super) fn answer_part(&self, gather: &Arc<Gather>) {
+        let clients = self.connections.iter().filter_map(|(_, connection)| match &connection.role {
+            Role::Client(session) => Some(&**session),
+            _ => None,
+        });
+        let part = Part::of(&gather.report, clients, &self.subscribers);
+        gather.parts.lock().push(part);
+        if gather.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.links[gather.shard].send(Message::Answered(Arc::clone(gather)), 0);
+        }
+    }
+
+    /// Every shard has answered.
+    pub(super) fn answer_whole(&mut self, gather: &Gather, now: Now) {
+        let Key { number, generation } = gather.asker;
+        let Some(connection) = self.connections.get(number as usize) else { return };
+        if connection.generation != generation {
+            return;
+        }
+        let Role::Http(http) = &connection.role else { return };
+        let Some(answer) = http.awaits else { return };
+        let reply = api::gathered(&gather.report, std::mem::take(&mut *gather.parts.lock()), now);
+        self.respond(number, &reply, answer, now);
+    }
+}

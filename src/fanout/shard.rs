@@ -1,0 +1,597 @@
+//! One shard: the turn of its loop, and the way of a round through it.
+//!
+//! A turn reads what came in, drains the link (dispatch), and flushes a slice of the connections that are owed
+//! something. Nobody waits for a whole sweep: an event that comes in is dispatched after the slice under way,
+//! and a connection whose turn is later gets more in its one write. Batches grow with load by themselves.
+//!
+//! Publishers are not read while the connection whose turn is next is owed more than a cap, nor while a link
+//! is out of credit. So what clients are owed is bounded, and a publisher that is too fast is slowed by its
+//! own socket.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::clock::{Iso8601, Now};
+use crate::config::Limits;
+use crate::dialect::envelope::Frames;
+use crate::dialect::json;
+use crate::error::CloseReason;
+use crate::event::{Events, Round};
+use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
+use crate::fanout::lifecycle::Drain;
+use crate::fanout::shared::{Key, Message, Shared};
+use crate::fanout::subscribers::{Member, Subscribers};
+use crate::link::Link;
+use crate::metrics::{DropReason, ShardMetrics};
+use crate::publish::ingress::Ingress;
+use crate::session::chunk::{Appended, Chunks, NO_CHUNK, Span};
+use crate::session::outbox::Bound;
+use crate::session::session::Session;
+use crate::session::timer::{Due, Wheel};
+use crate::topic::log::NO_SLOT;
+use crate::transport::Transport;
+
+/// Connections flushed in one turn.
+pub const SLICE: usize = 100;
+/// Publishers are not read while the connection whose turn is next is owed more events than this …
+pub const CAP_EVENTS: u32 = 512;
+/// … or more bytes than this. Large enough that a write's fixed cost is spread over many events.
+pub const CAP_BYTES: usize = 128 << 10;
+/// The loop's shared read buffer: what is read from publishers between two slices.
+pub const READ_BYTES: usize = 128 << 10;
+
+/// One thread's connections, topics and queues, over sockets or over the simulation's transport.
+#[derive(Debug)]
+pub struct Shard<T: Transport> {
+    pub(super) id: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) connections: Slab<Connection<T>>,
+    pub(super) subscribers: Subscribers,
+    pub(super) chunks: Chunks,
+    /// Connections that are owed something, in the order they came to be.
+    pub(super) sweep: VecDeque<u32>,
+    /// Connections with something to read that has not been read to the end.
+    pub(super) ready: VecDeque<u32>,
+    /// Publishers that wait for a link's credit.
+    pub(super) starved: Vec<u32>,
+    /// HTTP connections, oldest first; those that are something else by now are passed over.
+    pub(super) handshakes: VecDeque<Key>,
+    pub(super) wheel: Wheel,
+    pub(super) due: Vec<Due>,
+    pub(super) ingress: Ingress,
+    pub(super) buffer: Box<[u8]>,
+    pub(super) iso: Iso8601,
+    pub(super) random: fastrand::Rng,
+    pub(super) drain: Drain,
+    pub(super) counts: Counts,
+    pub(super) next_generation: u32,
+    /// Until when, in nanoseconds, no client is found silent: the process itself was stopped.
+    pub(super) amnesty: u64,
+    pub(super) awake_until: u64,
+    scratch: Scratch,
+    work: Work,
+    /// Sessions found to be too slow while a round was dispatched, closed after it.
+    condemned: Vec<u32>,
+    next_look: u64,
+    turn_began: u64,
+}
+
+/// How many of what a shard has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions.
+    pub clients: usize,
+    /// Publishers.
+    pub publishers: usize,
+    /// HTTP connections.
+    pub http: usize,
+    /// Connections on their way out.
+    pub closing: usize,
+    /// Sessions whose socket takes no more.
+    pub blocked: usize,
+    /// Bytes of outboxes that are not shared: replies, control frames, rests of frames.
+    pub private_bytes: usize,
+}
+
+/// When the shard wants its next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once.
+    Now,
+    /// When something happens, or at this time in nanoseconds.
+    At(u64),
+    /// When something happens.
+    Wait,
+}
+
+impl<T: Transport> Shard<T> {
+    /// A shard without connections. `seed` is for spreading reconnects.
+    pub fn new(id: usize, shared: Arc<Shared>, limits: Arc<Limits>, seed: u64) -> Self {
+        Self {
+            id,
+            shared,
+            limits,
+            connections: Slab::new(),
+            subscribers: Subscribers::new(id),
+            chunks: Chunks::default(),
+            sweep: VecDeque::new(),
+            ready: VecDeque::new(),
+            starved: Vec::new(),
+            handshakes: VecDeque::new(),
+            wheel: Wheel::new(),
+            due: Vec::new(),
+            ingress: Ingress::default(),
+            buffer: vec![0; READ_BYTES].into(),
+            iso: Iso8601::new(),
+            random: fastrand::Rng::with_seed(seed),
+            drain: Drain::default(),
+            counts: Counts::default(),
+            next_generation: 0,
+            amnesty: 0,
+            awake_until: u64::MAX,
+            scratch: Scratch::default(),
+            work: Work::default(),
+            condemned: Vec::new(),
+            next_look: 0,
+            turn_began: 0,
+        }
+    }
+
+    /// What the shard has.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Bytes held for clients: chunks, and what is private.
+    pub fn held_bytes(&self) -> usize {
+        self.chunks.held() + self.counts.private_bytes
+    }
+
+    /// Whether the shard holds nothing for anybody: no chunk, no topic, nobody in a queue.
+    pub fn is_clean(&self) -> bool {
+        self.held_bytes() == 0
+            && self.chunks.is_empty()
+            && self.subscribers.topics() == 0
+            && self.counts.blocked == 0
+    }
+
+    pub(super) fn metrics(&self) -> &ShardMetrics {
+        &self.shared.metrics[self.id]
+    }
+
+    pub(super) fn link(&self) -> &Link<Message> {
+        &self.shared.links[self.id]
+    }
+
+    /// A socket is readable, or takes writes again. To be called for what the poll said before the turn.
+    pub fn handle_ready(&mut self, number: u32, readable: bool, writable: bool) {
+        let Some(connection) = self.connections.get_mut(number as usize) else { return };
+        if readable && !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(number);
+        }
+        if writable && connection.outbox.is_blocked() {
+            connection.outbox.set_blocked(false);
+            if matches!(connection.role, Role::Client(_)) {
+                self.counts.blocked -= 1;
+            }
+            self.owe(number);
+        }
+    }
+
+    /// One turn of the loop. `clock` is read a few times; nothing else tells the time.
+    pub fn turn(&mut self, clock: &impl Fn() -> Now) -> Next {
+        let now = clock();
+        self.turn_began = now.mono;
+        if self.link().answer_bell() {
+            for number in std::mem::take(&mut self.starved) {
+                self.handle_ready(number, true, false);
+            }
+        }
+        self.expire(now);
+        self.read_ready(now);
+        self.drain_link(now);
+        self.flush_slice(clock);
+        self.keep_budget(now);
+        self.look(clock);
+        if !self.sweep.is_empty() || !self.ready.is_empty() || !self.link().is_empty() {
+            return Next::Now;
+        }
+        let next = self.wheel.next();
+        self.awake_until = next.unwrap_or(u64::MAX);
+        next.map_or(Next::Wait, Next::At)
+    }
+
+    /// Whether the connection whose turn is next is owed so much that nothing more may come in before it.
+    pub(super) fn is_behind(&self) -> bool {
+        let head = self.sweep.front().and_then(|number| self.connections.get(*number as usize));
+        head.is_some_and(|head| head.outbox.events() > CAP_EVENTS || head.outbox.bytes() > CAP_BYTES)
+    }
+
+    /// Takes what is in the link, as long as nobody is too far behind.
+    fn drain_link(&mut self, now: Now) {
+        while !self.is_behind()
+            && let Some(message) = self.link().receive()
+        {
+            match message {
+                Message::Round(round) => self.dispatch(&round, now),
+                Message::Limits(limits) => self.limits = limits,
+                Message::Drain(stage) => self.begin_stage(stage, now),
+                Message::Ask(gather) => self.answer_part(&gather),
+                Message::Answered(gather) => self.answer_whole(&gather, now),
+            }
+        }
+        let mut waiting = self.link().freed(self.limits.link_bytes);
+        while waiting != 0 {
+            let shard = waiting.trailing_zeros() as usize;
+            waiting &= waiting - 1;
+            self.shared.links[shard].ring();
+        }
+    }
+
+    /// Hands a round's events to every subscriber of its topics: a span each, and nothing copied but the
+    /// frames, once.
+    fn dispatch(&mut self, round: &Arc<Round>, now: Now) {
+        self.metrics().rounds.one();
+        for envelope in 0..self.shared.envelopes.len() as u8 {
+            self.dispatch_envelope(round, envelope);
+        }
+        while let Some(number) = self.condemned.pop() {
+            self.close_client(number, CloseReason::SlowConsumer, "", now);
+        }
+    }
+
+    fn dispatch_envelope(&mut self, round: &Arc<Round>, envelope: u8) {
+        let mut appended: Option<Appended> = None;
+        for placed in &round.topics {
+            let slot = placed.topic.slot(self.id);
+            if slot == NO_SLOT {
+                continue; // The last subscriber here left while the round was on its way.
+            }
+            let Some(local) = self.subscribers.get_mut(slot) else { continue };
+            let Some(list) = local.lists.iter().position(|list| list.envelope == envelope) else { continue };
+            if local.lists[list].members.is_empty() {
+                continue;
+            }
+            let was_before_some = placed.offset <= local.joined;
+            // The frames lie in the chunk of the first topic that somebody here has.
+            let at = match appended {
+                Some(at) => at,
+                None => *appended.insert(self.append(round, (slot, list as u32), envelope)),
+            };
+            self.push_to_members(round, at, slot, list, placed.offset, was_before_some);
+        }
+        if let Some(at) = appended {
+            self.chunks.release(at.chunk); // The dispatch's own hold, taken in `append`.
+        }
+    }
+
+    /// Puts a round's frames into the chunk of a list. Writes them if no other shard has.
+    fn append(&mut self, round: &Arc<Round>, owner: (u32, u32), envelope: u8) -> Appended {
+        self.forget_chunks();
+        let Some(local) = self.subscribers.get_mut(owner.0) else { unreachable!("the caller looked it up") };
+        let current = local.lists[owner.1 as usize].chunk;
+        let (shared, iso) = (&self.shared, &mut self.iso);
+        let template = shared.envelopes.get(envelope);
+        let written = &shared.metrics[self.id].envelope_writes;
+        let events = round.events.len() as u64;
+        let at = self.chunks.append(current, owner, round.ingress, |bytes, ends| {
+            if !round.shared {
+                written.add(events);
+                template.write(round, iso, bytes, ends);
+                return;
+            }
+            let frames = round.frames[usize::from(envelope)].get_or_init(|| {
+                written.add(events);
+                let mut frames = Frames::default();
+                template.write(round, iso, &mut frames.bytes, &mut frames.ends);
+                frames
+            });
+            let base = bytes.len() as u32;
+            bytes.extend_from_slice(&frames.bytes);
+            ends.extend(frames.ends.iter().map(|end| base + end));
+        });
+        self.chunks.retain(at.chunk, 1);
+        if let Some(local) = self.subscribers.get_mut(owner.0) {
+            local.lists[owner.1 as usize].chunk = at.chunk;
+        }
+        if current != NO_CHUNK && current != at.chunk && self.counts.blocked > 0 {
+            for (_, connection) in &mut self.connections {
+                if connection.outbox.is_blocked() {
+                    connection.outbox.unpin(current, &mut self.chunks);
+                }
+            }
+        }
+        at
+    }
+
+    /// Lists forget their growing chunks that are gone.
+    fn forget_chunks(&mut self) {
+        while let Some(forgotten) = self.chunks.next_forgotten() {
+            if let Some(local) = self.subscribers.get_mut(forgotten.owner.0)
+                && let Some(list) = local.lists.get_mut(forgotten.owner.1 as usize)
+                && list.chunk == forgotten.chunk
+            {
+                list.chunk = NO_CHUNK;
+            }
+        }
+    }
+
+    /// The hot loop: one push for each subscriber.
+    fn push_to_members(
+        &mut self,
+        round: &Round,
+        at: Appended,
+        slot: u32,
+        list: usize,
+        offset: u64,
+        was_before_some: bool,
+    ) {
+        let Self { connections, subscribers, chunks, sweep, shared, limits, condemned, .. } = self;
+        let metrics = &shared.metrics[self.id];
+        let Some(local) = subscribers.get_mut(slot) else { return };
+        let all = Span { chunk: at.chunk, start: at.start, end: at.end, topic: slot, gap: 0, droppable: false };
+        let all_bytes = chunks.frames_len(at.chunk, at.start, at.end);
+        let mut delivery = Delivery {
+            chunks,
+            metrics,
+            bound: Bound { events: limits.queue_events as u32, bytes: limits.queue_bytes },
+            dispatched: 0,
+            spans: 0,
+        };
+        for member in &local.lists[list].members {
+            let number = member.connection;
+            let connection = &mut connections[number as usize];
+            if round.several != 0 {
+                if connection.last_several == round.several {
+                    continue;
+                }
+                if !was_before_some && !member.filtered {
+                    connection.last_several = round.several;
+                }
+            }
+            let is_plain = !(was_before_some || member.filtered || connection.outbox.is_blocked());
+            let has_room = if is_plain && !connection.has_gaps {
+                delivery.push(connection, Span { droppable: member.droppable, ..all }, all_bytes);
+                true
+            } else {
+                delivery.push_carefully(connection, *member, all, round, offset)
+            };
+            if !has_room {
+                condemned.push(number);
+            } else if !connection.is_owed && !connection.outbox.is_empty() && !connection.outbox.is_blocked() {
+                connection.is_owed = true;
+                sweep.push_back(number);
+            }
+        }
+        let Delivery { dispatched, spans, .. } = delivery;
+        metrics.dispatched.add(dispatched);
+        self.chunks.retain(at.chunk, spans);
+    }
+
+    /// Puts a connection that is owed something into the sweep.
+    pub(super) fn owe(&mut self, number: u32) {
+        let connection = &mut self.connections[number as usize];
+        if !connection.is_owed {
+            connection.is_owed = true;
+            self.sweep.push_back(number);
+        }
+    }
+
+    /// Flushes the connections whose turn it is.
+    fn flush_slice(&mut self, clock: &impl Fn() -> Now) {
+        let mut flushed = 0;
+        while flushed < SLICE
+            && let Some(number) = self.sweep.pop_front()
+        {
+            let Some(connection) = self.connections.get_mut(number as usize) else { continue };
+            if !std::mem::take(&mut connection.is_owed) {
+                continue;
+            }
+            flushed += 1;
+            self.flush(number, clock);
+        }
+        if flushed == 0 {
+            return;
+        }
+        let now = clock();
+        let metrics = &self.shared.metrics[self.id];
+        let work = &mut self.work;
+        metrics.flushes.add(std::mem::take(&mut work.writes));
+        metrics.delivered_bytes.add(std::mem::take(&mut work.bytes) as u64);
+        metrics.deliveries.add(std::mem::take(&mut work.events));
+        let mut latency = metrics.latency.lock();
+        for (ingress, count) in work.ingresses.drain(..) {
+            latency.record(now.mono.saturating_sub(ingress) / 1000, count, now.mono);
+        }
+    }
+
+    fn flush(&mut self, number: u32, clock: &impl Fn() -> Now) {
+        let connection = &mut self.connections[number as usize];
+        let private = connection.outbox.private_bytes();
+        let (subscribers, iso) = (&self.subscribers, &mut self.iso);
+        let gap = |out: &mut Vec<u8>, topic: u32, count: u32| {
+            let now = clock();
+            json::write_gap(out, iso.format(now.wall_ms), subscribers.get(topic).topic.name(), count);
+        };
+        let flushed = connection.flush(&mut self.chunks, &mut self.scratch, &mut self.work, gap);
+        self.counts.private_bytes += connection.outbox.private_bytes();
+        self.counts.private_bytes -= private;
+        match flushed {
+            Ok(Flushed::Drained) => self.handle_drained(number, clock),
+            Ok(Flushed::More) => self.owe(number),
+            Ok(Flushed::Blocked) => {
+                connection.outbox.set_blocked(true);
+                self.shared.metrics[self.id].refused_writes.one();
+                if matches!(connection.role, Role::Client(_)) {
+                    self.counts.blocked += 1;
+                }
+            }
+            Err(_) => self.lose(number, clock()),
+        }
+    }
+
+    /// While all outboxes together hold more than they may, the session furthest behind pays: what may be left
+    /// out of its queue is, and where nothing may be, it is closed.
+    fn keep_budget(&mut self, now: Now) {
+        let budget = self.limits.max_outbox_bytes / self.shared.shards();
+        while self.held_bytes() > budget && self.counts.blocked > 0 {
+            let blocked = self.connections.iter().filter(|(_, c)| {
+                c.outbox.is_blocked() && matches!(c.role, Role::Client(_)) && c.outbox.bytes() > 0
+            });
+            let Some((number, _)) = blocked.max_by_key(|(_, c)| c.outbox.bytes()) else { return };
+            let connection = &mut self.connections[number];
+            let mut dropped = 0;
+            while let Some(drop) = connection.outbox.drop_oldest(&mut self.chunks) {
+                dropped += 1;
+                note_gap(connection, drop.topic, drop.pending_gap);
+            }
+            self.shared.metrics[self.id].drop_events(DropReason::DropOldest, dropped);
+            if dropped == 0 {
+                self.close_client(number as u32, CloseReason::OutboxMemory, "", now);
+            }
+        }
+    }
+
+    /// Brings the figures that are states, not counts, up to date.
+    fn look(&mut self, clock: &impl Fn() -> Now) {
+        let now = clock();
+        let metrics = self.metrics();
+        metrics.turn.lock().record(now.mono.saturating_sub(self.turn_began) / 1000, 1, now.mono);
+        metrics.clients.set(self.counts.clients as u64);
+        metrics.publishers.set(self.counts.publishers as u64);
+        metrics.other_connections.set((self.counts.http + self.counts.closing) as u64);
+        metrics.subscriptions.set(self.subscribers.members() as u64);
+        metrics.topics.set(self.subscribers.topics() as u64);
+        metrics.blocked_clients.set(self.counts.blocked as u64);
+        metrics.outbox_bytes.set(self.held_bytes() as u64);
+        metrics.sweep.set(self.sweep.len() as u64);
+        if now.mono < self.next_look {
+            return;
+        }
+        self.next_look = now.mono + 250_000_000;
+        let head = self.sweep.front().and_then(|number| self.connections.get(*number as usize));
+        let mut oldest = head.and_then(|head| head.outbox.oldest(&self.chunks));
+        if self.counts.blocked > 0 {
+            let waiting = self.connections.iter().filter_map(|(_, c)| c.outbox.oldest(&self.chunks));
+            oldest = waiting.chain(oldest).min();
+        }
+        self.metrics().oldest_age.set(oldest.map_or(0, |oldest| now.mono.saturating_sub(oldest)));
+    }
+}
+
+/// The push of one round to one list.
+struct Delivery<'a> {
+    chunks: &'a mut Chunks,
+    metrics: &'a ShardMetrics,
+    bound: Bound,
+    dispatched: u64,
+    /// Spans made that the round's chunk has to count.
+    spans: u32,
+}
+
+impl Delivery<'_> {
+    fn push<T>(&mut self, connection: &mut Connection<T>, span: Span, bytes: usize) {
+        self.dispatched += u64::from(span.frames());
+        self.spans += u32::from(connection.outbox.push(span, bytes, self.chunks));
+    }
+
+    /// For whoever does not simply get everything: one event at a time. Answers whether the client may stay.
+    fn push_carefully<T>(
+        &mut self,
+        connection: &mut Connection<T>,
+        member: Member,
+        all: Span,
+        round: &Round,
+        offset: u64,
+    ) -> bool {
+        let Role::Client(session) = &mut connection.role else { return true };
+        let subscription = session.subscriptions.get_mut(member.subscription);
+        let (joined, mut gap) = (subscription.joined, std::mem::take(&mut subscription.gap));
+        let wants = wanted(subscription.events.is_some(), session, member.subscription, &round.events);
+        let mut stays = true;
+        for (place, is_wanted) in wants.enumerate() {
+            if !is_wanted || offset + place as u64 <= joined {
+                continue;
+            }
+            connection.last_several = round.several;
+            let start = all.start + place as u32;
+            let bytes = self.chunks.frames_len(all.chunk, start, start + 1);
+            if !self.make_room(connection, member, bytes, &mut gap) {
+                if member.droppable {
+                    // Nothing older may go: this one does.
+                    gap += 1;
+                    self.dispatched += 1;
+                    self.metrics.drop_events(DropReason::DropOldest, 1);
+                    continue;
+                }
+                // It counts as dispatched and goes with the rest of the queue when the client is closed.
+                stays = false;
+            }
+            let gap = std::mem::take(&mut gap);
+            let span = Span { start, end: start + 1, gap, droppable: member.droppable, ..all };
+            self.push(connection, span, bytes);
+        }
+        if gap > 0 {
+            note_gap(connection, all.topic, gap);
+        }
+        stays
+    }
+
+    /// Leaves out older events until there is room; answers whether there is. `gap` collects what of the same
+    /// topic went and has no other place to be told.
+    fn make_room<T>(
+        &mut self,
+        connection: &mut Connection<T>,
+        member: Member,
+        bytes: usize,
+        gap: &mut u32,
+    ) -> bool {
+        while !connection.outbox.has_room(1, bytes, self.bound) {
+            if !member.droppable {
+                return false;
+            }
+            let Some(dropped) = connection.outbox.drop_oldest(self.chunks) else { return false };
+            self.metrics.drop_events(DropReason::DropOldest, 1);
+            if dropped.pending_gap > 0 {
+                let Role::Client(session) = &connection.role else { return false };
+                if session.subscriptions.get(member.subscription).topic == dropped.topic {
+                    *gap += dropped.pending_gap;
+                } else {
+                    note_gap(connection, dropped.topic, dropped.pending_gap);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Which of a round's events a subscription wants.
+fn wanted(
+    is_filtered: bool,
+    session: &Session,
+    subscription: u32,
+    events: &Events,
+) -> impl Iterator<Item = bool> + use<> {
+    let wants: smallvec::SmallVec<[bool; 16]> = if is_filtered {
+        let subscription = session.subscriptions.get(subscription);
+        events.iter().map(|event| subscription.wants(event.name)).collect()
+    } else {
+        std::iter::repeat_n(true, events.len()).collect()
+    };
+    wants.into_iter()
+}
+
+/// Keeps a count of missing events on the subscription until it can be told.
+pub(super) fn note_gap<T>(connection: &mut Connection<T>, topic: u32, count: u32) {
+    let Role::Client(session) = &mut connection.role else { return };
+    if count > 0
+        && let Some(number) = session.subscriptions.find(topic)
+    {
+        session.subscriptions.get_mut(number).gap += count;
+        connection.has_gaps = true;
+    }
+}

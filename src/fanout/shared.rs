@@ -1,0 +1,231 @@
+//! What all shards of a node share: topics, links, figures, and a few counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::admin::report::{Part, Report};
+use crate::clock::Now;
+use crate::config::Limits;
+use crate::dialect::envelope::Envelopes;
+use crate::event::Round;
+use crate::link::Link;
+use crate::metrics::ShardMetrics;
+use crate::publish::ingress::{Destination, Tail};
+use crate::topic::log::Topics;
+
+/// One node.
+#[derive(Debug)]
+pub struct Shared {
+    /// The topics with a subscriber.
+    pub topics: Topics,
+    /// How events are written.
+    pub envelopes: Envelopes,
+    /// The way into each shard.
+    pub links: Box<[Link<Message>]>,
+    /// Each shard's figures.
+    pub metrics: Box<[ShardMetrics]>,
+    /// The latest events, for the page.
+    pub tail: Tail,
+    /// Who may ask for what.
+    pub access: Access,
+    /// Clients connected now.
+    pub clients: AtomicUsize,
+    /// Publishers connected now.
+    pub publishers: AtomicUsize,
+    /// Clients there ever were.
+    pub client_numbers: AtomicU64,
+    /// Shards that have come to the end of the present stage of a drain.
+    pub drained: [AtomicUsize; 2],
+    /// When the node started.
+    pub started: Now,
+    max_clients: AtomicUsize,
+    state: AtomicU8,
+    complained: AtomicU64,
+}
+
+/// What a link carries.
+#[derive(Debug)]
+pub enum Message {
+    /// Events.
+    Round(Arc<Round>),
+    /// New limits.
+    Limits(Arc<Limits>),
+    /// A stage of the shutdown.
+    Drain(Stage),
+    /// A question to every shard.
+    Ask(Arc<Gather>),
+    /// The question has been answered by every shard: to the one that asked.
+    Answered(Arc<Gather>),
+}
+
+/// The stages of a shutdown. Each begins when every shard has come to the end of the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Publishers are read no more.
+    Quiesce,
+    /// Every accepted event is in the links: clients are closed as they have what they are owed.
+    Deliver,
+    /// Every accepted event went out: publishers are told.
+    Farewell,
+}
+
+/// A connection, told apart from others that have had its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its number.
+    pub number: u32,
+    /// Its generation.
+    pub generation: u32,
+}
+
+/// A question that every shard adds its part to; the last one sends it back.
+#[derive(Debug)]
+pub struct Gather {
+    /// What is asked.
+    pub report: Report,
+    /// Whose answer it is.
+    pub asker: Key,
+    /// The shard of that connection.
+    pub shard: usize,
+    /// Shards that have not answered.
+    pub remaining: AtomicUsize,
+    /// The answers so far.
+    pub parts: Mutex<Vec<Part>>,
+}
+
+/// Who may ask for what.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What publishers must show.
+    pub publish_token: Option<String>,
+    /// What operators must show.
+    pub operator_token: Option<String>,
+    /// Whether operators have a listener of their own, so that the public one does not serve them.
+    pub has_admin: bool,
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Not all shards are up.
+    Starting,
+    /// Serving.
+    Ready,
+    /// Shutting down.
+    Draining,
+}
+
+impl State {
+    /// The name in statistics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl Shared {
+    /// A node of `shards` shards, starting.
+    pub fn new(shards: usize, limits: &Limits, access: Access, started: Now) -> Self {
+        let envelopes = Envelopes::built_in();
+        Self {
+            topics: Topics::new(shards, envelopes.len(), limits.max_topics),
+            envelopes,
+            links: (0..shards).map(|_| Link::new()).collect(),
+            metrics: (0..shards).map(|_| ShardMetrics::default()).collect(),
+            tail: Tail::default(),
+            access,
+            clients: AtomicUsize::new(0),
+            publishers: AtomicUsize::new(0),
+            client_numbers: AtomicU64::new(0),
+            drained: Default::default(),
+            started,
+            max_clients: AtomicUsize::new(limits.max_clients),
+            state: AtomicU8::new(State::Starting as u8),
+            complained: AtomicU64::new(0),
+        }
+    }
+
+    /// How many shards.
+    pub fn shards(&self) -> usize {
+        self.links.len()
+    }
+
+    /// What the node is doing.
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Starting,
+            1 => State::Ready,
+            _ => State::Draining,
+        }
+    }
+
+    /// Says what the node is doing.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// The bound on [`Shared::clients`] now.
+    pub fn max_clients(&self) -> usize {
+        self.max_clients.load(Ordering::Relaxed)
+    }
+
+    /// Gives every shard new limits.
+    pub fn set_limits(&self, limits: &Arc<Limits>) {
+        self.topics.set_max(limits.max_topics);
+        self.max_clients.store(limits.max_clients, Ordering::Relaxed);
+        for link in &self.links {
+            link.send(Message::Limits(Arc::clone(limits)), 0);
+        }
+    }
+
+    /// Begins a stage of the shutdown in every shard.
+    pub fn begin(&self, stage: Stage) {
+        for link in &self.links {
+            link.send(Message::Drain(stage), 0);
+        }
+    }
+
+    /// A shard has come to the end of `stage`; the last one begins the next.
+    pub fn end(&self, stage: Stage) {
+        let next = match stage {
+            Stage::Quiesce => Stage::Deliver,
+            Stage::Deliver => Stage::Farewell,
+            Stage::Farewell => return,
+        };
+        if self.drained[stage as usize].fetch_add(1, Ordering::AcqRel) + 1 == self.shards() {
+            self.begin(next);
+        }
+    }
+
+    /// Whether a warning that may come many times a second is due: once a second for the whole node.
+    pub fn may_complain(&self, now: Now) -> bool {
+        let second = now.mono / 1_000_000_000 + 1;
+        self.complained.swap(second, Ordering::Relaxed) != second
+    }
+
+    /// Takes a place among those that `count` bounds by `max`; answers whether there was one.
+    pub fn take_place(count: &AtomicUsize, max: usize) -> bool {
+        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1)).is_ok()
+    }
+}
+
+impl Destination for Shared {
+    fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    fn send(&self, shard: usize, round: Arc<Round>) {
+        let cost = round.cost();
+        self.links[shard].send(Message::Round(round), cost);
+    }
+}

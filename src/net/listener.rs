@@ -1,0 +1,227 @@
+//! Listening sockets: bound once for the whole node, then one handle for each shard.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use rustix::fs::Mode;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::config::PublishAddress;
+use crate::fanout::connection::Door;
+use crate::net::stream::Stream;
+
+/// What accepted sockets are set to.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    /// The congestion control of TCP; `None`: the system's.
+    pub tcp_congestion: Option<String>,
+    /// Bytes of the kernel's send buffer; `None`: the system's.
+    pub send_buffer: Option<usize>,
+}
+
+/// A bound address.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Listening,
+    /// What comes in here.
+    pub door: Door,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(StdTcpListener, SocketAddr),
+    Unix(StdUnixListener, UnixPath),
+}
+
+/// The path of a socket that is ours: removed when the node ends, unless it is another's by then.
+#[derive(Debug)]
+struct UnixPath {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            // It may be gone already, and nothing can be done where it may not be removed.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 4096;
+
+impl Bound {
+    /// Binds a TCP address.
+    ///
+    /// # Errors
+    /// What the system says, with the address: "address in use" where another node has it.
+    pub fn tcp(address: SocketAddr, door: Door) -> io::Result<Self> {
+        let bind = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+            // Only so that a restart need not wait for old connections: a second node still fails.
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            let listener = StdTcpListener::from(socket);
+            let bound = listener.local_addr()?;
+            Ok(Self { socket: Listening::Tcp(listener, bound), door })
+        };
+        bind().map_err(|error| explain(&error, &address.to_string()))
+    }
+
+    /// Binds a publish address.
+    ///
+    /// # Errors
+    /// What the system says, with the address.
+    pub fn publish(address: &PublishAddress) -> io::Result<Self> {
+        match address {
+            PublishAddress::Tcp(address) => Self::tcp(*address, Door::Publish),
+            PublishAddress::Unix(path) => {
+                Self::unix(path).map_err(|error| explain(&error, &format!("unix:{}", path.display())))
+            }
+        }
+    }
+
+    /// Binds a Unix socket that owner and group may use. A socket that a node left behind is replaced;
+    /// anything else in its place is not ours to touch.
+    fn unix(path: &Path) -> io::Result<Self> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+            }
+            Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket there is another user's"));
+            }
+            Ok(_) => {
+                if StdUnixStream::connect(path).is_ok() {
+                    return Err(io::ErrorKind::AddrInUse.into());
+                }
+                fs::remove_file(path)?;
+            }
+        }
+        // The mode must be right from the first moment: the socket is made by `bind` itself. The node is still
+        // single-threaded here, so the mask is nobody else's.
+        let mask = rustix::process::umask(Mode::from_raw_mode(0o117));
+        let listener = StdUnixListener::bind(path);
+        rustix::process::umask(mask);
+        let listener = listener?;
+        listener.set_nonblocking(true)?;
+        SockRef::from(&listener).listen(BACKLOG)?;
+        let inode = fs::symlink_metadata(path)?.ino();
+        let path = UnixPath { path: path.to_owned(), inode };
+        Ok(Self { socket: Listening::Unix(listener, path), door: Door::Publish })
+    }
+
+    /// The address as one connects to it, with the port that the system chose.
+    pub fn address(&self) -> String {
+        match &self.socket {
+            Listening::Tcp(_, address) => address.to_string(),
+            Listening::Unix(_, path) => format!("unix:{}", path.path.display()),
+        }
+    }
+
+    /// One more handle, for a shard.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn handle(&self) -> io::Result<Listener> {
+        let socket = match &self.socket {
+            Listening::Tcp(listener, _) => Accepting::Tcp(TcpListener::from_std(listener.try_clone()?)),
+            Listening::Unix(listener, _) => Accepting::Unix(UnixListener::from_std(listener.try_clone()?)),
+        };
+        Ok(Listener { socket, door: self.door })
+    }
+}
+
+fn explain(error: &io::Error, address: &str) -> io::Error {
+    let what = match error.kind() {
+        io::ErrorKind::AddrInUse => "address in use (is another node running?)".to_owned(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {what}"))
+}
+
+/// A shard's handle of a listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Accepting,
+    /// What comes in here.
+    pub door: Door,
+}
+
+#[derive(Debug)]
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Accepts one connection, if one waits.
+    ///
+    /// # Errors
+    /// `WouldBlock`: none does. Others as the system says.
+    pub fn accept(&self, tuning: &Tuning) -> io::Result<(Stream, String)> {
+        match &self.socket {
+            Accepting::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                // None of these is worth refusing a connection for; a bad name of a congestion control was
+                // refused at the start.
+                let socket = SockRef::from(&stream);
+                drop(socket.set_tcp_nodelay(true));
+                if let Some(name) = &tuning.tcp_congestion {
+                    drop(socket.set_tcp_congestion(name.as_bytes()));
+                }
+                if let Some(bytes) = tuning.send_buffer {
+                    drop(socket.set_send_buffer_size(bytes));
+                }
+                Ok((Stream::Tcp(stream), address.to_string()))
+            }
+            Accepting::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                Ok((Stream::Unix(stream), "unix".to_owned()))
+            }
+        }
+    }
+}
+
+/// Whether the system has a congestion control of this name.
+///
+/// # Errors
+/// It has not, or this process may not choose it.
+pub fn check_congestion(name: &str) -> io::Result<()> {
+    Socket::new(Domain::IPV4, Type::STREAM, None)?.set_tcp_congestion(name.as_bytes())
+}
+
+impl Source for Listener {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        match &mut self.socket {
+            Accepting::Tcp(listener) => listener.register(registry, token, interests),
+            Accepting::Unix(listener) => listener.register(registry, token, interests),
+        }
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        match &mut self.socket {
+            Accepting::Tcp(listener) => listener.reregister(registry, token, interests),
+            Accepting::Unix(listener) => listener.reregister(registry, token, interests),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match &mut self.socket {
+            Accepting::Tcp(listener) => listener.deregister(registry),
+            Accepting::Unix(listener) => listener.deregister(registry),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A node: threads, signals, shutdown. Uses everything; nobody uses it but the command line.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::clock::Clock;
+use crate::config::{ConfigError, Settings};
+use crate::fanout::connection::Door;
+use crate::fanout::shared::{Access, Shared, Stage, State};
+use crate::net::listener::{Bound, Tuning, check_congestion};
+use crate::net::reactor::Reactor;
+
+/// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP.
+///
+/// Exit codes: 0 after a clean shutdown, 1 where the node could not start or broke, 130 where a second signal
+/// cut the shutdown short.
+pub fn run(settings: Settings, reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static) -> ExitCode {
+    match start(settings, reload) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The first word of a failure is for the person who typed the command.
+            eprintln!("fanwire: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(
+    settings: Settings,
+    reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
+) -> io::Result<()> {
+    raise_file_limit();
+    let clock = Clock::start();
+    let bound = bind(&settings)?;
+    let tuning = Tuning { tcp_congestion: settings.tcp_congestion.clone(), send_buffer: settings.send_buffer };
+    let access = Access {
+        publish_token: settings.publish_token.clone(),
+        operator_token: settings.operator_token.clone(),
+        has_admin: !settings.admin.is_empty(),
+    };
+    let limits = Arc::new(settings.limits.clone());
+    let shared = Arc::new(Shared::new(settings.shards, &limits, access, clock.now()));
+    let mut threads = Vec::new();
+    for id in 0..settings.shards {
+        let listeners = bound.iter().map(Bound::handle).collect::<io::Result<_>>()?;
+        let reactor = Reactor::new(id, Arc::clone(&shared), &limits, listeners, tuning.clone(), clock)?;
+        threads.push(thread::Builder::new().name(format!("shard-{id}")).spawn(move || reactor.run())?);
+    }
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let handle = signals.handle();
+    let watcher = {
+        let shared = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || watch(signals, &shared, &reload))?
+    };
+    shared.set_state(State::Ready);
+    greet(&bound, &shared)?;
+    let mut outcome = Ok(());
+    for thread in threads {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => outcome = Err(error),
+            Err(_) => outcome = Err(io::Error::other("a shard panicked; see the message above")),
+        }
+    }
+    handle.close();
+    drop(watcher.join());
+    tracing::info!("stopped");
+    outcome
+}
+
+fn bind(settings: &Settings) -> io::Result<Vec<Bound>> {
+    if let Some(name) = &settings.tcp_congestion {
+        check_congestion(name)
+            .map_err(|error| io::Error::new(error.kind(), format!("tcp_congestion {name:?}: {error}")))?;
+    }
+    let mut bound = Vec::new();
+    for address in &settings.listen {
+        bound.push(Bound::tcp(*address, Door::Public)?);
+    }
+    for address in &settings.admin {
+        bound.push(Bound::tcp(*address, Door::Admin)?);
+    }
+    for address in &settings.publish {
+        bound.push(Bound::publish(address)?);
+    }
+    Ok(bound)
+}
+
+/// Every connection is a file: the soft limit, which is low for programs that use `select`, does not bind us.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+/// Four lines: that it runs, where it listens, and what to do next.
+fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
+    let addresses = |door: Door, prefix: &str, suffix: &str| {
+        let all = bound.iter().filter(|b| b.door == door);
+        all.map(|b| format!("{prefix}{}{suffix}", b.address())).collect::<Vec<_>>().join(" ")
+    };
+    let mut out = io::stdout().lock();
+    let shards = match shared.shards() {
+        1 => "1 shard".to_owned(),
+        n => format!("{n} shards"),
+    };
+    let max_clients = shared.max_clients();
+    writeln!(out, "fanwire {} is up: {shards}, up to {max_clients} clients", env!("CARGO_PKG_VERSION"))?;
+    let mut http = addresses(Door::Public, "http://", "/");
+    let admin = addresses(Door::Admin, "http://", "/");
+    if !admin.is_empty() {
+        http = format!("{http} (page and operators: {admin})");
+    }
+    writeln!(out, "  page, WebSocket, HTTP  {http}")?;
+    writeln!(out, "  publish socket         {}", addresses(Door::Publish, "", ""))?;
+    writeln!(out, "  next: open the page, or run `fanwire sub demo` here and `fanwire pub demo hello '{{\"n\":1}}'` there")?;
+    out.flush()
+}
+
+/// SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the settings again.
+fn watch(
+    mut signals: Signals,
+    shared: &Shared,
+    reload: &impl Fn() -> Result<Settings, ConfigError>,
+) {
+    let mut is_draining = false;
+    for signal in &mut signals {
+        if signal == SIGHUP {
+            match reload() {
+                Ok(new) => {
+                    shared.set_limits(&Arc::new(new.limits));
+                    tracing::info!("settings reloaded");
+                }
+                Err(error) => tracing::error!("settings refused, the old ones stay: {error}"),
+            }
+            continue;
+        }
+        if is_draining {
+            tracing::warn!("stopped at once by a second signal");
+            std::process::exit(130);
+        }
+        is_draining = true;
+        tracing::info!(clients = shared.clients.load(std::sync::atomic::Ordering::Relaxed), "shutting down");
+        shared.set_state(State::Draining);
+        shared.begin(Stage::Quiesce);
+    }
+}

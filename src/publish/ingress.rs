@@ -1,0 +1,234 @@
+//! From decoded events to rounds: the events of one read are gathered by topic, then appended and sent.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::clock::Now;
+use crate::event::{Events, Round};
+use crate::metrics::ShardMetrics;
+use crate::publish::wire::Publish;
+use crate::topic::log::{Topic, Topics};
+
+/// Gathers the events of one read. Events of one topic keep their order; an event of several topics is a fence.
+#[derive(Debug, Default)]
+pub struct Ingress {
+    pending: Vec<Pending>,
+    /// The address of a topic to its place in `pending`. The `Arc` there keeps the address taken.
+    places: HashMap<usize, usize, ahash::RandomState>,
+    /// The last topic list of this read, and its place, if it has a subscriber: most reads are of one topic.
+    last: (String, Option<usize>),
+    shown: Allowance,
+}
+
+#[derive(Debug)]
+struct Pending {
+    topic: Arc<Topic>,
+    events: Events,
+}
+
+/// Where rounds go: the node's topics, the tail, and each interested shard's link.
+pub trait Destination {
+    /// The node's topics.
+    fn topics(&self) -> &Topics;
+    /// The tail of events that the page shows.
+    fn tail(&self) -> &Tail;
+    /// Sends a round to a shard's link.
+    fn send(&self, shard: usize, round: Arc<Round>);
+}
+
+impl Ingress {
+    /// Takes one accepted event. [`Ingress::commit`] must follow before anything else is read.
+    pub fn add(&mut self, publish: &Publish<'_>, now: Now, to: &impl Destination, metrics: &ShardMetrics) {
+        metrics.events_in.one();
+        metrics.event_bytes_in.add((publish.event.len() + publish.key.len() + publish.data.len()) as u64);
+        if to.tail().is_watched(now) && self.shown.take(now) {
+            to.tail().show(publish, now);
+        }
+        if publish.topics.contains('\n') {
+            self.commit(now, to);
+            let mut events = Events::default();
+            events.push(publish, now.wall_ms);
+            let send = |shard, round| to.send(shard, round);
+            if !to.topics().append_to_several(publish.topics, events, now.mono, send) {
+                metrics.events_unsubscribed.one();
+            }
+            return;
+        }
+        match self.place(publish.topics, to) {
+            Some(place) => self.pending[place].events.push(publish, now.wall_ms),
+            None => metrics.events_unsubscribed.one(),
+        }
+    }
+
+    /// Where the events of a topic are gathered; `None` where it has no subscriber.
+    fn place(&mut self, name: &str, to: &impl Destination) -> Option<usize> {
+        if self.last.0 == name {
+            return self.last.1;
+        }
+        let place = to.topics().find(name).map(|topic| {
+            *self.places.entry(Arc::as_ptr(&topic).addr()).or_insert_with(|| {
+                self.pending.push(Pending { topic, events: Events::default() });
+                self.pending.len() - 1
+            })
+        });
+        self.last.0.clear();
+        self.last.0.push_str(name);
+        self.last.1 = place;
+        place
+    }
+
+    /// Appends what was gathered to the logs and sends it to the links.
+    pub fn commit(&mut self, now: Now, to: &impl Destination) {
+        for Pending { topic, events } in self.pending.drain(..) {
+            to.topics().append(&topic, events, now.mono, |shard, round| to.send(shard, round));
+        }
+        self.places.clear();
+        self.last.0.clear();
+        self.last.1 = None;
+    }
+}
+
+/// The latest events, for the page: kept only while somebody looks, and only some of them when there are many.
+#[derive(Debug, Default)]
+pub struct Tail {
+    watched_until: AtomicU64,
+    events: Mutex<VecDeque<Shown>>,
+}
+
+/// One event of the tail.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Unix time in milliseconds.
+    pub timestamp_ms: u64,
+    /// Joined by `\n`.
+    pub topics: String,
+    /// The event's name.
+    pub event: String,
+    /// The beginning of the data.
+    pub data: String,
+    /// Whether that is not all of it.
+    pub truncated: bool,
+}
+
+/// Events kept in the tail.
+const TAIL_EVENTS: usize = 100;
+/// Bytes shown of an event's data.
+const SHOWN_BYTES: usize = 300;
+/// How long the tail is kept after somebody looked, in nanoseconds.
+const WATCHED_FOR: u64 = 5_000_000_000;
+
+impl Tail {
+    fn is_watched(&self, now: Now) -> bool {
+        now.mono < self.watched_until.load(Ordering::Relaxed)
+    }
+
+    fn show(&self, publish: &Publish<'_>, now: Now) {
+        let mut end = publish.data.len().min(SHOWN_BYTES);
+        while !publish.data.is_char_boundary(end) {
+            end -= 1;
+        }
+        let shown = Shown {
+            timestamp_ms: if publish.timestamp_ms == 0 { now.wall_ms } else { publish.timestamp_ms },
+            topics: publish.topics.to_owned(),
+            event: publish.event.to_owned(),
+            data: publish.data[..end].to_owned(),
+            truncated: end < publish.data.len(),
+        };
+        let mut events = self.events.lock();
+        if events.len() == TAIL_EVENTS {
+            events.pop_front();
+        }
+        events.push_back(shown);
+    }
+
+    /// The newest `count` events, newest last; from now on the tail is kept for a few seconds.
+    pub fn look(&self, count: usize, now: Now) -> Vec<Shown> {
+        self.watched_until.store(now.mono + WATCHED_FOR, Ordering::Relaxed);
+        let events = self.events.lock();
+        events.iter().skip(events.len().saturating_sub(count)).cloned().collect()
+    }
+}
+
+/// How many events one shard may show: a few in each stretch of time, so that a flood costs nothing.
+#[derive(Debug, Default)]
+struct Allowance {
+    stretch: u64,
+    left: u32,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Now) -> bool {
+        const STRETCH: u64 = 250_000_000;
+        const EVENTS: u32 = 10;
+        if now.mono / STRETCH != self.stretch {
+            self.stretch = now.mono / STRETCH;
+            self.left = EVENTS;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct To {
+        topics: Topics,
+        tail: Tail,
+        sent: Mutex<Vec<(String, Vec<String>)>>,
+    }
+
+    impl Destination for To {
+        fn topics(&self) -> &Topics {
+            &self.topics
+        }
+        fn tail(&self) -> &Tail {
+            &self.tail
+        }
+        fn send(&self, _: usize, round: Arc<Round>) {
+            let names = round.events.iter().map(|event| event.name.to_owned()).collect();
+            self.sent.lock().push((round.category.to_string(), names));
+        }
+    }
+
+    const NOW: Now = Now { mono: 1, wall_ms: 1 };
+
+    fn add(ingress: &mut Ingress, to: &To, metrics: &ShardMetrics, topics: &str, event: &str) {
+        ingress.add(&Publish { topics, event, key: "", data: "1", timestamp_ms: 0 }, NOW, to, metrics);
+    }
+
+    #[test]
+    fn a_read_becomes_one_round_per_topic_and_several_topics_are_a_fence() {
+        let to = To { topics: Topics::new(1, 1, 9), tail: Tail::default(), sent: Mutex::default() };
+        to.topics.register("a", 0, 0).unwrap();
+        to.topics.register("b", 0, 1).unwrap();
+        let (mut ingress, metrics) = (Ingress::default(), ShardMetrics::default());
+        for (topics, event) in
+            [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4"), ("c\na", "5"), ("b", "6"), ("x\ny", "7"), ("b", "8")]
+        {
+            add(&mut ingress, &to, &metrics, topics, event);
+        }
+        ingress.commit(NOW, &to);
+        let sent: Vec<_> = to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
+        assert_eq!(sent, ["a:1,3", "b:2", "c:5", "b:6", "b:8"]);
+        assert_eq!((metrics.events_in.get(), metrics.events_unsubscribed.get()), (8, 2));
+    }
+
+    #[test]
+    fn the_tail_is_kept_only_while_watched_and_only_in_part() {
+        let to = To { topics: Topics::new(1, 1, 9), tail: Tail::default(), sent: Mutex::default() };
+        let (mut ingress, metrics) = (Ingress::default(), ShardMetrics::default());
+        add(&mut ingress, &to, &metrics, "a", "unseen");
+        assert!(to.tail.look(5, NOW).is_empty());
+        for n in 0..20 {
+            add(&mut ingress, &to, &metrics, "a", &format!("e{n}"));
+        }
+        let shown: Vec<_> = to.tail.look(5, NOW).into_iter().map(|shown| shown.event).collect();
+        assert_eq!(shown, ["e5", "e6", "e7", "e8", "e9"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! A session: one logical client, its subscriptions, and what it calls itself.
+
+use std::collections::HashMap;
+
+use crate::proto::websocket::Decoder;
+use crate::session::policy::Policy;
+
+/// One topic that a session is subscribed to.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The shard's number of the topic.
+    pub topic: u32,
+    /// The session's place in that topic's list of its envelope.
+    pub place: u32,
+    /// Events up to this offset came before the subscription.
+    pub joined: u64,
+    /// Events left out since the last one that is queued, not yet told to the client.
+    pub gap: u32,
+    /// What happens when the client's queue is full.
+    pub policy: Policy,
+    /// Only these event names; `None`: all.
+    pub events: Option<Box<[Box<str>]>>,
+}
+
+impl Subscription {
+    /// Whether an event of this name is wanted.
+    pub fn wants(&self, event: &str) -> bool {
+        self.events.as_ref().is_none_or(|names| names.iter().any(|name| **name == *event))
+    }
+}
+
+/// The topics of one session, in the order they were subscribed.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    list: Vec<Subscription>,
+    /// Topic to place in the list, from the size on where looking through it would tell.
+    index: Option<Box<HashMap<u32, u32, ahash::RandomState>>>,
+}
+
+/// Up to this many subscriptions are looked through one by one.
+const INDEX_ABOVE: usize = 16;
+
+impl Subscriptions {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// In the order they were subscribed.
+    pub fn iter(&self) -> impl Iterator<Item = &Subscription> {
+        self.list.iter()
+    }
+
+    /// In the order they were subscribed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Subscription> {
+        self.list.iter_mut()
+    }
+
+    /// The number of the subscription to a topic.
+    pub fn find(&self, topic: u32) -> Option<u32> {
+        match &self.index {
+            Some(index) => index.get(&topic).copied(),
+            None => self.list.iter().position(|s| s.topic == topic).map(|place| place as u32),
+        }
+    }
+
+    /// The subscription with this number.
+    pub fn get(&self, number: u32) -> &Subscription {
+        &self.list[number as usize]
+    }
+
+    /// The subscription with this number.
+    pub fn get_mut(&mut self, number: u32) -> &mut Subscription {
+        &mut self.list[number as usize]
+    }
+
+    /// Adds one at the end and answers its number.
+    pub fn push(&mut self, subscription: Subscription) -> u32 {
+        let number = self.list.len() as u32;
+        if let Some(index) = &mut self.index {
+            index.insert(subscription.topic, number);
+        }
+        self.list.push(subscription);
+        if self.index.is_none() && self.list.len() > INDEX_ABOVE {
+            self.rebuild_index();
+        }
+        number
+    }
+
+    /// Takes out those whose numbers are in `gone`, which is sorted, in one pass; the others move up. The
+    /// caller then tells the topics' lists the new numbers.
+    pub fn remove(&mut self, gone: &[u32]) -> Vec<Subscription> {
+        let mut removed = Vec::with_capacity(gone.len());
+        let mut next_gone = gone.iter().copied().peekable();
+        let all = std::mem::take(&mut self.list);
+        for (number, subscription) in all.into_iter().enumerate() {
+            if next_gone.next_if_eq(&(number as u32)).is_some() {
+                removed.push(subscription);
+            } else {
+                self.list.push(subscription);
+            }
+        }
+        self.index = None;
+        if self.list.len() > INDEX_ABOVE {
+            self.rebuild_index();
+        }
+        removed
+    }
+
+    fn rebuild_index(&mut self) {
+        let pairs = self.list.iter().enumerate().map(|(number, s)| (s.topic, number as u32));
+        self.index = Some(Box::new(pairs.collect()));
+    }
+}
+
+/// One client of a dialect.
+#[derive(Debug)]
+pub struct Session {
+    /// Its topics.
+    pub subscriptions: Subscriptions,
+    /// A number that no other client of this node had.
+    pub number: u64,
+    /// What it named itself.
+    pub client_id: Option<Box<str>>,
+    /// What is spliced into each of its events.
+    pub suffix: Option<Box<[u8]>>,
+    /// The envelope its events are written in.
+    pub envelope: u8,
+    /// Who is at the other end.
+    pub address: Box<str>,
+    /// When it connected, in nanoseconds.
+    pub connected: u64,
+    /// When the last byte came from it.
+    pub heard: u64,
+    /// When it was last sent a heartbeat.
+    pub pinged: u64,
+    /// The inbound half, kept only while a frame or message is partial.
+    pub decoder: Option<Box<Decoder>>,
+    /// Bytes read but not yet decoded, because replies wait.
+    pub unread: Option<Box<Vec<u8>>>,
+    /// The node is shutting down: closed as soon as it has what it is owed.
+    pub leaving: bool,
+}
+
+impl Session {
+    /// What it is called in logs and statistics: the name it gave, or one made from its number.
+    pub fn name(&self) -> String {
+        self.client_id.as_ref().map_or_else(|| format!("client-{}", self.number), ToString::to_string)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription(topic: u32) -> Subscription {
+        Subscription { topic, place: 0, joined: 0, gap: 0, policy: Policy::Disconnect, events: None }
+    }
+
+    #[test]
+    fn subscriptions_keep_their_order_and_are_found_with_and_without_an_index() {
+        for count in [3, 16, 17, 100] {
+            let mut subscriptions = Subscriptions::default();
+            for topic in 0..count {
+                assert_eq!(subscriptions.push(subscription(topic * 10)), topic);
+            }
+            assert_eq!(subscriptions.find(20), Some(2));
+            assert_eq!(subscriptions.find(21), None);
+            let removed = subscriptions.remove(&[0, 2]);
+            assert_eq!(removed.iter().map(|s| s.topic).collect::<Vec<_>>(), [0, 20]);
+            assert_eq!((subscriptions.find(10), subscriptions.find(20)), (Some(0), None));
+            let order: Vec<u32> = subscriptions.iter().map(|s| s.topic).collect();
+            let expected: Vec<u32> = (0..count).map(|t| t * 10).filter(|t| ![0, 20].contains(t)).collect();
+            assert_eq!(order, expected);
+        }
+    }
+
+    #[test]
+    fn a_filter_wants_only_its_names() {
+        let mut only = subscription(0);
+        assert!(only.wants("anything"));
+        only.events = Some(Box::new(["a".into(), "b".into()]));
+        assert!(only.wants("b") && !only.wants("c"));
+        only.events = Some(Box::new([]));
+        assert!(!only.wants("a"));
+    }
+}
