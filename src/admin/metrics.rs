@@ -155,7 +155,7 @@ impl Buckets {
             buckets.push((*bound, count - below));
             below = count;
         }
-        buckets.push((f64::MAX, values.len() - below));
+        buckets.push((f64::INFINITY, values.len() - below));
         Self { sum: sum as f64 / unit, count: values.len(), buckets }
     }
 }

@@ -189,7 +189,7 @@ mod tests {
             (200, serde_json::json!({"accepted":1}), vec![r#"run:42+b|log|k|{"a" : 1e400}|1705313700000"#.into()])
         );
         let array = r#"[{"topic":"a","event":"e","data":null},{"topic":"b","event":"f"}]"#;
-        assert_eq!(run(Format::Json, array).2, ["a|e||null|5", "b|f|||5"]);
+        assert_eq!(run(Format::Json, array).2, ["a|e|||5", "b|f|||5"]);
         let lines = "{\"topic\":\"a\",\"event\":\"e\",\"data\":[1]}\r\n\n{\"topic\":\"b\",\"event\":\"f\"}";
         assert_eq!(run(Format::Ndjson, lines).2, ["a|e||[1]|5", "b|f|||5"]);
         assert_eq!(run(Format::Json, "[]").1, serde_json::json!({"accepted":0}));

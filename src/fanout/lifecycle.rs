@@ -401,7 +401,6 @@ impl<T: Transport> Shard<T> {
 
     /// Takes a session that is gone out of every list.
     fn leave_all(&mut self, session: Session) {
-        // Backwards, so that a place that the session's own last entry moved to is never one still to leave.
         for subscription in session.subscriptions.iter() {
             self.leave(subscription.topic, session.envelope, subscription.place);
         }
@@ -409,6 +408,8 @@ impl<T: Transport> Shard<T> {
 
     /// Takes one subscriber out of a list and tells the one who takes its place.
     pub(super) fn leave(&mut self, topic: u32, envelope: u8, place: u32) {
+        // Before a chunk is taken from a list, the list must know of those that are gone.
+        self.forget_chunks();
         let left = self.subscribers.leave(&self.shared.topics, topic, envelope, place);
         for chunk in left.orphans {
             self.chunks.disown(chunk);

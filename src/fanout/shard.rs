@@ -309,7 +309,7 @@ impl<T: Transport> Shard<T> {
     }
 
     /// Lists forget their growing chunks that are gone.
-    fn forget_chunks(&mut self) {
+    pub(super) fn forget_chunks(&mut self) {
         while let Some(forgotten) = self.chunks.next_forgotten() {
             if let Some(local) = self.subscribers.get_mut(forgotten.owner.0)
                 && let Some(list) = local.lists.get_mut(forgotten.owner.1 as usize)

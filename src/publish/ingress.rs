@@ -155,6 +155,7 @@ impl Tail {
 /// How many events one shard may show: a few in each stretch of time, so that a flood costs nothing.
 #[derive(Debug, Default)]
 struct Allowance {
+    /// Counted from 1, so that the default is none.
     stretch: u64,
     left: u32,
 }
@@ -163,8 +164,9 @@ impl Allowance {
     fn take(&mut self, now: Now) -> bool {
         const STRETCH: u64 = 250_000_000;
         const EVENTS: u32 = 10;
-        if now.mono / STRETCH != self.stretch {
-            self.stretch = now.mono / STRETCH;
+        let stretch = now.mono / STRETCH + 1;
+        if stretch != self.stretch {
+            self.stretch = stretch;
             self.left = EVENTS;
         }
         let may = self.left > 0;
