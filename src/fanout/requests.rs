@@ -93,13 +93,18 @@ impl<T: Transport> Shard<T> {
     /// Looks at a request as far as it is here; publishes what it publishes.
     fn decide(&mut self, number: u32, now: Now) -> Result<Decision, HttpError> {
         let may_publish = !self.is_behind() && self.has_credit();
-        let Self { connections, shared, limits, ingress, .. } = self;
-        let metrics = &shared.metrics[self.id];
-        let Role::Http(http) = &mut connections[number as usize].role else { return Ok(Decision::Wait) };
-        let mut step = http.exchange.advance(limits)?;
+        let Role::Http(http) = &mut self.connections[number as usize].role else { return Ok(Decision::Wait) };
+        let mut step = http.exchange.advance(&self.limits)?;
         if matches!(step, Step::Head | Step::More) {
             return Ok(Decision::Wait);
         }
+        let most = self.limits.max_outbox_bytes / self.shared.shards();
+        if step == Step::Body && self.reserved_for_bodies() > most {
+            return Err(HttpError::new(503, "too many requests with large bodies at once: try again"));
+        }
+        let Self { connections, shared, limits, ingress, .. } = self;
+        let metrics = &shared.metrics[self.id];
+        let Role::Http(http) = &mut connections[number as usize].role else { return Ok(Decision::Wait) };
         if step == Step::Body {
             http.deadline = now.after(limits.publish_timeout);
         }
@@ -142,6 +147,17 @@ impl<T: Transport> Shard<T> {
                 Ok(Decision::Reply(published.reply, answer))
             }
         }
+    }
+
+    /// Bytes that the bodies of all requests under way may come to take. They are held to the same budget as
+    /// all outboxes.
+    fn reserved_for_bodies(&self) -> usize {
+        let connections = self.handshakes.iter().filter_map(|key| self.connections.get(key.number as usize));
+        let bodies = connections.map(|connection| match &connection.role {
+            Role::Http(http) => http.exchange.reserved_bytes(&self.limits),
+            _ => 0,
+        });
+        bodies.sum()
     }
 
     fn gather(&mut self, number: u32, report: Report, answer: Answer, now: Now) {

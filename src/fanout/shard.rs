@@ -70,6 +70,7 @@ pub struct Shard<T: Transport> {
     pub(super) next_generation: u32,
     /// Until when, in nanoseconds, no client is found silent: the process itself was stopped.
     pub(super) amnesty: u64,
+    /// When the next turn is to come at the latest, in nanoseconds.
     pub(super) awake_until: u64,
     scratch: Scratch,
     work: Work,
@@ -198,6 +199,7 @@ impl<T: Transport> Shard<T> {
         self.keep_budget(now);
         self.look(clock);
         if !self.sweep.is_empty() || !self.ready.is_empty() || !self.link().is_empty() {
+            self.awake_until = now.mono;
             return Next::Now;
         }
         let next = self.wheel.next();

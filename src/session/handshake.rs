@@ -49,6 +49,16 @@ impl Exchange {
         self.pending.is_some() || !self.input.is_empty()
     }
 
+    /// Bytes that the body under way may come to take.
+    pub fn reserved_bytes(&self, limits: &Limits) -> usize {
+        match self.pending.as_ref().map(|pending| &pending.body) {
+            Some(Body::Whole(body)) => body.len(),
+            Some(Body::Length { length, .. }) => *length,
+            Some(Body::Chunked(_)) => limits.max_body_bytes,
+            None => 0,
+        }
+    }
+
     /// Looks at what was added.
     ///
     /// # Errors
