@@ -61,7 +61,10 @@ fn start(
             .spawn(move || watch(signals, &shared, &reload))?
     };
     shared.set_state(State::Ready);
-    greet(&bound, &shared)?;
+    if let Err(error) = greet(&bound, &shared) {
+        // Whoever started the node does not listen; those who connect do.
+        tracing::debug!(%error, "the greeting was not written");
+    }
     let mut outcome = Ok(());
     for thread in threads {
         match thread.join() {

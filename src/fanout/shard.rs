@@ -146,6 +146,11 @@ impl<T: Transport> Shard<T> {
         self.counts
     }
 
+    /// The limits as they are now.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Bytes held for clients: chunks, and what is private.
     pub fn held_bytes(&self) -> usize {
         self.chunks.held() + self.counts.private_bytes

@@ -37,7 +37,6 @@ pub struct Reactor {
     clock: Clock,
     tuning: Tuning,
     doors: Vec<OpenDoor>,
-    accepts_per_turn: usize,
 }
 
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl Reactor {
             doors.push(OpenDoor { listener, is_ready: true, paused_until: 0 });
         }
         let shard = Shard::new(id, Arc::clone(&shared), Arc::clone(limits), fastrand::u64(..));
-        Ok(Self { poll, shard, shared, id, clock, tuning, doors, accepts_per_turn: limits.accepts_per_turn })
+        Ok(Self { poll, shard, shared, id, clock, tuning, doors })
     }
 
     /// Serves until the shutdown is over.
@@ -143,7 +142,7 @@ impl Reactor {
     /// Accepts a bounded number of connections; what waits beyond that is remembered.
     fn accept(&mut self) {
         let now = self.clock.now();
-        let mut left = self.accepts_per_turn;
+        let mut left = self.shard.limits().accepts_per_turn;
         for door in &mut self.doors {
             while door.is_ready && door.paused_until <= now.mono && left > 0 {
                 left -= 1;
