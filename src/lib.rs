@@ -10,6 +10,10 @@
 //! 6. `session::outbox` is **pushed** the span, and answers.
 //! 7. `fanout::connection` **flushes**: one write for each connection and turn.
 
+#![warn(unreachable_pub)]
+// A panic ends the node, so each needs a proof beside it. Unit tests may (clippy.toml).
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 pub mod admin;
 pub mod cli;
 pub mod clock;

@@ -110,11 +110,11 @@ pub struct ShardMetrics {
     pub dispatched: Figure,
     /// Events handed to the kernel.
     pub deliveries: Figure,
-    /// Bytes handed to the kernel for clients.
+    /// Bytes handed to the kernel, for whomever.
     pub delivered_bytes: Figure,
-    /// Writes to clients.
+    /// Writes to connections.
     pub flushes: Figure,
-    /// Writes to clients that the kernel refused.
+    /// Writes to connections that the kernel refused.
     pub refused_writes: Figure,
     /// Events dropped, by [`DropReason`].
     dropped: [Figure; 1 + CloseReason::ALL.len()],

@@ -120,14 +120,23 @@ fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
     };
     let max_clients = shared.max_clients();
     writeln!(out, "fanwire {} is up: {shards}, up to {max_clients} clients", env!("CARGO_PKG_VERSION"))?;
-    let mut http = addresses(Door::Public, "http://", "/");
+    let http = addresses(Door::Public, "http://", "/");
     let admin = addresses(Door::Admin, "http://", "/");
-    if !admin.is_empty() {
-        http = format!("{http} (page and operators: {admin})");
-    }
-    writeln!(out, "  page, WebSocket, HTTP  {http}")?;
-    writeln!(out, "  publish socket         {}", addresses(Door::Publish, "", ""))?;
-    writeln!(out, "  next: open the page, or run `fanwire sub demo` here and `fanwire pub demo hello '{{\"n\":1}}'` there")?;
+    let (what, page) = if admin.is_empty() { ("page, WebSocket, HTTP ", "") } else { ("WebSocket, HTTP       ", "  page, operators ") };
+    writeln!(out, "  {what} {http}{page}{admin}")?;
+    let publish = addresses(Door::Publish, "", "");
+    writeln!(out, "  publish socket         {publish}")?;
+    // The commands find a node at its default addresses by themselves.
+    let to = |address: Option<&str>, default: &str| match address {
+        Some(address) if address != default => format!(" --to {address}"),
+        _ => String::new(),
+    };
+    let sub = to(http.split(' ').next(), "http://127.0.0.1:8080/");
+    let publish = to(publish.split(' ').next(), "127.0.0.1:8081");
+    writeln!(
+        out,
+        "  next: open the page, or run `fanwire sub demo{sub}` here and `fanwire pub demo hello '{{\"n\":1}}'{publish}` there"
+    )?;
     out.flush()
 }
 

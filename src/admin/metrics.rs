@@ -99,6 +99,7 @@ impl Snapshot {
                 ("queue_oldest_age_seconds", "Age of the oldest event that waits for a client", oldest),
                 ("blocked_clients", "Clients whose socket takes no more", sum(|m| &m.blocked_clients) as f64),
                 ("outbox_bytes", "Memory held by outboxes", sum(|m| &m.outbox_bytes) as f64),
+                ("outbox_bytes_max", "Bound on the memory held by outboxes", shared.max_outbox_bytes() as f64),
                 (
                     "link_bytes",
                     "Bytes of rounds in flight to shards",

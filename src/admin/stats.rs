@@ -40,6 +40,7 @@ pub fn stats(shared: &Shared, tail: usize, now: Now) -> Value {
         "outbox": {
             "events": all.iter().map(ShardMetrics::pending).sum::<u64>(),
             "heldBytes": sum(|m| &m.outbox_bytes),
+            "maxBytes": shared.max_outbox_bytes(),
             "oldestMs": all.iter().map(|m| m.oldest_age.get()).max().unwrap_or(0) as f64 / 1e6,
             "blockedClients": sum(|m| &m.blocked_clients),
         },

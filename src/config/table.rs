@@ -36,6 +36,7 @@ impl Group {
 }
 
 /// One setting: a TOML key, a flag, an environment variable.
+#[derive(Debug)]
 pub struct Setting {
     /// The TOML key; flag and environment variable are made from it.
     pub key: &'static str,

@@ -2,7 +2,10 @@
 //!
 //! Events are not written here: they come ready from the envelope.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::dialect::envelope::write_json_string;
 use crate::proto::websocket::{Opcode, write_frame, write_header};
@@ -36,6 +39,8 @@ pub struct Subscribe {
     pub policy: Policy,
     /// What the client calls itself.
     pub client_id: Option<String>,
+    /// Topics that the client had before and wants to go on with from a position; `None`: it asks for none.
+    pub since: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +53,7 @@ struct Message {
     policy: Option<String>,
     #[serde(rename = "clientId")]
     client_id: Option<String>,
+    since: Option<BTreeMap<String, IgnoredAny>>,
 }
 
 /// Reads one message of a client.
@@ -77,6 +83,7 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
                 events: message.events,
                 policy,
                 client_id: message.client_id,
+                since: message.since.map(|positions| positions.into_keys().collect()),
             }))
         }
         "unsubscribe" => Ok(Command::Unsubscribe(checked_topics(message.categories, "unsubscribe")?)),
@@ -117,9 +124,28 @@ pub fn client_id_suffix(id: &str) -> Box<[u8]> {
     suffix.into()
 }
 
-/// Appends a `subscription-ack`: the client's whole set of topics.
-pub fn write_subscription_ack<'a>(out: &mut Vec<u8>, timestamp: &str, topics: impl Iterator<Item = &'a str>) {
-    write_message(out, "subscription-ack", timestamp, |data| write_categories(data, topics));
+/// Appends a `subscription-ack`: the client's whole set of topics. Where it asked to go on from positions, it
+/// is told that nothing could be recovered: no topic of this version has a history, so every epoch is unknown.
+pub fn write_subscription_ack<'a>(
+    out: &mut Vec<u8>,
+    timestamp: &str,
+    topics: impl Iterator<Item = &'a str>,
+    since: Option<&[String]>,
+) {
+    write_message(out, "subscription-ack", timestamp, |data| {
+        write_categories(data, topics);
+        let Some(since) = since else { return };
+        data.pop();
+        data.extend_from_slice(br#","recovered":false,"missing":{"#);
+        for (place, topic) in since.iter().enumerate() {
+            if place > 0 {
+                data.push(b',');
+            }
+            write_json_string(data, topic);
+            data.extend_from_slice(b":null");
+        }
+        data.extend_from_slice(b"}}");
+    });
 }
 
 /// Appends an `unsubscription-ack`: the client's whole set of topics.
@@ -191,6 +217,7 @@ mod tests {
             events: None,
             policy: Policy::Disconnect,
             client_id: None,
+            since: None,
         }
     }
 
@@ -219,6 +246,13 @@ mod tests {
             };
             assert_eq!(parse(text.as_bytes()), Ok(Command::Subscribe(expected)));
         }
+    }
+
+    #[test]
+    fn a_client_that_wants_to_go_on_names_its_topics() {
+        let text = br#"{"type":"subscribe","topics":["a"],"since":{"a":{"epoch":"x","offset":17},"b":null}}"#;
+        let expected = Subscribe { since: Some(vec!["a".into(), "b".into()]), ..subscribe(&["a"]) };
+        assert_eq!(parse(text), Ok(Command::Subscribe(expected)));
     }
 
     #[test]
@@ -255,10 +289,16 @@ mod tests {
     fn answers_are_valid_json_of_the_protocols_shape() {
         let read = |frame: &[u8]| -> serde_json::Value { serde_json::from_slice(&frame[2..]).unwrap() };
         let mut out = Vec::new();
-        write_subscription_ack(&mut out, "T", ["a", "b\""].into_iter());
+        write_subscription_ack(&mut out, "T", ["a", "b\""].into_iter(), None);
         assert_eq!(
             read(&out),
             serde_json::json!({"type":"subscription-ack","timestamp":"T","data":{"categories":["a","b\""]}})
+        );
+        out.clear();
+        write_subscription_ack(&mut out, "T", ["a"].into_iter(), Some(&["a".into(), "b".into()]));
+        assert_eq!(
+            read(&out)["data"],
+            serde_json::json!({"categories":["a"],"recovered":false,"missing":{"a":null,"b":null}})
         );
         out.clear();
         write_error(&mut out, "T", "no \"way\"\n");

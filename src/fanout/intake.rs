@@ -238,7 +238,7 @@ impl<T: Transport> Shard<T> {
             // Binary is refused by the decoder.
             Opcode::Text | Opcode::Binary => match json::parse(payload) {
                 Ok(Command::Pong) => {}
-                Ok(Command::Ping) => self.reply(number, now, |out, at| json::write_pong(out, at)),
+                Ok(Command::Ping) => self.reply(number, now, json::write_pong),
                 Ok(Command::Subscribe(subscribe)) => self.subscribe(number, &subscribe, now),
                 Ok(Command::Unsubscribe(topics)) => self.unsubscribe(number, &topics, now),
                 Err(error) => self.reply_error(number, &error, now),
@@ -265,17 +265,11 @@ impl<T: Transport> Shard<T> {
         let filter = subscribe.events.as_ref().map(|names| names.iter().map(|n| n.as_str().into()).collect());
         let (droppable, filtered) = (subscribe.policy == Policy::DropOldest, filter.is_some());
         let mut failure = None;
+        let mut repeated = Vec::new();
         for name in &subscribe.topics {
             let known = subscribers.find(name).and_then(|topic| session.subscriptions.find(topic));
             if let Some(known) = known {
-                let subscription = session.subscriptions.get_mut(known);
-                subscription.policy = subscribe.policy;
-                subscription.events.clone_from(&filter);
-                let place = subscribers.member_mut(subscription.topic, session.envelope, subscription.place);
-                if let Some(member) = place {
-                    member.droppable = droppable;
-                    member.filtered = filtered;
-                }
+                repeated.push(known);
                 continue;
             }
             if session.subscriptions.len() >= limits.max_subscriptions {
@@ -304,11 +298,23 @@ impl<T: Transport> Shard<T> {
             self.reply_error(number, &failure, now);
             return;
         }
+        for known in repeated {
+            let subscription = session.subscriptions.get_mut(known);
+            subscription.policy = subscribe.policy;
+            subscription.events.clone_from(&filter);
+            let place = subscribers.member_mut(subscription.topic, session.envelope, subscription.place);
+            if let Some(member) = place {
+                member.droppable = droppable;
+                member.filtered = filtered;
+            }
+        }
         if let Some(id) = &subscribe.client_id {
             session.suffix = Some(json::client_id_suffix(id));
             session.client_id = Some(id.as_str().into());
         }
-        self.acknowledge(number, now, true);
+        self.acknowledge(number, now, |out, at, topics| {
+            json::write_subscription_ack(out, at, topics, subscribe.since.as_deref());
+        });
     }
 
     fn unsubscribe(&mut self, number: u32, topics: &[String], now: Now) {
@@ -318,7 +324,7 @@ impl<T: Transport> Shard<T> {
         gone.sort_unstable();
         gone.dedup();
         self.remove_subscriptions(number, &gone, now);
-        self.acknowledge(number, now, false);
+        self.acknowledge(number, now, |out, at, topics| json::write_unsubscription_ack(out, at, topics));
     }
 
     /// Takes subscriptions, given by their sorted numbers, out of every list.
@@ -358,14 +364,19 @@ impl<T: Transport> Shard<T> {
         self.counts.private_bytes += connection.outbox.private_bytes() - private;
     }
 
-    fn acknowledge(&mut self, number: u32, now: Now, subscribed: bool) {
+    /// Answers with the client's whole set of topics.
+    fn acknowledge(
+        &mut self,
+        number: u32,
+        now: Now,
+        write: impl for<'a> FnOnce(&mut Vec<u8>, &str, &mut (dyn Iterator<Item = &'a str> + 'a)),
+    ) {
         let Role::Client(session) = &self.connections[number as usize].role else { return };
-        let topics = session.subscriptions.iter().map(|s| &**self.subscribers.get(s.topic).topic.name());
-        let (mut out, timestamp) = (Vec::new(), self.iso.format(now.wall_ms));
-        if subscribed {
-            json::write_subscription_ack(&mut out, timestamp, topics);
-        } else {
-            json::write_unsubscription_ack(&mut out, timestamp, topics);
+        let mut out = Vec::new();
+        {
+            let topics = session.subscriptions.iter();
+            let mut topics = topics.map(|s| &**self.subscribers.get(s.topic).topic.name());
+            write(&mut out, self.iso.format(now.wall_ms), &mut topics);
         }
         self.push_reply(number, out);
     }

@@ -160,6 +160,7 @@ impl<T: Transport> Shard<T> {
             return;
         }
         let limits = &self.limits;
+        let has_unread = self.connections[number as usize].is_ready || self.starved.contains(&number);
         match &mut self.connections[number as usize].role {
             Role::Closing(_) => self.remove(number),
             Role::Http(http) if http.exchange.has_begun() || http.awaits.is_some() => {
@@ -167,6 +168,10 @@ impl<T: Transport> Shard<T> {
                 self.refuse_request(number, &HttpError::new(408, "the request took too long"), now);
             }
             Role::Http(_) => self.remove(number),
+            // What it sent waits on our side: it is not the publisher that is late.
+            Role::Publisher(publisher) if publisher.unread_since.is_none() && has_unread => {
+                publisher.partial_since = Some(now.mono);
+            }
             Role::Publisher(publisher) => {
                 let what = if publisher.partial_since.is_some() {
                     "a frame was begun and not finished in time (publish_timeout)"
@@ -223,11 +228,15 @@ impl<T: Transport> Shard<T> {
             self.ready.push_back(number);
         }
         match &mut connection.role {
-            Role::Client(_) if connection.has_gaps => self.tell_gaps(number, clock()),
-            Role::Client(session) if session.leaving => {
-                self.close_client(number, CloseReason::ShuttingDown, "", clock());
+            Role::Client(session) => {
+                let is_leaving = session.leaving;
+                if connection.has_gaps {
+                    self.tell_gaps(number, clock());
+                }
+                if is_leaving && self.connections[number as usize].outbox.is_empty() {
+                    self.close_client(number, CloseReason::ShuttingDown, "", clock());
+                }
             }
-            Role::Client(_) => {}
             Role::Http(http) => {
                 if http.closes {
                     self.begin_closing(number, clock());
@@ -307,7 +316,10 @@ impl<T: Transport> Shard<T> {
     /// when, spread at random, so that not all come at once.
     fn close_text(&mut self, reason: CloseReason, detail: &str) -> String {
         match reason {
-            CloseReason::ShuttingDown | CloseReason::AtCapacity | CloseReason::SlowConsumer
+            CloseReason::ShuttingDown
+            | CloseReason::AtCapacity
+            | CloseReason::HeartbeatTimeout
+            | CloseReason::SlowConsumer
             | CloseReason::OutboxMemory => {
                 format!("{{\"retryAfterMs\":{}}}", self.random.u32(500..5_000))
             }
@@ -377,6 +389,7 @@ impl<T: Transport> Shard<T> {
 
     /// Tells a publisher why it is let go, and lets it go.
     pub(super) fn dismiss_publisher(&mut self, number: u32, refusal: &Refusal, now: Now) {
+        self.metrics().refuse(refusal.code, 1);
         let mut frame = Vec::new();
         encode_error(0, refusal, &mut frame);
         self.push_first(number, &frame);

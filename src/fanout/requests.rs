@@ -194,7 +194,7 @@ impl<T: Transport> Shard<T> {
 
     /// Answers a bad request; nothing that follows it is read as another.
     pub(super) fn refuse_request(&mut self, number: u32, error: &HttpError, now: Now) {
-        if error.status < 500 {
+        if error.status < 500 && error.status != 408 {
             self.metrics().refuse_input(BadInput::Http);
         }
         let mut out = Vec::new();
@@ -242,6 +242,7 @@ impl<T: Transport> Shard<T> {
                 events: None,
                 policy: Policy::default(),
                 client_id: None,
+                since: None,
             };
             self.subscribe(number, &subscribe, now);
         }

@@ -97,6 +97,25 @@ pub struct Counts {
     pub private_bytes: usize,
 }
 
+/// What one connection is owed, for whoever looks from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// The connection's number.
+    pub number: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// Whether it is a session.
+    pub is_client: bool,
+    /// Whether its socket takes no more.
+    pub is_blocked: bool,
+    /// Events that wait.
+    pub events: u32,
+    /// Bytes of their frames.
+    pub bytes: usize,
+    /// Bytes that are not shared.
+    pub private_bytes: usize,
+}
+
 /// When the shard wants its next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -162,6 +181,19 @@ impl<T: Transport> Shard<T> {
             && self.chunks.is_empty()
             && self.subscribers.topics() == 0
             && self.counts.blocked == 0
+    }
+
+    /// What each connection is owed.
+    pub fn queues(&self) -> impl Iterator<Item = Queue> {
+        self.connections.iter().map(|(number, connection)| Queue {
+            number: number as u32,
+            generation: connection.generation,
+            is_client: matches!(connection.role, Role::Client(_)),
+            is_blocked: connection.outbox.is_blocked(),
+            events: connection.outbox.events(),
+            bytes: connection.outbox.bytes(),
+            private_bytes: connection.outbox.private_bytes(),
+        })
     }
 
     pub(super) fn metrics(&self) -> &ShardMetrics {
@@ -540,7 +572,11 @@ impl Delivery<'_> {
             }
             let gap = std::mem::take(&mut gap);
             let span = Span { start, end: start + 1, gap, droppable: member.droppable, ..all };
-            self.push(connection, span, bytes);
+            self.dispatched += 1;
+            if connection.outbox.push(span, bytes, self.chunks) {
+                // At once: the round's next event may already leave this one out.
+                self.chunks.retain(span.chunk, 1);
+            }
         }
         if gap > 0 {
             note_gap(connection, all.topic, gap);

@@ -41,6 +41,7 @@ pub struct Shared {
     /// When the node started.
     pub started: Now,
     max_clients: AtomicUsize,
+    max_outbox_bytes: AtomicUsize,
     state: AtomicU8,
     complained: AtomicU64,
 }
@@ -146,6 +147,7 @@ impl Shared {
             drained: Default::default(),
             started,
             max_clients: AtomicUsize::new(limits.max_clients),
+            max_outbox_bytes: AtomicUsize::new(limits.max_outbox_bytes),
             state: AtomicU8::new(State::Starting as u8),
             complained: AtomicU64::new(0),
         }
@@ -175,10 +177,16 @@ impl Shared {
         self.max_clients.load(Ordering::Relaxed)
     }
 
+    /// The bound on the memory of all outboxes together.
+    pub fn max_outbox_bytes(&self) -> usize {
+        self.max_outbox_bytes.load(Ordering::Relaxed)
+    }
+
     /// Gives every shard new limits.
     pub fn set_limits(&self, limits: &Arc<Limits>) {
         self.topics.set_max(limits.max_topics);
         self.max_clients.store(limits.max_clients, Ordering::Relaxed);
+        self.max_outbox_bytes.store(limits.max_outbox_bytes, Ordering::Relaxed);
         for link in &self.links {
             link.send(Message::Limits(Arc::clone(limits)), 0);
         }

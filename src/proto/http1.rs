@@ -27,6 +27,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// read as another request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpError {
+    /// The status of the answer.
     pub status: u16,
     /// The canonical reason phrase of `status`.
     pub reason: &'static str,
@@ -35,6 +36,7 @@ pub struct HttpError {
 }
 
 impl HttpError {
+    /// A refusal with its message.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
         Self { status, reason: reason(status), message: message.into() }
     }
@@ -73,7 +75,9 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// What stands after `?`, raw: see [`query_pairs`].
     pub query: Option<&'a str>,
+    /// The header lines.
     pub headers: Headers<'a>,
+    /// How much follows the head.
     pub body: BodyLength,
     /// Whether another request may follow on this connection (never after HTTP/1.0).
     pub keep_alive: bool,

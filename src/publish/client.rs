@@ -121,9 +121,9 @@ impl Options {
         self
     }
 
-    /// A name of 1 to 64 bytes under which the node remembers what it accepted: an event whose sequence is not
-    /// above the highest accepted from this name is acknowledged and not published again. So the first sequence
-    /// must go on where the last connection of this name stopped, or new events count as repeated ones.
+    /// A name of 1 to 64 bytes. A later version of the node will remember what it accepted under it: an event
+    /// whose sequence is not above the highest accepted from this name will be acknowledged and not published
+    /// again. So the first sequence must go on where the last connection of this name stopped.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>, first_sequence: u64) -> Self {
         self.name = name.into();

@@ -1,3 +1,4 @@
+use std::io::BufReader;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
@@ -196,7 +197,7 @@ fn a_node_that_waits_for_its_answers_to_be_read_is_no_deadlock() {
     const EVENTS: u64 = 100_000;
     let (address, node) = node(|mut stream: TcpStream| {
         let refusal = Refusal::new(ErrorCode::BadData, "x".repeat(500));
-        let mut reading = std::io::BufReader::new(stream.try_clone().unwrap());
+        let mut reading = BufReader::new(stream.try_clone().unwrap());
         while let Some((header, _)) = read_frame(&mut reading) {
             let mut out = Vec::new();
             wire::encode_error(header.sequence, &refusal, &mut out);
