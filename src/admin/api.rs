@@ -126,7 +126,7 @@ fn ready(state: State) -> Route {
 
 fn publish(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
     if request.method != "POST" {
-        return Err(HttpError::new(405, "events are published with POST"));
+        return Err(HttpError::wrong_method("POST", "events are published with POST"));
     }
     let access = &context.shared.access;
     let tokens = [&access.publish_token, &access.operator_token];
@@ -220,7 +220,7 @@ fn read_only(request: &Request<'_>) -> Result<(), HttpError> {
     if matches!(request.method, "GET" | "HEAD") {
         return Ok(());
     }
-    Err(HttpError::new(405, format!("{} is served with GET only", request.path)))
+    Err(HttpError::wrong_method("GET, HEAD", format!("{} is served with GET only", request.path)))
 }
 
 /// The answer to a question that every shard has answered.

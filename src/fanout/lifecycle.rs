@@ -97,7 +97,7 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    fn is_http(&self, key: Key) -> bool {
+    pub(super) fn is_http(&self, key: Key) -> bool {
         self.connections
             .get(key.number as usize)
             .is_some_and(|c| c.generation == key.generation && matches!(c.role, Role::Http(_)))
@@ -286,7 +286,11 @@ impl<T: Transport> Shard<T> {
         let private = connection.outbox.private_bytes();
         let lost = connection.outbox.discard(&mut self.chunks);
         self.counts.private_bytes -= private - connection.outbox.private_bytes();
-        connection.is_paused = false;
+        if std::mem::take(&mut connection.is_paused) && !connection.is_ready {
+            // Its end may have come already.
+            connection.is_ready = true;
+            self.ready.push_back(number);
+        }
         if connection.outbox.is_blocked() {
             self.counts.blocked -= 1;
         }
@@ -301,6 +305,7 @@ impl<T: Transport> Shard<T> {
         self.leave_all(*session);
         if reason == CloseReason::ConnectionLost {
             self.remove(number);
+            self.check_delivered();
             return;
         }
         if let Some(code) = reason.code() {

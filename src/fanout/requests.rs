@@ -12,7 +12,7 @@ use crate::clock::Now;
 use crate::dialect::envelope;
 use crate::dialect::json::{self, Subscribe};
 use crate::error::CloseReason;
-use crate::fanout::connection::{Answer, Role};
+use crate::fanout::connection::{Answer, Http, Role};
 use crate::fanout::intake::{CLIENT_READ, Read};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::{Gather, Key, Message, Shared};
@@ -49,44 +49,60 @@ impl<T: Transport> Shard<T> {
             return;
         }
         let had = http.exchange.has_begun();
+        // Nothing more is read while a whole request is here, so what a pipeline holds is bounded by one read.
+        if had && self.advance_http(number, now) {
+            return;
+        }
         match self.read(number, CLIENT_READ) {
-            Read::Nothing if !had => return,
             Read::Nothing => {}
-            Read::End => return self.handle_end(number, now),
+            Read::End => self.handle_end(number, now),
             Read::Bytes(count) => {
                 let Role::Http(http) = &mut self.connections[number as usize].role else { return };
                 if !had {
                     http.deadline = now.after(self.limits.handshake_timeout);
                 }
                 http.exchange.extend(&self.buffer[..count]);
-                self.stay_ready(number);
                 self.arm(number);
+                if !self.advance_http(number, now) {
+                    self.stay_ready(number);
+                }
             }
         }
-        self.advance_http(number, now);
     }
 
-    /// Does what the request asks for, as soon as it is whole.
-    fn advance_http(&mut self, number: u32, now: Now) {
+    /// Does what the request asks for, as soon as it is whole: then it answers `true`, and has seen to it that
+    /// the connection is looked at again.
+    fn advance_http(&mut self, number: u32, now: Now) -> bool {
         loop {
             match self.decide(number, now) {
                 Err(error) => self.refuse_request(number, &error, now),
-                Ok(Decision::Wait) => {}
+                Ok(Decision::Wait) => {
+                    // The deadline of a body may be earlier than that of the head was.
+                    self.arm(number);
+                    return false;
+                }
                 Ok(Decision::Continue) => {
                     self.push_first(number, http1::CONTINUE);
                     continue;
                 }
                 Ok(Decision::Hold) if self.is_behind() => self.stay_ready(number),
                 Ok(Decision::Hold) => self.starved.push(number),
-                Ok(Decision::Reply(reply, answer)) => self.respond(number, &reply, answer, now),
-                Ok(Decision::Gather(report, answer)) => self.gather(number, report, answer, now),
+                Ok(Decision::Reply(reply, answer)) => {
+                    self.respond(number, &reply, answer, now);
+                    self.stay_ready(number);
+                }
+                Ok(Decision::Gather(report, answer)) => {
+                    self.gather(number, report, answer, now);
+                    self.stay_ready(number);
+                }
                 Ok(Decision::Upgrade { key, topics }) => {
                     let mut response = Vec::new();
                     http1::write_upgrade(&mut response, &key);
                     self.upgrade(number, &response, &topics, now);
+                    self.stay_ready(number);
                 }
             }
-            return;
+            return true;
         }
     }
 
@@ -98,7 +114,8 @@ impl<T: Transport> Shard<T> {
         if matches!(step, Step::Head | Step::More) {
             return Ok(Decision::Wait);
         }
-        let most = self.limits.max_outbox_bytes / self.shared.shards();
+        // One body is always taken, however small a shard's part of the budget is.
+        let most = (self.limits.max_outbox_bytes / self.shared.shards()).max(self.limits.max_body_bytes);
         if step == Step::Body && self.reserved_for_bodies() > most {
             return Err(HttpError::new(503, "too many requests with large bodies at once: try again"));
         }
@@ -152,8 +169,10 @@ impl<T: Transport> Shard<T> {
     /// Bytes that the bodies of all requests under way may come to take. They are held to the same budget as
     /// all outboxes.
     fn reserved_for_bodies(&self) -> usize {
-        let connections = self.handshakes.iter().filter_map(|key| self.connections.get(key.number as usize));
-        let bodies = connections.map(|connection| match &connection.role {
+        // Keys of connections that are gone stay in the list for a while, and numbers are used again.
+        let is_there = |key: &&Key| self.is_http(**key);
+        let connections = self.handshakes.iter().filter(is_there);
+        let bodies = connections.map(|key| match &self.connections[key.number as usize].role {
             Role::Http(http) => http.exchange.reserved_bytes(&self.limits),
             _ => 0,
         });
@@ -189,6 +208,7 @@ impl<T: Transport> Shard<T> {
             // An idle connection may stay as long as a publisher may be silent within a frame.
             http.deadline = now.after(self.limits.publish_timeout);
         }
+        self.arm(number);
         self.push_first(number, &out);
     }
 
@@ -198,7 +218,9 @@ impl<T: Transport> Shard<T> {
             self.metrics().refuse_input(BadInput::Http);
         }
         let mut out = Vec::new();
-        error.write(&mut out);
+        let is_head = |http: &Http| http.exchange.request().is_some_and(|(request, _)| request.method == "HEAD");
+        let head_only = matches!(&self.connections[number as usize].role, Role::Http(http) if is_head(http));
+        error.write(&mut out, head_only);
         self.push_first(number, &out);
         self.begin_closing(number, now);
     }
@@ -246,7 +268,6 @@ impl<T: Transport> Shard<T> {
             };
             self.subscribe(number, &subscribe, now);
         }
-        self.stay_ready_if_client(number);
     }
 
     /// Adds this shard's part to an answer; the last shard sends it back.

@@ -106,6 +106,8 @@ pub struct Queue {
     pub generation: u32,
     /// Whether it is a session.
     pub is_client: bool,
+    /// Whether it is on its way out: what it sends is thrown away.
+    pub is_closing: bool,
     /// Whether its socket takes no more.
     pub is_blocked: bool,
     /// Events that wait.
@@ -189,6 +191,7 @@ impl<T: Transport> Shard<T> {
             number: number as u32,
             generation: connection.generation,
             is_client: matches!(connection.role, Role::Client(_)),
+            is_closing: matches!(connection.role, Role::Closing(_)),
             is_blocked: connection.outbox.is_blocked(),
             events: connection.outbox.events(),
             bytes: connection.outbox.bytes(),

@@ -33,28 +33,36 @@ pub struct HttpError {
     pub reason: &'static str,
     /// What is wrong, and where.
     pub message: String,
+    /// The methods that are served, where this one is not.
+    pub allow: &'static str,
 }
 
 impl HttpError {
     /// A refusal with its message.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, reason: reason(status), message: message.into() }
+        Self { status, reason: reason(status), message: message.into(), allow: "" }
+    }
+
+    /// A 405, which names the methods that are served (RFC 9110 section 15.5.6).
+    pub fn wrong_method(allow: &'static str, message: impl Into<String>) -> Self {
+        Self { allow, ..Self::new(405, message) }
     }
 
     fn bad(message: impl Into<String>) -> Self {
         Self::new(400, message)
     }
 
-    /// Appends the whole answer: `{"error":…}`, with `Connection: close`.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the whole answer: `{"error":…}`, with `Connection: close`. `head_only` is for HEAD.
+    pub fn write(&self, out: &mut Vec<u8>, head_only: bool) {
         let extra: &[(&str, &str)] = match self.status {
             401 => &[("WWW-Authenticate", "Bearer")],
+            405 => &[("Allow", self.allow)],
             // RFC 9110 section 15.5.22: 426 names the protocol; RFC 6455 section 4.4: and its version.
             426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
             _ => &[],
         };
         let body = format!("{{\"error\":{}}}", serde_json::Value::from(self.message.as_str()));
-        write_response(out, self.status, "application/json", extra, body.as_bytes(), false, false);
+        write_response(out, self.status, "application/json", extra, body.as_bytes(), false, head_only);
     }
 }
 

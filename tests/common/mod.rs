@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,15 @@ pub fn wait_until<T>(timeout: Duration, mut found: impl FnMut() -> Option<T>) ->
         }
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The seed of a random test: `FANWIRE_TEST_SEED`, or a new one. It is printed, so that a failure can be repeated.
+pub fn seed() -> u64 {
+    let given = env::var("FANWIRE_TEST_SEED").ok();
+    let seed =
+        given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("FANWIRE_TEST_SEED is a number"));
+    println!("FANWIRE_TEST_SEED={seed}");
+    seed
 }
 
 /// A directory that is removed when dropped. Its path is short enough for a Unix socket.
@@ -232,6 +241,36 @@ impl Node {
         WebSocket::connect(self.http_addr(), "/ws")
     }
 
+    /// Publishes one event over HTTP; it is accepted when this returns.
+    pub fn publish(&self, topics: &[&str], event: &str, data: &Value) {
+        let body = json!({"topics": topics, "event": event, "data": data}).to_string();
+        let (status, _, answer) = http(self.http_addr(), "POST", "/api/publish", &[], body.as_bytes());
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+    }
+
+    /// `GET /api/v1/websocket/stats`, from a node without tokens.
+    pub fn stats(&self) -> Value {
+        let (status, _, body) = http(self.http_addr(), "GET", "/api/v1/websocket/stats", &[], b"");
+        assert_eq!(status, 200);
+        serde_json::from_slice(&body).expect("stats are JSON")
+    }
+
+    /// Waits until the figures are as `is_so` wants them, and returns them. `what` is for who reads the failure.
+    pub fn wait_stats(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        wait_until(PATIENCE, || {
+            last = self.stats();
+            is_so(&last).then(|| last.clone())
+        })
+        .unwrap_or_else(|| panic!("it did not come to {what}: {last:#}"))
+    }
+
+    /// Waits until it has logged a line in which `is_it` finds what it looks for, and returns that line.
+    pub fn wait_log(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let find = || self.stderr().lines().find(|line| is_it(line)).map(str::to_owned);
+        wait_until(PATIENCE, find).unwrap_or_else(|| panic!("no log line of {what}\n{}", self.logs()))
+    }
+
     fn logs(&self) -> String {
         format!("--- its stdout\n{}--- its stderr\n{}---", self.stdout(), self.stderr())
     }
@@ -289,6 +328,21 @@ impl WebSocket {
     pub fn try_connect(addr: SocketAddr, path: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
         stream.set_nodelay(true)?;
+        Self::over(stream, path)
+    }
+
+    /// A client whose kernel keeps little for it: what it does not read soon waits in the node.
+    pub fn connect_narrow(addr: SocketAddr, path: &str) -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None).unwrap();
+        // Before it connects: the window is agreed on then.
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        Self::over(socket.into(), path).unwrap_or_else(|error| panic!("ws://{addr}{path}: {error}"))
+    }
+
+    fn over(stream: TcpStream, path: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let addr = stream.peer_addr()?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let (socket, _) =
             tungstenite::client(format!("ws://{addr}{path}"), stream).map_err(|error| error.to_string())?;
@@ -537,6 +591,100 @@ pub fn run_any(command: &mut Command, timeout: Duration) -> (ExitStatus, String,
         );
     };
     (status, stdout.text(), stderr.text())
+}
+
+/// A program that the test talks with, line by line. Killed when dropped.
+#[derive(Debug)]
+pub struct Dialogue {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
+    stderr: Captured,
+}
+
+impl Dialogue {
+    pub fn start(command: &mut Command) -> Self {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let stderr = Captured::new(child.stderr.take().unwrap());
+        Self { stdin: child.stdin.take(), child, lines, stderr }
+    }
+
+    /// Writes a line.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it was told that nothing more comes");
+        writeln!(stdin, "{line}")
+            .unwrap_or_else(|error| panic!("{error}; its stderr: {}", self.stderr.text()));
+    }
+
+    /// Tells it that nothing more comes.
+    pub fn end(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The next line that it writes; `None` at its end.
+    pub fn next_line(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("no line came within {PATIENCE:?}; its stderr: {}", self.stderr.text())
+            }
+        }
+    }
+
+    /// Reads on to the first line for which `is_it` holds.
+    pub fn wait_line(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let mut passed = Vec::new();
+        while let Some(line) = self.next_line() {
+            if is_it(&line) {
+                return line;
+            }
+            passed.push(line);
+        }
+        panic!("it ended without {what}, after {passed:#?}; its stderr: {}", self.stderr.text())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub fn wait_exit(mut self) -> ExitStatus {
+        self.end();
+        wait_until(PATIENCE, || self.child.try_wait().expect("wait")).expect("it has not ended")
+    }
+}
+
+impl Drop for Dialogue {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- stderr of process {}\n{}---", self.child.id(), self.stderr.text());
+        }
+    }
+}
+
+/// Node.js with a script of `tests/e2e`.
+pub fn node_script(script: &str) -> Command {
+    let installed = in_repository("tests/e2e/node_modules/ws");
+    assert!(installed.is_dir(), "{} is missing: run `make install-deps`", installed.display());
+    let mut command = Command::new(nodejs());
+    command.arg(in_repository("tests/e2e").join(script));
+    command
+}
+
+/// Python, with the packages that the tests use, with a script of `tests/e2e`.
+pub fn python_script(script: &str) -> Command {
+    let python = in_repository("tests/e2e/.venv/bin/python");
+    assert!(python.is_file(), "{} is missing: run `make install-deps`", python.display());
+    let mut command = Command::new(python);
+    command.arg(in_repository("tests/e2e").join(script));
+    command
 }
 
 /// `path` below the repository's root.

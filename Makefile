@@ -1,0 +1,52 @@
+# `make` lists the targets.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install-deps tools lint test loom bench targets run clean
+
+# Where rustup puts what it installs.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO ?= cargo
+E2E := tests/e2e
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: ## Start a node on http://127.0.0.1:8080/
+	$(CARGO) run --release -- serve
+
+test: install-deps ## Install what is missing, then lint and run every test
+	$(MAKE) --no-print-directory lint
+	$(CARGO) test --no-fail-fast
+
+lint: ## Formatting and clippy, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+loom: ## Check every interleaving of a link's bell and credit
+	RUSTFLAGS="--cfg fanwire_loom" $(CARGO) test --target-dir target/loom --lib link::model
+
+bench: ## Run the benches (criterion)
+	$(CARGO) bench
+
+targets: ## Hold the promised figures: exits non-zero when one is missed
+	$(CARGO) bench --bench targets
+
+install-deps: tools $(E2E)/node_modules/.package-lock.json $(E2E)/.venv/installed ## Install what the tests need and this machine lacks
+
+tools:
+	@$(E2E)/install-tools
+
+# Both are made anew when what they are made from changes.
+$(E2E)/node_modules/.package-lock.json: $(E2E)/package.json $(E2E)/package-lock.json | tools
+	cd $(E2E) && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund
+	touch $@
+
+$(E2E)/.venv/installed: $(E2E)/requirements.txt | tools
+	rm -rf $(E2E)/.venv
+	python3 -m venv $(E2E)/.venv || { echo "python3 -m venv fails: install python3-venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(E2E)/.venv/bin/pip install --quiet --disable-pip-version-check -r $(E2E)/requirements.txt
+	touch $@
+
+clean: ## Remove everything that was built or installed here
+	$(CARGO) clean
+	rm -rf $(E2E)/node_modules $(E2E)/.venv artefacts

@@ -1,0 +1,516 @@
+//! What the engine's parts cost without sockets: `cargo bench --bench engine`.
+//!
+//! Everything runs on one thread and in memory. What goes through a whole shard uses the very code that ships,
+//! over a transport that takes every byte; only the kernel is missing.
+
+#![allow(missing_docs, reason = "criterion_group! makes a public function without")]
+
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fanwire::admin::publish::{self, Format};
+use fanwire::clock::{Clock, Iso8601, Now};
+use fanwire::config::Limits;
+use fanwire::dialect::envelope::{Envelopes, Frames, JSON, splice};
+use fanwire::dialect::json::{self, client_id_suffix};
+use fanwire::event::{Events, Round};
+use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
+use fanwire::fanout::shard::{Next, Shard};
+use fanwire::fanout::shared::{Access, Shared, State};
+use fanwire::metrics::ShardMetrics;
+use fanwire::publish::socket::{Publisher, Terms};
+use fanwire::publish::wire::{HEADER_LEN, Publish};
+use fanwire::session::chunk::{Chunks, NO_CHUNK, Span};
+use fanwire::session::outbox::Outbox;
+use fanwire::session::session::{Session, Subscriptions};
+use fanwire::session::timer::{Due, TICK, Wheel};
+use fanwire::transport::Transport;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use smallvec::smallvec;
+
+/// The stock event's data: 159 bytes.
+const STOCK: &str = r#"{"retryId":"retry-123","attemptNumber":1,"errorMessage":"Connection timeout","nextRetryAt":"2024-01-15T10:30:00.000Z","probe":"0000.00000000.0000000000000000"}"#;
+/// What a client asks for.
+const SUBSCRIBE: &str =
+    r#"{"type":"subscribe","categories":["error-recovery","scheduler"],"clientId":"my-client"}"#;
+const MAX_PUBLISH_BYTES: usize = 1 << 20;
+
+/// The stock event to a topic.
+const fn stock(topics: &str) -> Publish<'_> {
+    Publish { topics, event: "retry-started", key: "", data: STOCK, timestamp_ms: 1_705_313_700_000 }
+}
+
+fn frame(publish: &Publish<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    publish.encode(0, 1, &mut frame).expect("it fits its fields");
+    frame
+}
+
+/// About 3 KB of objects in arrays in objects.
+fn nested() -> String {
+    let step = |n: u32| {
+        format!(r#"{{"step":{n},"state":{{"name":"running","tries":[1,2.5,-3e2],"ok":true,"note":null}}}}"#)
+    };
+    let steps: Vec<String> = (0..32).map(step).collect();
+    format!(r#"{{"run":{{"steps":[{}]}}}}"#, steps.join(","))
+}
+
+/// One string of 4 KB.
+fn long_text() -> String {
+    format!(r#""{}""#, "lorem ipsum dolor sit amet ".repeat(152))
+}
+
+fn decode(c: &mut Criterion) {
+    let (nested, text) = (nested(), long_text());
+    let mut group = c.benchmark_group("decode");
+    for (name, data) in [("stock, 159 bytes", STOCK), ("nested, 3 KB", &nested), ("string, 4 KB", &text)] {
+        let frame = frame(&Publish { data, ..stock("t1x0") });
+        group.throughput(Throughput::Bytes(frame.len() as u64));
+        group.bench_function(BenchmarkId::new("one frame", name), |b| {
+            b.iter(|| Publish::decode(black_box(&frame[HEADER_LEN..]), MAX_PUBLISH_BYTES).is_ok());
+        });
+    }
+    let read = frame(&stock("t1x0")).repeat(500);
+    group.throughput(Throughput::Elements(500));
+    group.bench_function("a read of 500 stock frames", |b| {
+        let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token: None };
+        let mut publisher = Publisher::new("bench".into(), terms);
+        let (metrics, mut answers) = (ShardMetrics::default(), Vec::new());
+        b.iter(|| {
+            let mut bytes = 0;
+            let accept = |publish: &Publish<'_>| bytes += publish.data.len();
+            publisher.handle_input(black_box(&read), 0, terms, &metrics, &mut answers, accept);
+            bytes
+        });
+    });
+    group.finish();
+}
+
+/// A round of `count` stock events, whose names need escaping or not.
+fn round(count: usize, is_escaped: bool) -> Round {
+    let (category, event) =
+        if is_escaped { (r#"a "quoted" topic"#, r"back\slash") } else { ("t1x0", "retry-started") };
+    let mut events = Events::default();
+    for _ in 0..count {
+        events.push(&Publish { event, ..stock(category) }, 0);
+    }
+    Round {
+        topics: smallvec![],
+        category: category.into(),
+        events,
+        several: 0,
+        ingress: 0,
+        shared: false,
+        frames: smallvec![],
+    }
+}
+
+fn write_frames(count: usize, is_escaped: bool) -> Frames {
+    let mut frames = Frames::default();
+    let envelopes = Envelopes::built_in();
+    let round = round(count, is_escaped);
+    envelopes.get(JSON).write(&round, &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
+    frames
+}
+
+fn envelope(c: &mut Criterion) {
+    let mut group = c.benchmark_group("envelope");
+    let (envelopes, mut iso) = (Envelopes::built_in(), Iso8601::new());
+    for (names, is_escaped) in [("plain", false), ("escaped", true)] {
+        for count in [1, 32] {
+            let round = round(count, is_escaped);
+            let mut frames = Frames::default();
+            group.throughput(Throughput::Elements(count as u64));
+            group.bench_function(BenchmarkId::new(format!("write, {names} names"), count), |b| {
+                b.iter(|| {
+                    frames.bytes.clear();
+                    frames.ends.clear();
+                    envelopes.get(JSON).write(
+                        black_box(&round),
+                        &mut iso,
+                        &mut frames.bytes,
+                        &mut frames.ends,
+                    );
+                });
+            });
+        }
+    }
+    let frames = write_frames(1, false);
+    let suffix = client_id_suffix("my-client");
+    let mut out = Vec::new();
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("clientId splice", |b| {
+        b.iter(|| {
+            out.clear();
+            splice(black_box(&frames.bytes), &suffix, &mut out);
+        });
+    });
+    group.finish();
+}
+
+/// A connection without a kernel: it takes every byte, at most so many at a time.
+enum NullSocket {
+    /// Says this, once.
+    Subscriber { hello: Vec<u8>, takes: usize },
+    /// Says what is fed to it.
+    Publisher(Rc<RefCell<Feed>>),
+}
+
+#[derive(Default)]
+struct Feed {
+    bytes: Rc<[u8]>,
+    at: usize,
+}
+
+impl Transport for NullSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Subscriber { hello, .. } if !hello.is_empty() => {
+                let hello = std::mem::take(hello);
+                buffer[..hello.len()].copy_from_slice(&hello);
+                Ok(hello.len())
+            }
+            Self::Subscriber { .. } => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Publisher(feed) => {
+                let mut feed = feed.borrow_mut();
+                let count = buffer.len().min(feed.bytes.len() - feed.at);
+                buffer[..count].copy_from_slice(&feed.bytes[feed.at..feed.at + count]);
+                feed.at += count;
+                if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Subscriber { takes, .. } => Ok(bytes.len().min(*takes)),
+            Self::Publisher(_) => Ok(bytes.len()),
+        }
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A shard with sessions and one publisher.
+struct Engine {
+    shard: Shard<NullSocket>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    publisher: u32,
+    feed: Rc<RefCell<Feed>>,
+}
+
+impl Engine {
+    /// Sessions spread evenly over topics `t0`, `t1`, …
+    fn new(sessions: usize, topics: usize) -> Self {
+        let limits = Limits {
+            max_clients: sessions,
+            // Nothing but events is to be measured.
+            heartbeat_interval: Duration::from_secs(3_600),
+            heartbeat_timeout: Duration::from_secs(7_200),
+            ..Limits::default()
+        };
+        let clock = Clock::start();
+        let shared = Arc::new(Shared::new(1, &limits, Access::default(), clock.now()));
+        shared.set_state(State::Ready);
+        let mut shard = Shard::new(0, Arc::clone(&shared), Arc::new(limits), 0);
+        let publisher = shard.next_number().0;
+        let feed = Rc::new(RefCell::new(Feed::default()));
+        shard.accept(NullSocket::Publisher(Rc::clone(&feed)), Door::Publish, "bench", clock.now());
+        let mut engine = Self { shard, shared, clock, publisher, feed };
+        for session in 0..sessions {
+            let hello = format!(
+                "GET /ws?categories=t{} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+                session % topics
+            );
+            let number = engine.shard.next_number().0;
+            let socket = NullSocket::Subscriber { hello: hello.into(), takes: usize::MAX };
+            engine.shard.accept(socket, Door::Public, "bench", clock.now());
+            engine.shard.handle_ready(number, true, false);
+            if session % 200 == 0 {
+                engine.settle();
+            }
+        }
+        engine.settle();
+        assert_eq!(engine.shard.counts().clients, sessions, "every session is there");
+        engine
+    }
+
+    /// Turns until there is nothing left to do.
+    fn settle(&mut self) {
+        let clock = self.clock;
+        while self.shard.turn(&|| clock.now()) == Next::Now {}
+    }
+
+    /// From the publisher's socket to the last write.
+    fn publish(&mut self, frames: &Rc<[u8]>) {
+        *self.feed.borrow_mut() = Feed { bytes: Rc::clone(frames), at: 0 };
+        self.shard.handle_ready(self.publisher, true, false);
+        self.settle();
+    }
+
+    fn deliveries(&self) -> u64 {
+        self.shared.metrics[0].deliveries.get()
+    }
+}
+
+/// `events` stock events, round robin over topics `t0`, `t1`, …
+fn frames(events: usize, topics: usize) -> Rc<[u8]> {
+    let frames: Vec<u8> = (0..events).flat_map(|n| frame(&stock(&format!("t{}", n % topics)))).collect();
+    frames.into()
+}
+
+fn dispatch(c: &mut Criterion) {
+    let mut group = c.benchmark_group("dispatch");
+    for (sessions, topics, batches) in [
+        (10, 1, [1, 32]),
+        (1_000, 1, [1, 32]),
+        (100_000, 1, [1, 32]),
+        // Each event of a read is for another topic.
+        (1_000, 1_000, [1, 1_000]),
+    ] {
+        let mut engine = None;
+        for events in batches {
+            let frames = frames(events, topics);
+            let deliveries = (events * sessions / topics) as u64;
+            let name = format!("{sessions} sessions, {topics} topics");
+            if sessions > 10_000 {
+                group.sample_size(10);
+            }
+            group.throughput(Throughput::Elements(deliveries));
+            group.bench_function(BenchmarkId::new(name, format!("{events} events")), |b| {
+                let engine = engine.get_or_insert_with(|| Engine::new(sessions, topics));
+                let before = engine.deliveries();
+                engine.publish(&frames);
+                assert_eq!(engine.deliveries() - before, deliveries, "everything is delivered");
+                b.iter(|| engine.publish(black_box(&frames)));
+            });
+        }
+    }
+    group.finish();
+    let mut group = c.benchmark_group("publish with no subscriber");
+    group.throughput(Throughput::Elements(1_000));
+    for topics in [1, 1_000] {
+        let mut engine = Engine::new(0, 1);
+        let frames = frames(1_000, topics);
+        group.bench_function(BenchmarkId::new("1,000 events, topics", topics), |b| {
+            b.iter(|| engine.publish(black_box(&frames)));
+        });
+    }
+    group.finish();
+}
+
+/// Spans of one frame each in a chunk of 1,000 frames that goes nowhere.
+fn chunk(chunks: &mut Chunks, topic: u32) -> Vec<(Span, usize)> {
+    let frames = write_frames(1_000, false);
+    let at = chunks.append(NO_CHUNK, (topic, 0), 0, |bytes, ends| {
+        bytes.extend_from_slice(&frames.bytes);
+        ends.extend_from_slice(&frames.ends);
+    });
+    chunks.retain(at.chunk, 1);
+    let span = |start| Span { chunk: at.chunk, start, end: start + 1, topic, gap: 0, droppable: false };
+    (at.start..at.end).map(|start| (span(start), chunks.frames_len(at.chunk, start, start + 1))).collect()
+}
+
+fn push(outbox: &mut Outbox, chunks: &mut Chunks, span: Span, bytes: usize) {
+    if outbox.push(span, bytes, chunks) {
+        chunks.retain(span.chunk, 1);
+    }
+}
+
+fn outbox(c: &mut Criterion) {
+    let mut chunks = Chunks::default();
+    let one = chunk(&mut chunks, 0);
+    let other = chunk(&mut chunks, 1);
+    let taken_in_turns: Vec<_> = one.iter().zip(&other).flat_map(|(a, b)| [*a, *b]).take(1_000).collect();
+    let mut group = c.benchmark_group("outbox push");
+    group.throughput(Throughput::Elements(1_000));
+    for (name, spans) in [("extends the span", &one), ("new span each", &taken_in_turns)] {
+        group.bench_function(name, |b| {
+            let mut outbox = Outbox::new();
+            b.iter(|| {
+                for (span, bytes) in spans {
+                    push(&mut outbox, &mut chunks, *span, *bytes);
+                }
+                outbox.discard(&mut chunks)
+            });
+        });
+    }
+    group.finish();
+
+    // 32 events owed in each case, in spans of so many.
+    let mut group = c.benchmark_group("flush of 32 events");
+    group.throughput(Throughput::Elements(32));
+    for (name, per_span, takes, suffix) in [
+        ("one span", 32, usize::MAX, None),
+        ("8 spans gathered", 4, usize::MAX, None),
+        ("32 spans gathered", 1, usize::MAX, None),
+        ("one span, with a clientId", 32, usize::MAX, Some(client_id_suffix("my-client"))),
+        ("one span, 1,000 bytes a write", 32, 1_000, None),
+        ("8 spans, 1,000 bytes a write", 4, 1_000, None),
+    ] {
+        let socket = NullSocket::Subscriber { hello: Vec::new(), takes };
+        let mut connection = Connection::new(socket, Role::Client(Box::new(session(suffix))), 0);
+        let (mut scratch, mut work) = (Scratch::default(), Work::default());
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                for n in 0..32 {
+                    let (span, bytes) = if (n / per_span) % 2 == 0 { one[n] } else { other[n] };
+                    push(&mut connection.outbox, &mut chunks, span, bytes);
+                }
+                work.bytes = 0;
+                work.ingresses.clear();
+                connection.flush(&mut chunks, &mut scratch, &mut work, |_, _, _| ()).is_ok()
+            });
+        });
+        assert!(connection.outbox.is_empty(), "everything went out");
+    }
+    group.finish();
+}
+
+fn session(suffix: Option<Box<[u8]>>) -> Session {
+    Session {
+        subscriptions: Subscriptions::default(),
+        number: 1,
+        client_id: None,
+        suffix,
+        envelope: JSON,
+        address: "bench".into(),
+        connected: 0,
+        heard: 0,
+        pinged: 0,
+        decoder: None,
+        unread: None,
+        leaving: false,
+    }
+}
+
+fn timers(c: &mut Criterion) {
+    const CONNECTIONS: u32 = 100_000;
+    const INTERVAL: u64 = 30_000_000_000;
+    let mut group = c.benchmark_group("timer wheel");
+    let mut wheel = Wheel::new();
+    for connection in 0..CONNECTIONS {
+        let tick = wheel.tick_of(INTERVAL / u64::from(CONNECTIONS) * u64::from(connection));
+        wheel.arm(Due { connection, generation: 0, tick });
+    }
+    let (now, mut due) = (Cell::new(0), Vec::new());
+    group.bench_function("a tick, 100,000 connections each in 30 s", |b| {
+        b.iter(|| {
+            now.set(now.get() + TICK);
+            wheel.expire(now.get(), &mut due);
+            for timer in due.drain(..) {
+                wheel.arm(Due { tick: wheel.tick_of(now.get() + INTERVAL), ..timer });
+            }
+        });
+    });
+    let mut wheel = Wheel::new();
+    wheel.arm(Due { connection: 0, generation: 0, tick: wheel.tick_of(INTERVAL) });
+    group.bench_function("when is the next, one connection in 30 s", |b| b.iter(|| black_box(&wheel).next()));
+    group.finish();
+}
+
+/// A message of a client, as `dialect::json` reads it.
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(alias = "topics", alias = "rooms")]
+    categories: Option<Vec<String>>,
+    events: Option<Vec<String>>,
+    policy: Option<String>,
+    #[serde(rename = "clientId")]
+    client_id: Option<String>,
+}
+
+/// An event, as `admin::publish` reads it; `D` is what becomes of its data.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<D> {
+    topic: Option<String>,
+    topics: Option<Vec<String>>,
+    event: String,
+    data: Option<D>,
+    key: Option<String>,
+    timestamp: Option<String>,
+}
+
+fn fields(message: &Message) -> usize {
+    let Message { kind, categories, events, policy, client_id } = message;
+    kind.len()
+        + [categories, events].into_iter().flatten().count()
+        + [policy, client_id].into_iter().flatten().count()
+}
+
+fn entry_fields<D>(entry: &Entry<D>) -> usize {
+    let Entry { topic, topics, event, data, key, timestamp } = entry;
+    let texts = [topic, key, timestamp].into_iter().flatten().count();
+    event.len() + texts + topics.iter().len() + data.iter().len()
+}
+
+/// simd-json works in place: where the bytes are not ours to change, the copy is part of the price. It has no
+/// counterpart of [`RawValue`], so it only walks over `data`, which would have to be found again.
+fn parsers(c: &mut Criterion) {
+    let line = format!(r#"{{"topic":"error-recovery","event":"retry-started","data":{STOCK}}}"#);
+    let mut buffers = simd_json::Buffers::default();
+    let mut group = c.benchmark_group("parse");
+    group.bench_function("subscribe, serde_json", |b| {
+        b.iter(|| fields(&serde_json::from_slice(black_box(SUBSCRIBE.as_bytes())).expect("valid")));
+    });
+    group.bench_function("subscribe, simd-json in place", |b| {
+        let parse = |text: &mut Vec<u8>| {
+            fields(&simd_json::serde::from_slice_with_buffers(text, &mut buffers).expect("valid"))
+        };
+        b.iter_batched_ref(|| SUBSCRIBE.as_bytes().to_vec(), parse, BatchSize::SmallInput);
+    });
+    group.bench_function("subscribe, all of dialect::json", |b| {
+        b.iter(|| json::parse(black_box(SUBSCRIBE.as_bytes())).is_ok());
+    });
+    group.bench_function("NDJSON line, serde_json", |b| {
+        b.iter(|| {
+            let entry: Entry<&RawValue> = serde_json::from_str(black_box(&line)).expect("valid");
+            entry_fields(&entry)
+        });
+    });
+    group.bench_function("NDJSON line, simd-json in place", |b| {
+        let parse = |text: &mut Vec<u8>| {
+            let entry: Entry<IgnoredAny> =
+                simd_json::serde::from_slice_with_buffers(text, &mut buffers).expect("valid");
+            entry_fields(&entry)
+        };
+        b.iter_batched_ref(|| line.clone().into_bytes(), parse, BatchSize::SmallInput);
+    });
+    let body = format!("{line}\n").repeat(100);
+    let now = Now { mono: 0, wall_ms: 1_705_313_700_000 };
+    group.throughput(Throughput::Elements(100));
+    group.bench_function("100 NDJSON lines, all of admin::publish", |b| {
+        b.iter(|| {
+            let mut bytes = 0;
+            let accept = |publish: &Publish<'_>| bytes += publish.data.len();
+            publish::publish(Format::Ndjson, black_box(body.as_bytes()), MAX_PUBLISH_BYTES, now, accept);
+            bytes
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    // Two minutes in all: short, so that it is run often.
+    config = Criterion::default()
+        .sample_size(50)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = decode, envelope, dispatch, outbox, timers, parsers
+}
+criterion_main!(benches);

@@ -1,0 +1,74 @@
+//! Seeded simulation: shards over hostile connections in memory, driven by one random number generator and a
+//! virtual clock, and held against a model that reads what comes out as a far end would.
+//!
+//! `FANWIRE_SIM_SEED=n` replays one seed, `FANWIRE_SIM_RUNS=n` runs so many, `FANWIRE_SIM_STEPS=n` sets the steps
+//! of each.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+
+#[path = "simulation/book.rs"]
+mod book;
+#[path = "simulation/checks.rs"]
+mod checks;
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/frames.rs"]
+mod frames;
+#[path = "simulation/http.rs"]
+mod http;
+#[path = "simulation/publisher.rs"]
+mod publisher;
+#[path = "simulation/scripted.rs"]
+mod scripted;
+#[path = "simulation/socket.rs"]
+mod socket;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fanwire::error::CloseReason;
+use world::World;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+#[test]
+fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
+    let steps = number("FANWIRE_SIM_STEPS").unwrap_or(400);
+    let seeds = match number("FANWIRE_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FANWIRE_SIM_RUNS").unwrap_or(200),
+    };
+    let is_sweep = seeds.end - seeds.start >= 200;
+    let (mut accepted, mut delivered, mut closed) = (0, 0, [0; CloseReason::ALL.len()]);
+    for seed in seeds {
+        let at = Cell::new(0);
+        let run = || {
+            let mut world = World::new(seed);
+            for step in 0..steps {
+                at.set(step);
+                world.step();
+            }
+            at.set(steps);
+            if seed % 3 == 0 { world.drain() } else { world.empty() }
+            (world.book.head(), world.book.delivered, world.closed())
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok((events, deliveries, sessions)) => {
+                accepted += events;
+                delivered += deliveries;
+                closed.iter_mut().zip(sessions).for_each(|(all, n)| *all += n);
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                panic!("seed {seed}, step {}: {}", at.get(), text.unwrap_or_default());
+            }
+        }
+    }
+    println!("{accepted} events, {delivered} deliveries, sessions ended: {:?} {closed:?}", CloseReason::ALL);
+    assert!(!is_sweep || closed.iter().all(|n| *n > 0), "no session ended for some reason: {closed:?}");
+}

@@ -1,0 +1,194 @@
+//! What must be true after every turn, when everything is quiet, and at the end.
+
+use std::collections::HashMap;
+
+use fanwire::config::Limits;
+use fanwire::error::CloseReason;
+use fanwire::fanout::shard::{Counts, Queue, Shard};
+use fanwire::fanout::shared::Shared;
+use fanwire::metrics::{DropReason, ShardMetrics};
+
+use crate::client::Phase;
+use crate::socket::SimSocket;
+use crate::world::World;
+
+/// Bytes of one read of publishers in one turn, and what a byte of the shortest frames costs on a link at most.
+const READ_COST: usize = (128 << 10) * 12;
+
+/// Bytes of one read of a client or caller.
+const CLIENT_READ: usize = 64 << 10;
+
+/// What is remembered for the checks.
+pub struct Watch {
+    max_queue_events: usize,
+    max_link_bytes: usize,
+    max_clients: usize,
+}
+
+impl Watch {
+    pub fn new(_shards: usize, limits: &Limits) -> Self {
+        let mut watch = Self { max_queue_events: 0, max_link_bytes: 0, max_clients: 0 };
+        watch.note_limits(limits);
+        watch
+    }
+
+    pub fn note_limits(&mut self, limits: &Limits) {
+        self.max_queue_events = self.max_queue_events.max(limits.queue_events);
+        self.max_link_bytes = self.max_link_bytes.max(limits.link_bytes);
+        self.max_clients = self.max_clients.max(limits.max_clients);
+    }
+
+    /// The queues of a shard before its turn.
+    pub fn before(&self, shard: &Shard<SimSocket>) -> HashMap<u32, Queue> {
+        shard.queues().map(|queue| (queue.number, queue)).collect()
+    }
+
+    /// A sum that changes with everything that happens in the node.
+    pub fn traffic(&self, shared: &Shared) -> u64 {
+        let of = |m: &ShardMetrics| {
+            m.events_in.get()
+                + m.dispatched.get()
+                + m.delivered_bytes.get()
+                + m.rounds.get()
+                + m.accepted.get()
+                + m.refused_writes.get()
+                + CloseReason::ALL.iter().map(|reason| m.closed(*reason)).sum::<u64>()
+        };
+        shared.metrics.iter().map(of).sum::<u64>() + shared.links.iter().map(|link| link.in_flight() as u64).sum::<u64>()
+    }
+}
+
+fn sum(shared: &Shared, figure: impl Fn(&ShardMetrics) -> u64) -> u64 {
+    shared.metrics.iter().map(figure).sum()
+}
+
+fn counts(world: &World) -> impl Iterator<Item = Counts> {
+    world.nodes.iter().filter_map(|node| node.shard.as_ref()).map(Shard::counts)
+}
+
+/// After a turn of one shard.
+pub fn after_turn(world: &World, id: usize, shard: &Shard<SimSocket>, before: &HashMap<u32, Queue>) {
+    let shared = &world.shared;
+    let metrics = &shared.metrics[id];
+    let queues: Vec<Queue> = shard.queues().collect();
+    let pending: u64 = queues.iter().map(|queue| u64::from(queue.events)).sum();
+    let dropped: u64 = DropReason::all().map(|reason| metrics.dropped(reason)).sum();
+    assert_eq!(
+        metrics.deliveries.get() + dropped + pending,
+        metrics.dispatched.get(),
+        "delivered {} + dropped {dropped} + pending {pending}",
+        metrics.deliveries.get()
+    );
+    assert_eq!(metrics.pending(), pending);
+    let counts = shard.counts();
+    assert_eq!(counts.private_bytes, queues.iter().map(|queue| queue.private_bytes).sum::<usize>());
+    assert_eq!(counts.blocked, queues.iter().filter(|queue| queue.is_client && queue.is_blocked).count());
+    assert_eq!(counts.clients, queues.iter().filter(|queue| queue.is_client).count());
+
+    // Who is blocked stays within its bound, but for what it was owed when it was blocked.
+    for queue in queues.iter().filter(|queue| queue.is_client && queue.is_blocked) {
+        if let Some(was) = before.get(&queue.number)
+            && was.is_blocked
+            && was.generation == queue.generation
+        {
+            let bound = (world.watch.max_queue_events as u32).max(was.events);
+            assert!(queue.events <= bound, "{} events wait for a blocked client, {bound} may", queue.events);
+        }
+    }
+    let budget = world.limits.max_outbox_bytes / shared.shards();
+    let can_pay = queues.iter().any(|queue| queue.is_client && queue.is_blocked && queue.bytes > 0);
+    let are_limits_known = shared.links[id].is_empty();
+    assert!(
+        shard.held_bytes() <= budget || !can_pay || !are_limits_known,
+        "{} bytes are held, {budget} may be",
+        shard.held_bytes()
+    );
+
+    for caller in world.callers.iter().filter(|caller| caller.shard == id) {
+        let number = caller.pipe.borrow().number;
+        if queues.iter().any(|queue| Some(queue.number) == number && !queue.is_closing) {
+            let ahead = caller.read_ahead();
+            assert!(ahead <= 2 * CLIENT_READ, "{ahead} bytes were read behind a request that waits");
+        }
+    }
+
+    let in_flight = shared.links[id].in_flight();
+    let most = world.watch.max_link_bytes + shared.shards() * READ_COST;
+    assert!(in_flight <= most, "{in_flight} bytes are in flight");
+    assert_eq!(sum(shared, |m| m.events_in.get()), world.book.head(), "accepted and seen to go in");
+    assert!(sum(shared, |m| m.envelope_writes.get()) <= world.book.head(), "an event was written twice");
+    check_closes(world);
+}
+
+fn check_closes(world: &World) {
+    let shared = &world.shared;
+    let count = |value: &std::sync::atomic::AtomicUsize| value.load(std::sync::atomic::Ordering::Relaxed);
+    let is_whole = world.nodes.iter().all(|node| node.shard.is_some());
+    let closed = sum(shared, |m| CloseReason::ALL.iter().map(|reason| m.closed(*reason)).sum());
+    if is_whole {
+        let clients: usize = counts(world).map(|counts| counts.clients).sum();
+        let publishers: usize = counts(world).map(|counts| counts.publishers).sum();
+        assert_eq!((count(&shared.clients), count(&shared.publishers)), (clients, publishers));
+        assert!(clients <= world.watch.max_clients, "{clients} clients");
+        let ever = shared.client_numbers.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ever, closed + clients as u64, "every session ends with one reason");
+    }
+    for (code, seen) in &world.closes {
+        let reasons = CloseReason::ALL.into_iter().filter(|reason| reason.code() == Some(*code));
+        let counted: u64 = reasons.map(|reason| sum(shared, |m| m.closed(reason))).sum();
+        assert!(*seen <= counted, "{seen} closes with {code} on the wire, {counted} counted");
+    }
+    let deliveries = sum(shared, |m| m.deliveries.get());
+    assert!(world.book.delivered <= deliveries, "more events on the wire than were counted");
+}
+
+/// When everybody took everything and nothing is under way.
+pub fn when_quiet(world: &mut World) {
+    let draining = world.draining;
+    for (id, node) in world.nodes.iter().enumerate() {
+        let Some(shard) = &node.shard else { continue };
+        let link = &world.shared.links[id];
+        assert!(link.is_empty() && link.in_flight() == 0, "shard {id} sleeps over its link");
+        assert_eq!(world.shared.metrics[id].pending(), 0, "shard {id} owes events");
+        for queue in shard.queues() {
+            assert!(!queue.is_blocked, "connection {} waits for an edge that came", queue.number);
+            assert_eq!((queue.events, queue.bytes, queue.private_bytes), (0, 0, 0), "connection {}", queue.number);
+        }
+        assert_eq!(shard.held_bytes(), 0);
+    }
+    for client in &mut world.clients {
+        client.check_quiet();
+        let pipe = client.pipe.borrow();
+        let is_read = pipe.inbound.is_empty() || pipe.number.is_none();
+        assert!(is_read, "client {} ({:?}, {:?}) was not read: {}", client.id, client.phase, client.closed, pipe.state());
+    }
+    world.publishers.iter().for_each(|publisher| publisher.check_quiet(draining));
+    world.callers.iter().for_each(|caller| caller.check_quiet());
+}
+
+/// When everybody left and every timer ran out.
+pub fn when_empty(world: &World) {
+    for node in &world.nodes {
+        let Some(shard) = &node.shard else { continue };
+        assert!(shard.is_clean(), "something is left: {shard:?}");
+        assert_eq!(shard.counts(), Counts::default());
+        assert_eq!(shard.queues().count(), 0);
+    }
+    assert_eq!(world.shared.topics.count(), 0);
+    assert!(world.clients.is_empty() && world.publishers.is_empty() && world.callers.is_empty());
+}
+
+/// When the shutdown began and everybody who can read has read: no session is left.
+pub fn when_drained(world: &World) {
+    for client in &world.clients {
+        assert_ne!(client.phase, Phase::Open, "client {} was not let go: {:?}", client.id, client.closed);
+    }
+    for (id, counts) in counts(world).enumerate() {
+        assert_eq!((counts.clients, counts.publishers), (0, 0), "shard {id} is not drained");
+    }
+    for publisher in &world.publishers {
+        let pipe = publisher.pipe.borrow();
+        let is_told = publisher.dismissed.is_some() || !pipe.is_intact() || pipe.shut;
+        assert!(is_told || pipe.number.is_none(), "publisher {} was not told", publisher.id);
+    }
+}

@@ -1,0 +1,81 @@
+//! WebSocket frames as the far end writes and reads them: simple, and nobody's but the simulation's.
+
+/// A frame from a server.
+#[derive(Debug)]
+pub struct Frame {
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+/// Takes a server's bytes apart.
+#[derive(Debug, Default)]
+pub struct Reader {
+    pub bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Reader {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.at));
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether a frame has begun and is not whole.
+    pub fn is_partial(&self) -> bool {
+        self.at < self.bytes.len()
+    }
+
+    /// The next whole frame. Anything but whole, unmasked frames with the shortest length form is a failure.
+    pub fn next(&mut self) -> Option<Frame> {
+        let bytes = &self.bytes[self.at..];
+        let [first, second, ..] = *bytes else { return None };
+        assert_eq!(first & 0xf0, 0x80, "a server's frame must be final and without reserved bits: {first:#x}");
+        assert_eq!(second & 0x80, 0, "a server's frame must not be masked");
+        let (header, length) = match second {
+            126 => (4, bytes.get(2..4).map(|b| usize::from(u16::from_be_bytes(b.try_into().unwrap())))),
+            127 => (10, bytes.get(2..10).map(|b| u64::from_be_bytes(b.try_into().unwrap()) as usize)),
+            short => (2, Some(usize::from(short))),
+        };
+        let length = length?;
+        assert!(header != 4 || length > 125, "not the shortest length");
+        assert!(header != 10 || length > 65_535, "not the shortest length");
+        let payload = bytes.get(header..header + length)?.to_vec();
+        self.at += header + length;
+        let opcode = first & 15;
+        assert!(matches!(opcode, 1 | 8 | 9 | 10), "opcode {opcode}");
+        assert!(opcode == 1 || payload.len() <= 125, "a control frame of {} bytes", payload.len());
+        Some(Frame { opcode, payload })
+    }
+}
+
+/// Writes a client's frame.
+pub fn write(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], random: &mut fastrand::Rng) {
+    out.push(if fin { 0x80 } else { 0 } | opcode);
+    match payload.len() {
+        short @ 0..126 => out.push(0x80 | short as u8),
+        long @ 126..65_536 => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+        huge => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(huge as u64).to_be_bytes());
+        }
+    }
+    let mask: [u8; 4] = random.u32(..).to_le_bytes();
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+}
+
+/// Writes a text message, sometimes in fragments with a pong between them.
+pub fn write_text(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
+    if random.u8(..10) > 0 {
+        return write(out, true, 1, text, random);
+    }
+    let cut = random.usize(..=text.len());
+    write(out, false, 1, &text[..cut], random);
+    if random.bool() {
+        write(out, true, 10, b"pong", random);
+    }
+    write(out, true, 0, &text[cut..], random);
+}

@@ -1,0 +1,621 @@
+//! One seeded world: shards, clients, publishers, callers, time, and what happens next.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fanwire::clock::Now;
+use fanwire::config::Limits;
+use fanwire::error::CloseReason;
+use fanwire::fanout::connection::Door;
+use fanwire::fanout::shard::{Next, Shard};
+use fanwire::fanout::shared::{Access, Shared, Stage, State};
+use fanwire::link::Wake;
+
+use crate::book::{Book, EPOCH_MS};
+use crate::checks::Watch;
+use crate::client::{Client, Context, Nature, Phase};
+use crate::http::Caller;
+use crate::publisher::Publisher;
+use crate::socket::{Op, Pipe, SimSocket, Tape, Temper};
+
+const SECOND: u64 = 1_000_000_000;
+/// Turns without any effect after which a shard that still wants one is found to spin.
+const IDLE_TURNS: usize = 20;
+
+/// A shard and what its reactor would hold.
+pub struct Node {
+    pub shard: Option<Shard<SimSocket>>,
+    next: Next,
+    bell: Arc<AtomicBool>,
+    backlog: VecDeque<(Rc<RefCell<Pipe>>, Door)>,
+}
+
+struct Bell(Arc<AtomicBool>);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Virtual time, which creeps at every look.
+#[derive(Default)]
+struct SimClock {
+    mono: Cell<u64>,
+    creep: Cell<u64>,
+    /// The first look of a turn.
+    first: Cell<Option<Now>>,
+}
+
+impl SimClock {
+    fn now(&self) -> Now {
+        self.mono.set(self.mono.get() + self.creep.get());
+        let mono = self.mono.get();
+        let now = Now { mono, wall_ms: EPOCH_MS + mono / 1_000_000 };
+        if self.first.get().is_none() {
+            self.first.set(Some(now));
+        }
+        now
+    }
+}
+
+pub struct World {
+    pub shared: Arc<Shared>,
+    pub nodes: Vec<Node>,
+    pub book: Book,
+    pub clients: Vec<Client>,
+    pub publishers: Vec<Publisher>,
+    pub callers: Vec<Caller>,
+    pub limits: Limits,
+    pub draining: bool,
+    pub closes: HashMap<u16, u64>,
+    pub watch: Watch,
+    pipes: HashMap<usize, (Rc<RefCell<Pipe>>, usize)>,
+    clock: SimClock,
+    tape: Tape,
+    random: fastrand::Rng,
+    connections: usize,
+    /// Bytes of the largest pads and frames of the largest bursts.
+    large: usize,
+    burst: usize,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let shards = random.usize(1..=4);
+        let large = random.choice([0, 50, 1000, 20_000]).unwrap();
+        let limits = Limits {
+            max_clients: random.usize(3..20),
+            max_publishers: random.usize(2..6),
+            max_handshakes: random.usize(4..20),
+            max_header_bytes: 4096,
+            max_body_bytes: 100_000,
+            max_message_bytes: 4000,
+            max_subscriptions: random.usize(2..8),
+            max_topics: random.usize(2..14),
+            max_publish_bytes: 40_000,
+            queue_events: random.usize(4..=100),
+            queue_bytes: random.usize(2000..200_000),
+            max_outbox_bytes: shards * random.choice([4000, 50_000, 2_000_000]).unwrap(),
+            link_bytes: random.choice([300, 5000, 100_000]).unwrap(),
+            publish_timeout: Duration::from_secs(random.choice([30, 1 << 30]).unwrap()),
+            ..Limits::default()
+        };
+        // A crowd is more than one slice of the sweep.
+        let is_crowded = seed % 25 == 7;
+        let limits = match is_crowded {
+            true => Limits { max_clients: 400, max_handshakes: 400, link_bytes: 200_000, ..limits },
+            false => limits,
+        };
+        let clock = SimClock::default();
+        clock.mono.set(random.u64(..100 * SECOND));
+        let shared = Arc::new(Shared::new(shards, &limits, Access::default(), clock.now()));
+        shared.set_state(State::Ready);
+        let nodes = (0..shards)
+            .map(|id| {
+                let bell = Arc::new(AtomicBool::new(false));
+                shared.links[id].set_waker(Box::new(Bell(Arc::clone(&bell))));
+                let shard = Shard::new(id, Arc::clone(&shared), Arc::new(limits.clone()), random.u64(..));
+                Node { shard: Some(shard), next: Next::Now, bell, backlog: VecDeque::new() }
+            })
+            .collect();
+        let mut world = Self {
+            watch: Watch::new(shards, &limits),
+            shared,
+            nodes,
+            book: Book::new(shards),
+            clients: Vec::new(),
+            publishers: Vec::new(),
+            callers: Vec::new(),
+            limits,
+            draining: false,
+            closes: HashMap::new(),
+            pipes: HashMap::new(),
+            clock,
+            tape: Tape::default(),
+            burst: if is_crowded { 500 } else { random.choice([3, 30, 300]).unwrap() },
+            large: if is_crowded { 20 } else { large },
+            random,
+            connections: 0,
+        };
+        if is_crowded {
+            for _ in 0..250 {
+                world.connect_client();
+            }
+            world.rest();
+            world.clients.iter_mut().for_each(|client| client.join(0, &mut world.random));
+        }
+        world
+    }
+
+    /// One thing happens.
+    pub fn step(&mut self) {
+        self.clock.creep.set(self.random.u64(..20_000));
+        let burst = self.burst;
+        match self.random.u8(..100) {
+            0..40 => {
+                let id = self.random.usize(..self.nodes.len());
+                self.poll(id, false);
+            }
+            40..52 => self.everybody_moves(false),
+            52..66 => {
+                if let Some(client) = pick(&mut self.clients, &mut self.random) {
+                    client.act(&mut self.random);
+                    client.pump(false, &mut self.random);
+                }
+            }
+            66..82 => {
+                if let Some(publisher) = pick(&mut self.publishers, &mut self.random) {
+                    publisher.act(burst, self.large, &mut self.book, &mut self.random);
+                    publisher.pump(false, &mut self.random);
+                }
+            }
+            82..86 if self.clients.len() < 14 && !self.draining => self.connect_client(),
+            82..86 => self.everybody_moves(false),
+            86..88 => self.connect_publisher(),
+            88 => self.connect_caller(),
+            89..93 => {
+                if let Some(caller) = pick(&mut self.callers, &mut self.random) {
+                    for _ in 0..self.random.usize(1..4) {
+                        caller.act(&mut self.book, &mut self.random);
+                    }
+                }
+            }
+            93 => self.pass_time(),
+            94 => self.change_limits(),
+            95 => {
+                if self.random.u8(..4) == 0 {
+                    self.rest();
+                }
+            }
+            96..98 => {
+                // A flood that comes in whole.
+                if let Some(publisher) = pick(&mut self.publishers, &mut self.random) {
+                    publisher.act(1000, 20, &mut self.book, &mut self.random);
+                    publisher.pump(true, &mut self.random);
+                }
+            }
+            _ => self.make_trouble(),
+        }
+    }
+
+    /// Spurious readiness, turns nobody asked for, hiccups of the machine.
+    fn make_trouble(&mut self) {
+        let id = self.random.usize(..self.nodes.len());
+        let number = self.random.u32(..20);
+        if let Some(shard) = &mut self.nodes[id].shard {
+            match self.random.u8(..4) {
+                0 => shard.handle_ready(number, true, true),
+                1 => shard.handle_ready(number, true, false),
+                2 => shard.handle_ready(number, false, true),
+                _ => {
+                    // A slow machine: up to three seconds within one turn.
+                    self.clock.creep.set(self.random.u64(..SECOND / 2));
+                    self.turn(id);
+                    self.clock.creep.set(0);
+                }
+            }
+        }
+    }
+
+    // Who comes.
+
+    fn connect(&mut self, door: Door, capacity: usize, temper: Temper) -> (usize, usize, Rc<RefCell<Pipe>>) {
+        let id = self.connections;
+        self.connections += 1;
+        let shard = self.random.usize(..self.nodes.len());
+        let pipe = Pipe::new(id, capacity, temper, self.random.u64(..));
+        self.pipes.insert(id, (Rc::clone(&pipe), shard));
+        match self.nodes[shard].shard {
+            Some(_) => self.nodes[shard].backlog.push_back((Rc::clone(&pipe), door)),
+            None => pipe.borrow_mut().break_off(), // Nobody listens any more.
+        }
+        (id, shard, pipe)
+    }
+
+    fn temper(&mut self) -> Temper {
+        let random = &mut self.random;
+        let mut percent = |choices: [u8; 3]| random.choice(choices).unwrap();
+        Temper {
+            short_reads: percent([0, 20, 80]),
+            refused_reads: percent([0, 0, 20]),
+            short_writes: percent([0, 20, 80]),
+            refused_writes: percent([0, 5, 40]),
+            interrupts: percent([0, 0, 10]),
+        }
+    }
+
+    fn connect_client(&mut self) {
+        let nature = match self.random.u8(..10) {
+            0..4 => Nature::Healthy,
+            4..8 => Nature::Slow,
+            _ => Nature::Stalled,
+        };
+        let mut temper = self.temper();
+        let capacity = match nature {
+            Nature::Healthy => usize::MAX,
+            _ => self.random.choice([300, 2000, 6000, 100_000]).unwrap(),
+        };
+        if nature == Nature::Healthy {
+            temper.refused_writes = 0;
+        }
+        let (id, shard, pipe) = self.connect(Door::Public, capacity, temper);
+        let mono = self.clock.mono.get();
+        let client = Client::new(id, shard, pipe, nature, mono, &mut self.random);
+        self.clients.push(client);
+    }
+
+    fn connect_publisher(&mut self) {
+        if self.publishers.len() < 5 {
+            let temper = self.temper();
+            let capacity = self.random.choice([100, 5000, 100_000]).unwrap();
+            let (id, _, pipe) = self.connect(Door::Publish, capacity, temper);
+            self.publishers.push(Publisher::new(id, pipe, &mut self.random));
+        }
+    }
+
+    fn connect_caller(&mut self) {
+        if self.callers.len() < 5 {
+            let temper = self.temper();
+            let (id, shard, pipe) = self.connect(Door::Public, 3000, temper);
+            let publishes = !self.callers.iter().any(|caller| caller.shard == shard && caller.publishes);
+            self.callers.push(Caller::new(id, shard, pipe, publishes));
+        }
+    }
+
+    /// Everybody sends and reads; `all`: as much as there is.
+    fn everybody_moves(&mut self, all: bool) {
+        let random = &mut self.random;
+        for client in &mut self.clients {
+            client.read(all, random);
+            client.pump(all, random);
+        }
+        for publisher in &mut self.publishers {
+            publisher.pump(all, random);
+            publisher.read(all, random);
+        }
+        for caller in &mut self.callers {
+            caller.pump(all, random);
+            caller.read(all, random);
+        }
+    }
+
+    // What a reactor does.
+
+    /// Hands edges to a shard and gives it a turn if it has a reason for one. `all`: every edge there is.
+    fn poll(&mut self, id: usize, all: bool) -> bool {
+        let now = self.clock.now();
+        let random = &mut self.random;
+        let node = &mut self.nodes[id];
+        let Some(shard) = &mut node.shard else { return false };
+        let mut has_reason = node.bell.swap(false, Ordering::Relaxed)
+            || match node.next {
+                Next::Now => true,
+                Next::At(at) => at <= now.mono,
+                Next::Wait => false,
+            }
+            || shard.drain_deadline().is_some_and(|at| at <= now.mono);
+        let mut mine: Vec<_> = self.pipes.values().filter(|(_, shard)| *shard == id).map(|(pipe, _)| pipe).collect();
+        mine.sort_by_key(|pipe| pipe.borrow().id);
+        for pipe in mine {
+            let (number, readable, writable) = {
+                let pipe = &mut *pipe.borrow_mut();
+                let Some(number) = pipe.number.filter(|_| !pipe.dropped) else { continue };
+                let readable = pipe.readable && (all || random.u8(..4) > 0);
+                let writable = pipe.writable && (all || random.u8(..4) > 0);
+                pipe.readable &= !readable;
+                pipe.writable &= !writable;
+                (number, readable, writable)
+            };
+            if readable || writable {
+                shard.handle_ready(number, readable, writable);
+                has_reason = true;
+            }
+        }
+        while (all || random.u8(..3) > 0)
+            && let Some((pipe, door)) = node.backlog.pop_front()
+        {
+            pipe.borrow_mut().number = Some(shard.next_number().0);
+            shard.accept(SimSocket::new(&pipe, &self.tape), door, "sim", now);
+            has_reason = true;
+        }
+        if has_reason {
+            self.turn(id);
+        }
+        has_reason
+    }
+
+    fn turn(&mut self, id: usize) {
+        let Some(shard) = &mut self.nodes[id].shard else { return };
+        let before = self.watch.before(shard);
+        let events_in = self.shared.metrics[id].events_in.get();
+        self.clock.first.set(None);
+        let next = shard.turn(&|| self.clock.now());
+        self.nodes[id].next = next;
+        let now = self.clock.first.get().expect("a turn looks at the clock");
+        self.follow(id, self.shared.metrics[id].events_in.get() - events_in, now);
+        let over = self.nodes[id].shard.as_ref().is_some_and(|shard| {
+            crate::checks::after_turn(self, id, shard, &before);
+            shard.is_finished() || shard.is_overdue(now)
+        });
+        if over {
+            self.nodes[id].shard = None;
+            for (pipe, _) in self.nodes[id].backlog.drain(..) {
+                pipe.borrow_mut().break_off();
+            }
+            self.follow(id, 0, now);
+        }
+    }
+
+    /// Brings the model to where the tape says the node is. In a turn all reads come before all writes.
+    fn follow(&mut self, id: usize, events_in: u64, now: Now) {
+        let ops = std::mem::take(&mut *self.tape.borrow_mut());
+        let max_subscriptions = self.limits.max_subscriptions;
+        let mut context = Context {
+            book: &mut self.book,
+            mono: now.mono,
+            draining: self.draining,
+            max_subscriptions,
+            closes: &mut self.closes,
+        };
+        let (mut accepted, mut changed) = (0, Vec::new());
+        for op in &ops {
+            let Op::Read { connection, bytes, asked } = op else { continue };
+            if let Some(client) = find(&mut self.clients, *connection) {
+                client.consume(*bytes, &mut context);
+                changed.push(*connection);
+            } else if let Some(publisher) = self.publishers.iter_mut().find(|p| p.id == *connection) {
+                for event in publisher.consume(*bytes, *asked) {
+                    accepted += 1;
+                    context.book.accept(event, now.wall_ms);
+                    self.clients.iter_mut().for_each(|client| client.expect(event, context.book));
+                }
+            } else if let Some(caller) = self.callers.iter_mut().find(|c| c.id == *connection) {
+                caller.consume(*bytes);
+            }
+        }
+        assert!(accepted <= events_in, "{accepted} frames went in and {events_in} were accepted");
+        if events_in > accepted {
+            let caller = self.callers.iter_mut().find(|caller| caller.shard == id && caller.publishes);
+            let caller = caller.expect("more events were accepted than publishers wrote");
+            for event in caller.accept(events_in - accepted) {
+                context.book.accept(event, now.wall_ms);
+                for client in &mut self.clients {
+                    if changed.contains(&client.id) {
+                        client.expect_maybe(event, context.book);
+                    } else {
+                        client.expect(event, context.book);
+                    }
+                }
+            }
+        }
+        for op in &ops {
+            match op {
+                Op::Wrote { connection, bytes } => {
+                    if let Some(client) = find(&mut self.clients, *connection) {
+                        client.take_bytes(bytes, &mut context);
+                    } else if let Some(publisher) = self.publishers.iter_mut().find(|p| p.id == *connection) {
+                        publisher.take_bytes(bytes);
+                    } else if let Some(caller) = self.callers.iter_mut().find(|c| c.id == *connection) {
+                        caller.take_bytes(bytes);
+                    }
+                }
+                Op::End { connection } => {
+                    if let Some(client) = find(&mut self.clients, *connection) {
+                        client.phase = Phase::Ended;
+                    }
+                }
+                Op::Dropped { connection } => {
+                    if let Some(client) = find(&mut self.clients, *connection) {
+                        client.take_drop(&context);
+                    }
+                }
+                Op::Read { .. } => {}
+            }
+        }
+        if self.shared.links[id].is_empty() {
+            self.book.dispatched[id] = self.book.head();
+        }
+        let pipes = &mut self.pipes;
+        let mut is_gone = |id: usize, gone: bool| {
+            if gone {
+                pipes.remove(&id);
+            }
+            !gone
+        };
+        self.clients.retain(|client| is_gone(client.id, client.is_gone()));
+        self.publishers.retain(|publisher| is_gone(publisher.id, publisher.is_gone()));
+        self.callers.retain(|caller| is_gone(caller.id, caller.is_gone()));
+    }
+
+    // Time, limits, rest.
+
+    fn pass_time(&mut self) {
+        match self.random.u8(..6) {
+            0 => {
+                // The machine sleeps: nobody may be found silent because of that.
+                self.rest();
+                let sleep = self.random.u64(..200) * SECOND;
+                self.clock.mono.set(self.clock.mono.get() + sleep);
+                self.rest();
+            }
+            1 => {
+                self.rest();
+                self.next_timer();
+                self.rest();
+            }
+            _ => self.clock.mono.set(self.clock.mono.get() + self.random.u64(..SECOND)),
+        }
+    }
+
+    /// Jumps to when the first shard wants its turn; answers whether any does.
+    fn next_timer(&mut self) -> bool {
+        let next = self.nodes.iter().filter_map(|node| {
+            let shard = node.shard.as_ref()?;
+            let timer = match node.next {
+                Next::Now => Some(0),
+                Next::At(at) => Some(at),
+                Next::Wait => None,
+            };
+            timer.into_iter().chain(shard.drain_deadline()).min()
+        });
+        let Some(next) = next.min() else { return false };
+        self.clock.mono.set(self.clock.mono.get().max(next));
+        true
+    }
+
+    fn change_limits(&mut self) {
+        let random = &mut self.random;
+        let limits = &mut self.limits;
+        match random.u8(..6) {
+            0 => limits.queue_events = random.usize(4..=100),
+            1 => limits.queue_bytes = random.usize(2000..200_000),
+            2 => limits.link_bytes = random.choice([300, 5000, 100_000]).unwrap(),
+            3 => limits.max_outbox_bytes = self.nodes.len() * random.choice([4000, 50_000, 2_000_000]).unwrap(),
+            4 if limits.max_clients < 100 => limits.max_clients = random.usize(3..20),
+            _ => limits.max_topics = random.usize(2..14),
+        }
+        self.watch.note_limits(limits);
+        self.shared.set_limits(&Arc::new(limits.clone()));
+    }
+
+    /// Everybody sends and takes everything until nothing is under way; then everything must be in order.
+    pub fn rest(&mut self) {
+        let mut tempers = Vec::new();
+        for (pipe, _) in self.pipes.values() {
+            let mut pipe = pipe.borrow_mut();
+            tempers.push((pipe.id, pipe.temper));
+            pipe.calm();
+        }
+        self.clock.creep.set(1000);
+        let mut idle = 0;
+        loop {
+            self.everybody_moves(true);
+            let mut has_turned = false;
+            for id in 0..self.nodes.len() {
+                let before = self.watch.traffic(&self.shared);
+                if self.poll(id, true) {
+                    has_turned = true;
+                    let is_idle = before == self.watch.traffic(&self.shared);
+                    idle = if is_idle { idle + 1 } else { 0 };
+                }
+            }
+            if !has_turned {
+                break;
+            }
+            let next: Vec<Next> = self.nodes.iter().map(|node| node.next).collect();
+            assert!(idle < IDLE_TURNS * self.nodes.len(), "turns without effect: {next:?}");
+        }
+        crate::checks::when_quiet(self);
+        for (id, temper) in tempers {
+            if let Some((pipe, _)) = self.pipes.get(&id) {
+                pipe.borrow_mut().temper = temper;
+            }
+        }
+    }
+
+    // The end.
+
+    /// Everybody leaves, each in its way; nothing may be left.
+    pub fn empty(&mut self) {
+        for client in &mut self.clients {
+            match self.random.u8(..4) {
+                0 => client.pipe.borrow_mut().break_off(),
+                1 => client.nature = Nature::Stalled,
+                _ => client.say_goodbye(&mut self.random),
+            }
+        }
+        for publisher in &mut self.publishers {
+            let mut pipe = publisher.pipe.borrow_mut();
+            if self.random.bool() { pipe.break_off() } else { pipe.end(self.random.bool()) }
+        }
+        for caller in &mut self.callers {
+            caller.pipe.borrow_mut().end(false);
+        }
+        let until = self.clock.mono.get() + 200 * SECOND;
+        self.rest();
+        while self.next_timer() {
+            self.silence();
+            self.rest();
+            assert!(self.clock.mono.get() < until, "connections are left after 200 seconds");
+        }
+        crate::checks::when_empty(self);
+    }
+
+    /// Sessions ended, by reason.
+    pub fn closed(&self) -> [u64; CloseReason::ALL.len()] {
+        CloseReason::ALL.map(|reason| self.shared.metrics.iter().map(|m| m.closed(reason)).sum())
+    }
+
+    /// Those who say nothing any more answer no ping either.
+    fn silence(&mut self) {
+        for client in &mut self.clients {
+            client.is_leaving = true;
+        }
+    }
+
+    /// The node shuts down in the middle of everything.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        self.shared.set_state(State::Draining);
+        self.shared.begin(Stage::Quiesce);
+        for _ in 0..self.random.usize(..100) {
+            self.step();
+            if self.random.u8(..20) == 0
+                && let Some(client) = pick(&mut self.clients, &mut self.random)
+            {
+                client.pipe.borrow_mut().break_off();
+            }
+        }
+        // Who reads gets everything and the node is through long before its patience ends.
+        let patience = self.clock.mono.get() + 2 * SECOND;
+        self.rest();
+        crate::checks::when_drained(self);
+        for publisher in &mut self.publishers {
+            publisher.pipe.borrow_mut().end(true);
+        }
+        self.rest();
+        while self.nodes.iter().any(|node| node.shard.is_some()) {
+            assert!(self.clock.mono.get() < patience, "the shutdown hangs");
+            assert!(self.next_timer());
+            self.rest();
+        }
+    }
+}
+
+fn find(clients: &mut [Client], id: usize) -> Option<&mut Client> {
+    clients.iter_mut().find(|client| client.id == id)
+}
+
+fn pick<'a, T>(from: &'a mut [T], random: &mut fastrand::Rng) -> Option<&'a mut T> {
+    if from.is_empty() {
+        return None;
+    }
+    let place = random.usize(..from.len());
+    Some(&mut from[place])
+}
