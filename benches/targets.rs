@@ -66,9 +66,7 @@ fn main() -> ExitCode {
     match hold(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            println!(
-                "\nA promise was missed. Is the machine busy with something else? See docs/benchmarks.md."
-            );
+            println!("\nA promise was missed. Was everything else quiet? See docs/benchmarks.md.");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -144,6 +142,8 @@ impl Scenario {
         let own = figures.own_cpu.as_secs_f64() / seconds * 100.0;
         let late = figures.lateness;
         table.figure("generator: processor, latest event", format!("{own:.0} %, {late:.2?}"));
+        let others = figures.other_cpu.as_secs_f64() / seconds * 100.0;
+        table.figure("everything else: processor", format!("{others:.0} %"));
         let batch = figures.deliveries as f64 / figures.reads.max(1) as f64;
         table.figure("generator: deliveries a read", format!("{batch:.1}"));
     }

@@ -540,6 +540,45 @@ fn of_a_publisher_that_vanishes_inside_a_frame_nothing_of_that_frame_is_publishe
 }
 
 #[test]
+fn publishers_are_bounded_in_number_and_in_time() {
+    let node = Node::start(&["--max-publishers", "2", "--publish-timeout", "500ms"]);
+    let mut client = node.websocket();
+    client.subscribe(&["t"]);
+    let address = node.publish_addr().to_string();
+    let mut first = Publisher::open(&address).unwrap();
+    first.publish(&Event::new(&["t"], "e", "1")).unwrap();
+    first.settle().unwrap();
+    // This one begins a frame and does not go on.
+    let mut dawdler = TcpStream::connect(node.publish_addr()).unwrap();
+    dawdler.set_read_timeout(Some(PATIENCE)).unwrap();
+    dawdler.write_all(&[40, 0, 0, 0, 1, 2]).unwrap();
+    node.wait_stats("two publishers", |stats| stats["publishers"] == 2);
+    let mut third = Publisher::open(&address).unwrap();
+    let told = third.answer();
+    assert!(
+        matches!(&told, Ok(Answer::Error { code: 9, message, .. }) if message.contains("max_publishers")),
+        "{told:?}"
+    );
+
+    let mut answer = Vec::new();
+    dawdler.read_to_end(&mut answer).unwrap();
+    let header = Header::parse(answer.first_chunk().unwrap());
+    assert_eq!((header.kind, &answer[16..18]), (Kind::Error as u8, &[1, 0][..]));
+    assert!(String::from_utf8_lossy(&answer).contains("publish_timeout"));
+    drop(dawdler);
+    // Now there is a place; and silence between frames is no fault.
+    node.wait_stats("one publisher", |stats| stats["publishers"] == 1);
+    let mut next = Publisher::open(&address).unwrap();
+    for (publisher, n) in [(&mut next, "2"), (&mut first, "3")] {
+        publisher.publish(&Event::new(&["t"], "e", n)).unwrap();
+        publisher.settle().unwrap();
+    }
+    for n in 1..=3 {
+        assert_eq!(client.next_json(PATIENCE)["data"], n);
+    }
+}
+
+#[test]
 fn a_storm_of_resets_leaves_nothing_behind() {
     let mut random = fastrand::Rng::with_seed(seed());
     let node = Node::start_with_unix(&["--shards", "2"]);

@@ -1,8 +1,8 @@
 //! Seeded simulation: shards over hostile connections in memory, driven by one random number generator and a
 //! virtual clock, and held against a model that reads what comes out as a far end would.
 //!
-//! `FANWIRE_SIM_SEED=n` replays one seed, `FANWIRE_SIM_RUNS=n` runs so many, `FANWIRE_SIM_STEPS=n` sets the steps
-//! of each.
+//! `FANWIRE_SIM_SEED=n` replays one seed, `FANWIRE_SIM_RUNS=n` runs so many (from that seed on), and
+//! `FANWIRE_SIM_STEPS=n` sets the steps of each.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
@@ -31,17 +31,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fanwire::error::CloseReason;
 use world::World;
 
+/// Seeds of a plain `cargo test`: a few seconds.
+const RUNS: u64 = 60;
+
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 #[test]
 fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
     let steps = number("FANWIRE_SIM_STEPS").unwrap_or(400);
-    let seeds = match number("FANWIRE_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("FANWIRE_SIM_RUNS").unwrap_or(200),
-    };
+    let (first, runs) = (number("FANWIRE_SIM_SEED"), number("FANWIRE_SIM_RUNS"));
+    let first_seed = first.unwrap_or(0);
+    let seeds = first_seed..first_seed + runs.unwrap_or(if first.is_some() { 1 } else { RUNS });
     let is_sweep = seeds.end - seeds.start >= 200;
     let (mut accepted, mut delivered, mut closed) = (0, 0, [0; CloseReason::ALL.len()]);
     for seed in seeds {
@@ -53,7 +57,11 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
                 world.step();
             }
             at.set(steps);
-            if seed % 3 == 0 { world.drain() } else { world.empty() }
+            if seed % 3 == 0 {
+                world.drain()
+            } else {
+                world.empty()
+            }
             (world.book.head(), world.book.delivered, world.closed())
         };
         match catch_unwind(AssertUnwindSafe(run)) {

@@ -360,8 +360,8 @@ impl Load {
         let (node_cpu, own_cpu, all_cpu, began) = (node.cpu(), cpu_of("self"), cpu_of_all(), self.now());
         self.turn_until(self.recorded_from + time.as_nanos() as u64)?;
         let took = Duration::from_nanos(self.now() - began);
-        let (node_cpu, own_cpu) = (node.cpu() - node_cpu, cpu_of("self") - own_cpu);
-        let other_cpu = (cpu_of_all() - all_cpu).saturating_sub(node_cpu + own_cpu);
+        let (node_cpu, own_cpu) = (node.cpu().saturating_sub(node_cpu), cpu_of("self") - own_cpu);
+        let other_cpu = cpu_of_all().saturating_sub(all_cpu).saturating_sub(node_cpu + own_cpu);
         let at_end = self.counts;
         let published = self.publisher.pace.done - warm_events;
         // A backlog of the generator itself is not published any more: the figures show it.

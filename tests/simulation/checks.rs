@@ -43,6 +43,11 @@ impl Watch {
         shard.queues().map(|queue| (queue.number, queue)).collect()
     }
 
+    /// Whether a link is without credit, so that no publisher may be read.
+    pub fn is_full(&self, shared: &Shared) -> bool {
+        shared.links.iter().any(|link| link.in_flight() >= self.max_link_bytes)
+    }
+
     /// A sum that changes with everything that happens in the node.
     pub fn traffic(&self, shared: &Shared) -> u64 {
         let of = |m: &ShardMetrics| {
@@ -54,7 +59,8 @@ impl Watch {
                 + m.refused_writes.get()
                 + CloseReason::ALL.iter().map(|reason| m.closed(*reason)).sum::<u64>()
         };
-        shared.metrics.iter().map(of).sum::<u64>() + shared.links.iter().map(|link| link.in_flight() as u64).sum::<u64>()
+        shared.metrics.iter().map(of).sum::<u64>()
+            + shared.links.iter().map(|link| link.in_flight() as u64).sum::<u64>()
     }
 }
 
@@ -152,7 +158,12 @@ pub fn when_quiet(world: &mut World) {
         assert_eq!(world.shared.metrics[id].pending(), 0, "shard {id} owes events");
         for queue in shard.queues() {
             assert!(!queue.is_blocked, "connection {} waits for an edge that came", queue.number);
-            assert_eq!((queue.events, queue.bytes, queue.private_bytes), (0, 0, 0), "connection {}", queue.number);
+            assert_eq!(
+                (queue.events, queue.bytes, queue.private_bytes),
+                (0, 0, 0),
+                "connection {}",
+                queue.number
+            );
         }
         assert_eq!(shard.held_bytes(), 0);
     }
@@ -160,7 +171,14 @@ pub fn when_quiet(world: &mut World) {
         client.check_quiet();
         let pipe = client.pipe.borrow();
         let is_read = pipe.inbound.is_empty() || pipe.number.is_none();
-        assert!(is_read, "client {} ({:?}, {:?}) was not read: {}", client.id, client.phase, client.closed, pipe.state());
+        assert!(
+            is_read,
+            "client {} ({:?}, {:?}) was not read: {}",
+            client.id,
+            client.phase,
+            client.closed,
+            pipe.state()
+        );
     }
     world.publishers.iter().for_each(|publisher| publisher.check_quiet(draining));
     world.callers.iter().for_each(|caller| caller.check_quiet());

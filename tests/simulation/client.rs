@@ -179,7 +179,8 @@ impl Client {
         if random.u8(..3) == 0 {
             topics.push(random.usize(..3));
         }
-        let query = topics.first().map_or_else(String::new, |topic| format!("?categories={}", TOPICS[*topic]));
+        let query =
+            topics.first().map_or_else(String::new, |topic| format!("?categories={}", TOPICS[*topic]));
         let request = format!(
             "GET /ws{query} HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -267,7 +268,8 @@ impl Client {
                 self.ask(Asked::WsPing(payload), &frame);
             }
             29..32 => {
-                let text = ["", "{", "{\"type\":\"dance\"}", "{\"type\":\"subscribe\",\"topics\":[\"run:*\"]}"];
+                let text =
+                    ["", "{", "{\"type\":\"dance\"}", "{\"type\":\"subscribe\",\"topics\":[\"run:*\"]}"];
                 write_text(&mut frame, random.choice(text).unwrap().as_bytes(), random);
                 self.ask(Asked::Bad, &frame);
             }
@@ -298,7 +300,10 @@ impl Client {
         let mut frame = Vec::new();
         let text = format!("{{\"type\":\"subscribe\",\"topics\":[\"{}\"]}}", TOPICS[topic]);
         write_text(&mut frame, text.as_bytes(), random);
-        self.ask(Asked::Subscribe(Subscribe { topics: vec![topic], filter: None, droppable: false, name: None }), &frame);
+        self.ask(
+            Asked::Subscribe(Subscribe { topics: vec![topic], filter: None, droppable: false, name: None }),
+            &frame,
+        );
     }
 
     /// Begins a proper close.
@@ -309,7 +314,13 @@ impl Client {
         self.is_leaving = true;
         let code = random.bool().then(|| random.choice([1000, 1001, 3000, 4999]).unwrap());
         let mut frame = Vec::new();
-        write(&mut frame, true, 8, &code.map_or_else(Vec::new, |code: u16| code.to_be_bytes().to_vec()), random);
+        write(
+            &mut frame,
+            true,
+            8,
+            &code.map_or_else(Vec::new, |code: u16| code.to_be_bytes().to_vec()),
+            random,
+        );
         self.ask(Asked::Close(code), &frame);
     }
 
@@ -347,7 +358,8 @@ impl Client {
         let topics = some_topics(random);
         let names: Vec<&str> = topics.iter().map(|topic| TOPICS[*topic]).collect();
         let mut message = serde_json::json!({"type": "subscribe", "topics": names});
-        let filter = (random.u8(..3) == 0).then(|| (0..NAMES.len()).filter(|_| random.bool()).collect::<Vec<_>>());
+        let filter =
+            (random.u8(..3) == 0).then(|| (0..NAMES.len()).filter(|_| random.bool()).collect::<Vec<_>>());
         if let Some(filter) = &filter {
             message["events"] = filter.iter().map(|name| NAMES[*name]).collect();
         }
@@ -385,7 +397,6 @@ impl Client {
         // So many answers wait that what was read may not have been looked at.
         self.is_vague |= self.owed.len() > MANY_ANSWERS;
         let at = context.book.head();
-        if trace() == self.id { eprintln!("effect {asked:?} at {at}"); }
         match asked {
             Asked::Upgrade(topics) => {
                 self.phase = Phase::Open;
@@ -447,7 +458,8 @@ impl Client {
             for expected in &mut self.expected {
                 expected.retain(|(other, _)| *other != order);
             }
-            let wanted = |topic: &&usize| self.subs.iter().any(|sub| sub.topic == **topic && sub.since < order);
+            let wanted =
+                |topic: &&usize| self.subs.iter().any(|sub| sub.topic == **topic && sub.since < order);
             let mut topics: Vec<usize> = written.topics.iter().filter(wanted).copied().collect();
             topics.dedup();
             match self.loose.iter_mut().find(|loose| loose.order == order) {
@@ -474,7 +486,6 @@ impl Client {
         };
         if let Some(via) = event.topics.iter().find(wants) {
             self.expected[*via].push_back((event.order, number));
-            if trace() == self.id { eprintln!("expect {} {} topics {:?} name {} via {via}", number, event.order, event.topics, event.name); }
         }
     }
 
@@ -495,7 +506,8 @@ impl Client {
             self.head.extend_from_slice(bytes);
             let Some(end) = self.head.windows(4).position(|four| four == b"\r\n\r\n") else { return };
             if !self.head.starts_with(b"HTTP/1.1 101 ") {
-                let is_known = [&b"HTTP/1.1 503 "[..], b"HTTP/1.1 408 "].iter().any(|s| self.head.starts_with(s));
+                let is_known =
+                    [&b"HTTP/1.1 503 "[..], b"HTTP/1.1 408 "].iter().any(|s| self.head.starts_with(s));
                 assert!(is_known, "upgrade refused: {}", String::from_utf8_lossy(&self.head));
                 self.phase = Phase::Ended;
                 return;
@@ -522,7 +534,6 @@ impl Client {
         let text = std::str::from_utf8(payload).expect("text is UTF-8");
         let message: Value = serde_json::from_str(&text.replace("1e999", "1")).expect("a message is JSON");
         let data = &message["data"];
-        if trace() == self.id { eprintln!("got {}", &text[..text.len().min(230)]); }
         match message["type"].as_str() {
             Some("event") => {
                 let number = data["n"].as_u64().expect("every event has a number") as usize;
@@ -606,7 +617,9 @@ impl Client {
     /// Everything served under a topic up to an order has come or was counted in gap notices.
     fn settle(&mut self, via: usize, up_to: u64, when: &str) {
         let missing = self.expected[via].iter().filter(|(order, _)| *order <= up_to).count() as u64;
-        let maybe = self.loose.iter().filter(|loose| loose.order <= up_to && loose.topics.contains(&via)).count() as u64;
+        let maybe =
+            self.loose.iter().filter(|loose| loose.order <= up_to && loose.topics.contains(&via)).count()
+                as u64;
         let told = self.told[via];
         assert!(
             (missing..=missing + maybe).contains(&told),
@@ -644,7 +657,8 @@ impl Client {
             return;
         }
         // Refused for want of topics: everything that was expected because of it is not to come.
-        let knew_any = subscribe.topics.iter().any(|topic| self.confirmed.iter().any(|sub| sub.topic == *topic));
+        let knew_any =
+            subscribe.topics.iter().any(|topic| self.confirmed.iter().any(|sub| sub.topic == *topic));
         self.is_vague |= !self.owed.is_empty() || knew_any;
         for topic in &subscribe.topics {
             if self.confirmed.iter().any(|sub| sub.topic == *topic) {
@@ -652,8 +666,12 @@ impl Client {
             }
             self.subs.retain(|sub| sub.topic != *topic);
             for (order, event) in std::mem::take(&mut self.expected[*topic]) {
-                let topics: Vec<usize> =
-                    context.book.events[event].topics.iter().filter(|topic| self.has(**topic)).copied().collect();
+                let topics: Vec<usize> = context.book.events[event]
+                    .topics
+                    .iter()
+                    .filter(|topic| self.has(**topic))
+                    .copied()
+                    .collect();
                 if !topics.is_empty() {
                     self.loose.push(Loose { order, topics });
                 }
@@ -684,10 +702,8 @@ impl Client {
         let code = payload.first_chunk().map_or(0, |code| u16::from_be_bytes(*code));
         self.closed = Some(code);
         self.phase = Phase::Ended;
-        if let Some(sent) = self.close_sent {
-            if code == sent.unwrap_or(0) {
-                return; // The echo.
-            }
+        if self.close_sent.is_some_and(|sent| code == sent.unwrap_or(0)) {
+            return; // The echo.
         }
         *context.closes.entry(code).or_default() += 1;
         let silent = context.mono.saturating_sub(self.heard);
@@ -749,8 +765,6 @@ impl Client {
     }
 }
 
-fn trace() -> usize { std::env::var("TRACE").map_or(usize::MAX, |t| t.parse().unwrap()) }
-
 fn apply(subs: &mut Vec<Sub>, subscribe: &Subscribe, at: u64) {
     for topic in &subscribe.topics {
         match subs.iter_mut().find(|sub| sub.topic == *topic) {
@@ -761,5 +775,7 @@ fn apply(subs: &mut Vec<Sub>, subscribe: &Subscribe, at: u64) {
 }
 
 fn some_topics(random: &mut fastrand::Rng) -> Vec<usize> {
-    (0..random.usize(..4)).map(|_| if random.bool() { random.usize(..3) } else { random.usize(..TOPICS.len()) }).collect()
+    (0..random.usize(..4))
+        .map(|_| if random.bool() { random.usize(..3) } else { random.usize(..TOPICS.len()) })
+        .collect()
 }

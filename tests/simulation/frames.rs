@@ -29,7 +29,11 @@ impl Reader {
     pub fn next(&mut self) -> Option<Frame> {
         let bytes = &self.bytes[self.at..];
         let [first, second, ..] = *bytes else { return None };
-        assert_eq!(first & 0xf0, 0x80, "a server's frame must be final and without reserved bits: {first:#x}");
+        assert_eq!(
+            first & 0xf0,
+            0x80,
+            "a server's frame must be final and without reserved bits: {first:#x}"
+        );
         assert_eq!(second & 0x80, 0, "a server's frame must not be masked");
         let (header, length) = match second {
             126 => (4, bytes.get(2..4).map(|b| usize::from(u16::from_be_bytes(b.try_into().unwrap())))),

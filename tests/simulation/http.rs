@@ -165,7 +165,9 @@ impl Caller {
         self.answers.extend_from_slice(bytes);
         while let Some(end) = self.answers.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8(self.answers[..end + 4].to_vec()).unwrap();
-            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned)
+            });
             let length: usize = length.expect("an answer has a length").parse().unwrap();
             if self.answers.len() < end + 4 + length {
                 return;
@@ -174,7 +176,8 @@ impl Caller {
             self.answers.drain(..end + 4 + length);
             assert!(!self.is_over, "an answer after the last: {head}");
             let status: u16 = head[9..12].parse().unwrap();
-            if matches!(status, 408 | 503) { // It took too long, or there was no room for its body, or the node shuts down.
+            if matches!(status, 408 | 503) {
+                // It took too long, or there was no room for its body, or the node shuts down.
                 self.is_over = true;
                 continue;
             }
@@ -209,7 +212,13 @@ impl Caller {
     pub fn check_quiet(&self) {
         let pipe = self.pipe.borrow();
         if pipe.is_intact() && !self.is_over && !pipe.shut {
-            assert!(self.requests.is_empty(), "without an answer: {:?}; {} consumed, {}", self.requests, self.consumed, pipe.state());
+            assert!(
+                self.requests.is_empty(),
+                "without an answer: {:?}; {} consumed, {}",
+                self.requests,
+                self.consumed,
+                pipe.state()
+            );
             assert!(pipe.inbound.is_empty(), "{} bytes were not read", pipe.inbound.len());
         }
     }

@@ -12,11 +12,24 @@ const DISCARDING_READ: usize = 64 << 10;
 
 #[derive(Debug)]
 enum Wrote {
-    Good { event: usize, sequence: u64, ack: bool },
-    Bad { sequence: u64, code: u16 },
-    Ping { sequence: u64, body: Vec<u8> },
+    Good {
+        event: usize,
+        sequence: u64,
+        ack: bool,
+    },
+    Bad {
+        sequence: u64,
+        code: u16,
+    },
+    Ping {
+        sequence: u64,
+        body: Vec<u8>,
+    },
     /// The connection closes at this byte.
-    Fatal { sequence: u64, code: u16 },
+    Fatal {
+        sequence: u64,
+        code: u16,
+    },
 }
 
 pub struct Publisher {
@@ -45,7 +58,9 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn new(id: usize, pipe: Rc<RefCell<Pipe>>, random: &mut fastrand::Rng) -> Self {
-        let favourites = (0..3).map(|_| if random.bool() { random.usize(..3) } else { random.usize(..SOCKET_TOPICS) }).collect();
+        let favourites = (0..3)
+            .map(|_| if random.bool() { random.usize(..3) } else { random.usize(..SOCKET_TOPICS) })
+            .collect();
         Self {
             id,
             pipe,
@@ -226,7 +241,11 @@ impl Publisher {
                 3 => {
                     let accepted = u64::from_le_bytes(body.try_into().unwrap());
                     assert!(accepted > self.acked, "ACK of {accepted} after {}", self.acked);
-                    assert_eq!(self.accepted.get(accepted as usize - 1), Some(&sequence), "ACK of {accepted}");
+                    assert_eq!(
+                        self.accepted.get(accepted as usize - 1),
+                        Some(&sequence),
+                        "ACK of {accepted}"
+                    );
                     self.acked = accepted;
                 }
                 4 => {
@@ -235,7 +254,11 @@ impl Publisher {
                     if self.errors.front() == Some(&(sequence, code)) {
                         self.errors.pop_front();
                     } else {
-                        assert!(sequence == 0 && matches!(code, 1 | 9), "error {code} for {sequence}: {:?}", self.errors);
+                        assert!(
+                            sequence == 0 && matches!(code, 1 | 9),
+                            "error {code} for {sequence}: {:?}",
+                            self.errors
+                        );
                         self.dismissed = Some(code);
                     }
                 }
@@ -251,7 +274,12 @@ impl Publisher {
         if self.dismissed.is_some() || !pipe.is_intact() {
             return;
         }
-        assert!(self.acked >= self.ack_wanted, "{} were acknowledged, {} are due", self.acked, self.ack_wanted);
+        assert!(
+            self.acked >= self.ack_wanted,
+            "{} were acknowledged, {} are due",
+            self.acked,
+            self.ack_wanted
+        );
         assert!(self.errors.is_empty() && self.pongs.is_empty(), "answers are missing");
         assert!(pipe.inbound.is_empty() || is_draining, "{} bytes were not read", pipe.inbound.len());
         assert!(!self.is_dead || pipe.shut || pipe.dropped, "a fatal frame and the connection is open");

@@ -320,7 +320,8 @@ impl World {
                 Next::Wait => false,
             }
             || shard.drain_deadline().is_some_and(|at| at <= now.mono);
-        let mut mine: Vec<_> = self.pipes.values().filter(|(_, shard)| *shard == id).map(|(pipe, _)| pipe).collect();
+        let mut mine: Vec<_> =
+            self.pipes.values().filter(|(_, shard)| *shard == id).map(|(pipe, _)| pipe).collect();
         mine.sort_by_key(|pipe| pipe.borrow().id);
         for pipe in mine {
             let (number, readable, writable) = {
@@ -354,11 +355,14 @@ impl World {
         let Some(shard) = &mut self.nodes[id].shard else { return };
         let before = self.watch.before(shard);
         let events_in = self.shared.metrics[id].events_in.get();
+        let is_full = self.watch.is_full(&self.shared);
         self.clock.first.set(None);
         let next = shard.turn(&|| self.clock.now());
         self.nodes[id].next = next;
         let now = self.clock.first.get().expect("a turn looks at the clock");
-        self.follow(id, self.shared.metrics[id].events_in.get() - events_in, now);
+        let events_in = self.shared.metrics[id].events_in.get() - events_in;
+        assert!(!is_full || events_in == 0, "{events_in} events were taken in although a link was full");
+        self.follow(id, events_in, now);
         let over = self.nodes[id].shard.as_ref().is_some_and(|shard| {
             crate::checks::after_turn(self, id, shard, &before);
             shard.is_finished() || shard.is_overdue(now)
@@ -496,7 +500,9 @@ impl World {
             0 => limits.queue_events = random.usize(4..=100),
             1 => limits.queue_bytes = random.usize(2000..200_000),
             2 => limits.link_bytes = random.choice([300, 5000, 100_000]).unwrap(),
-            3 => limits.max_outbox_bytes = self.nodes.len() * random.choice([4000, 50_000, 2_000_000]).unwrap(),
+            3 => {
+                limits.max_outbox_bytes = self.nodes.len() * random.choice([4000, 50_000, 2_000_000]).unwrap()
+            }
             4 if limits.max_clients < 100 => limits.max_clients = random.usize(3..20),
             _ => limits.max_topics = random.usize(2..14),
         }
@@ -518,10 +524,10 @@ impl World {
             self.everybody_moves(true);
             let mut has_turned = false;
             for id in 0..self.nodes.len() {
-                let before = self.watch.traffic(&self.shared);
+                let before = self.progress();
                 if self.poll(id, true) {
                     has_turned = true;
-                    let is_idle = before == self.watch.traffic(&self.shared);
+                    let is_idle = before == self.progress();
                     idle = if is_idle { idle + 1 } else { 0 };
                 }
             }
@@ -537,6 +543,12 @@ impl World {
                 pipe.borrow_mut().temper = temper;
             }
         }
+    }
+
+    /// A sum that changes with everything that happens, what is only thrown away included.
+    fn progress(&self) -> u64 {
+        let unread: usize = self.pipes.values().map(|(pipe, _)| pipe.borrow().inbound.len()).sum();
+        self.watch.traffic(&self.shared) + unread as u64
     }
 
     // The end.
