@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn events_come_back_as_they_went_in() {
         let mut events = Events::default();
-        let publish = |event, key, data, timestamp_ms| Publish { topics: "t", event, key, data, timestamp_ms };
+        let publish =
+            |event, key, data, timestamp_ms| Publish { topics: "t", event, key, data, timestamp_ms };
         events.push(&publish("a", "", "{}", 0), 42);
         events.push(&publish("bc", "key", "", 7), 42);
         let seen: Vec<_> = events.iter().map(|e| (e.name, e.key, e.data, e.timestamp_ms)).collect();

@@ -20,7 +20,10 @@ use crate::net::reactor::Reactor;
 ///
 /// Exit codes: 0 after a clean shutdown, 1 where the node could not start or broke, 130 where a second signal
 /// cut the shutdown short.
-pub fn run(settings: Settings, reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static) -> ExitCode {
+pub fn run(
+    settings: Settings,
+    reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
+) -> ExitCode {
     match start(settings, reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,7 +41,8 @@ fn start(
     raise_file_limit();
     let clock = Clock::start();
     let bound = bind(&settings)?;
-    let tuning = Tuning { tcp_congestion: settings.tcp_congestion.clone(), send_buffer: settings.send_buffer };
+    let tuning =
+        Tuning { tcp_congestion: settings.tcp_congestion.clone(), send_buffer: settings.send_buffer };
     let access = Access {
         publish_token: settings.publish_token.clone(),
         operator_token: settings.operator_token.clone(),
@@ -56,9 +60,7 @@ fn start(
     let handle = signals.handle();
     let watcher = {
         let shared = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || watch(signals, &shared, &reload))?
+        thread::Builder::new().name("signals".to_owned()).spawn(move || watch(signals, &shared, &reload))?
     };
     shared.set_state(State::Ready);
     if let Err(error) = greet(&bound, &shared) {
@@ -122,7 +124,11 @@ fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
     writeln!(out, "fanwire {} is up: {shards}, up to {max_clients} clients", env!("CARGO_PKG_VERSION"))?;
     let http = addresses(Door::Public, "http://", "/");
     let admin = addresses(Door::Admin, "http://", "/");
-    let (what, page) = if admin.is_empty() { ("page, WebSocket, HTTP ", "") } else { ("WebSocket, HTTP       ", "  page, operators ") };
+    let (what, page) = if admin.is_empty() {
+        ("page, WebSocket, HTTP ", "")
+    } else {
+        ("WebSocket, HTTP       ", "  page, operators ")
+    };
     writeln!(out, "  {what} {http}{page}{admin}")?;
     let publish = addresses(Door::Publish, "", "");
     writeln!(out, "  publish socket         {publish}")?;
@@ -141,11 +147,7 @@ fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
 }
 
 /// SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the settings again.
-fn watch(
-    mut signals: Signals,
-    shared: &Shared,
-    reload: &impl Fn() -> Result<Settings, ConfigError>,
-) {
+fn watch(mut signals: Signals, shared: &Shared, reload: &impl Fn() -> Result<Settings, ConfigError>) {
     let mut is_draining = false;
     for signal in &mut signals {
         if signal == SIGHUP {

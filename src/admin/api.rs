@@ -81,7 +81,9 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
     let key = websocket_key(request)?;
     match (request.path, key) {
         ("/ws", Some(key)) => web_socket(request, context, key),
-        ("/ws", None) => Err(HttpError::new(426, "this endpoint speaks WebSocket: connect with a WebSocket client")),
+        ("/ws", None) => {
+            Err(HttpError::new(426, "this endpoint speaks WebSocket: connect with a WebSocket client"))
+        }
         (path, Some(_)) => Err(HttpError::new(404, format!("no WebSocket endpoint at {path}; there is /ws"))),
         ("/healthz", None) => read_only(request).map(|()| Route::Reply(Reply::text(200, "ok\n"))),
         ("/readyz", None) => read_only(request).map(|()| ready(context.shared.state())),
@@ -206,9 +208,9 @@ fn authorise(request: &Request<'_>, tokens: &[Option<&str>]) -> Result<(), HttpE
         return Ok(());
     }
     let header = request.headers.single("Authorization")?;
-    let given = header.and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
-    });
+    let given = header
+        .and_then(|value| value.split_once(' '))
+        .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' ')));
     // Every token is compared, so that the time does not tell which came near.
     if wanted.fold(false, |known, token| is_token(Some(token), given) | known) {
         return Ok(());

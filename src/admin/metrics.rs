@@ -21,7 +21,8 @@ pub fn reply(shared: &Shared, now: Now) -> Reply {
     // What is written into a `String` cannot fail; the descriptors are constants.
     let snapshot = Snapshot::take(shared, now);
     registry.register_collector(Box::new(snapshot));
-    let status = if prometheus_client::encoding::text::encode(&mut text, &registry).is_ok() { 200 } else { 500 };
+    let status =
+        if prometheus_client::encoding::text::encode(&mut text, &registry).is_ok() { 200 } else { 500 };
     Reply {
         status,
         content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -54,17 +55,23 @@ const SESSION_BOUNDS: [f64; 8] = [1.0, 10.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_6
 impl Snapshot {
     fn take(shared: &Shared, now: Now) -> Self {
         let all = &shared.metrics;
-        let sum = |figure: fn(&ShardMetrics) -> &Figure| all.iter().map(|shard| figure(shard).get()).sum::<u64>();
-        let merged = |figure: fn(&ShardMetrics) -> &parking_lot::Mutex<Windowed>, unit: f64, bounds: &[f64]| {
-            let mut total = histogram();
-            let sum = all.iter().map(|shard| figure(shard).lock().add_total(&mut total)).sum::<u64>();
-            Buckets::of(&total, sum, unit, bounds)
-        };
+        let sum =
+            |figure: fn(&ShardMetrics) -> &Figure| all.iter().map(|shard| figure(shard).get()).sum::<u64>();
+        let merged =
+            |figure: fn(&ShardMetrics) -> &parking_lot::Mutex<Windowed>, unit: f64, bounds: &[f64]| {
+                let mut total = histogram();
+                let sum = all.iter().map(|shard| figure(shard).lock().add_total(&mut total)).sum::<u64>();
+                Buckets::of(&total, sum, unit, bounds)
+            };
         let oldest = all.iter().map(|m| m.oldest_age.get()).max().unwrap_or(0) as f64 / 1e9;
         Self {
             counters: vec![
                 ("events_in", "Events accepted from publishers", sum(|m| &m.events_in)),
-                ("event_bytes_in", "Bytes of names, keys and data of accepted events", sum(|m| &m.event_bytes_in)),
+                (
+                    "event_bytes_in",
+                    "Bytes of names, keys and data of accepted events",
+                    sum(|m| &m.event_bytes_in),
+                ),
                 (
                     "events_unsubscribed",
                     "Events accepted that nobody was subscribed to",
@@ -88,7 +95,11 @@ impl Snapshot {
                 ("clients", "Clients connected", sum(|m| &m.clients) as f64),
                 ("clients_max", "Bound on clients", shared.max_clients() as f64),
                 ("publishers", "Publishers connected", sum(|m| &m.publishers) as f64),
-                ("other_connections", "Handshakes, requests, closes under way", sum(|m| &m.other_connections) as f64),
+                (
+                    "other_connections",
+                    "Handshakes, requests, closes under way",
+                    sum(|m| &m.other_connections) as f64,
+                ),
                 ("topics", "Topics with a subscriber", shared.topics.count() as f64),
                 ("subscriptions", "Subscriptions", sum(|m| &m.subscriptions) as f64),
                 (
@@ -99,14 +110,22 @@ impl Snapshot {
                 ("queue_oldest_age_seconds", "Age of the oldest event that waits for a client", oldest),
                 ("blocked_clients", "Clients whose socket takes no more", sum(|m| &m.blocked_clients) as f64),
                 ("outbox_bytes", "Memory held by outboxes", sum(|m| &m.outbox_bytes) as f64),
-                ("outbox_bytes_max", "Bound on the memory held by outboxes", shared.max_outbox_bytes() as f64),
+                (
+                    "outbox_bytes_max",
+                    "Bound on the memory held by outboxes",
+                    shared.max_outbox_bytes() as f64,
+                ),
                 (
                     "link_bytes",
                     "Bytes of rounds in flight to shards",
                     shared.links.iter().map(|link| link.in_flight()).sum::<usize>() as f64,
                 ),
                 ("ready", "Whether the node is ready", f64::from(shared.state() == State::Ready)),
-                ("uptime_seconds", "Time since the start", now.mono.saturating_sub(shared.started.mono) as f64 / 1e9),
+                (
+                    "uptime_seconds",
+                    "Time since the start",
+                    now.mono.saturating_sub(shared.started.mono) as f64 / 1e9,
+                ),
             ],
             labelled: vec![
                 (
@@ -140,8 +159,16 @@ impl Snapshot {
                     "From the read that took an event in to its hand-over to the kernel",
                     merged(|m| &m.latency, 1e6, &LATENCY_BOUNDS),
                 ),
-                ("turn_seconds", "Length of a turn of a shard's loop", merged(|m| &m.turn, 1e6, &LATENCY_BOUNDS)),
-                ("session_seconds", "How long sessions lasted", merged(|m| &m.session_seconds, 1.0, &SESSION_BOUNDS)),
+                (
+                    "turn_seconds",
+                    "Length of a turn of a shard's loop",
+                    merged(|m| &m.turn, 1e6, &LATENCY_BOUNDS),
+                ),
+                (
+                    "session_seconds",
+                    "How long sessions lasted",
+                    merged(|m| &m.session_seconds, 1.0, &SESSION_BOUNDS),
+                ),
             ],
         }
     }
@@ -175,7 +202,9 @@ impl Collector for Snapshot {
         for (name, help, label, values) in &self.labelled {
             let mut metric = encoder.encode_descriptor(name, help, none, MetricType::Counter)?;
             for (value, count) in values {
-                metric.encode_family(&[(*label, *value)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+                metric
+                    .encode_family(&[(*label, *value)])?
+                    .encode_counter::<NoLabelSet, _, u64>(count, None)?;
             }
         }
         for (name, help, values) in &self.histograms {

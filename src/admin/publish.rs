@@ -107,8 +107,8 @@ fn split(format: Format, body: &[u8]) -> Result<Vec<&str>, Refusal> {
     if !trimmed.starts_with('[') {
         return Ok(vec![trimmed]);
     }
-    let entries: Vec<&RawValue> =
-        serde_json::from_str(trimmed).map_err(|error| malformed(format!("the body is not a JSON array: {error}")))?;
+    let entries: Vec<&RawValue> = serde_json::from_str(trimmed)
+        .map_err(|error| malformed(format!("the body is not a JSON array: {error}")))?;
     Ok(entries.into_iter().map(RawValue::get).collect())
 }
 
@@ -161,9 +161,9 @@ fn refused(errors: &[(usize, Refusal)]) -> Published {
     if errors.len() > LISTED {
         answer["errorsInAll"] = errors.len().into();
     }
-    let counts = ErrorCode::ALL.into_iter().map(|code| {
-        (code, errors.iter().filter(|(_, refusal)| refusal.code == code).count() as u64)
-    });
+    let counts = ErrorCode::ALL
+        .into_iter()
+        .map(|code| (code, errors.iter().filter(|(_, refusal)| refusal.code == code).count() as u64));
     Published { reply: Reply::json(400, &answer), refused: counts.filter(|(_, count)| *count > 0).collect() }
 }
 
@@ -175,7 +175,14 @@ mod tests {
         let mut accepted = Vec::new();
         let now = Now { mono: 0, wall_ms: 5 };
         let published = publish(format, body.as_bytes(), 50, now, |publish| {
-            accepted.push(format!("{}|{}|{}|{}|{}", publish.topics.replace('\n', "+"), publish.event, publish.key, publish.data, publish.timestamp_ms));
+            accepted.push(format!(
+                "{}|{}|{}|{}|{}",
+                publish.topics.replace('\n', "+"),
+                publish.event,
+                publish.key,
+                publish.data,
+                publish.timestamp_ms
+            ));
         });
         let answer = serde_json::from_slice(&published.reply.body).unwrap();
         (published.reply.status, answer, accepted)
@@ -186,7 +193,11 @@ mod tests {
         let one = r#" {"topics":["run:42","b"],"event":"log","data":{"a" : 1e400},"key":"k","timestamp":"2024-01-15T10:15:00.000Z"} "#;
         assert_eq!(
             run(Format::Json, one),
-            (200, serde_json::json!({"accepted":1}), vec![r#"run:42+b|log|k|{"a" : 1e400}|1705313700000"#.into()])
+            (
+                200,
+                serde_json::json!({"accepted":1}),
+                vec![r#"run:42+b|log|k|{"a" : 1e400}|1705313700000"#.into()]
+            )
         );
         let array = r#"[{"topic":"a","event":"e","data":null},{"topic":"b","event":"f"}]"#;
         assert_eq!(run(Format::Json, array).2, ["a|e|||5", "b|f|||5"]);
@@ -215,7 +226,11 @@ mod tests {
         ] {
             let (status, answer, accepted) = run(Format::Json, &format!("[{good},{bad}]"));
             assert_eq!((status, accepted.len(), &answer["accepted"]), (400, 0, &0.into()), "{bad}");
-            assert_eq!((&answer["errors"][0]["index"], &answer["errors"][0]["code"]), (&1.into(), &code.into()), "{bad}");
+            assert_eq!(
+                (&answer["errors"][0]["index"], &answer["errors"][0]["code"]),
+                (&1.into(), &code.into()),
+                "{bad}"
+            );
             assert!(!answer["errors"][0]["message"].as_str().unwrap().is_empty());
         }
         for body in ["", "[", "[1,]", "{\"topic\":\"a\""] {

@@ -48,7 +48,8 @@ impl Part {
                     part.clients += 1;
                     if part.details.len() < *most {
                         let topics = session.subscriptions.iter();
-                        let topics = topics.map(|s| Arc::clone(subscribers.get(s.topic).topic.name())).collect();
+                        let topics =
+                            topics.map(|s| Arc::clone(subscribers.get(s.topic).topic.name())).collect();
                         part.details.push((session.name(), topics));
                     }
                 }
@@ -160,7 +161,10 @@ mod tests {
                    "clientDetails":{"me":["a"],"me#2":["a"],"you":["b"]},"timestamp":"1970-01-01T00:00:00.000Z"})
         );
         let answer = render(&Report::Status { clients: 2 }, parts(), now);
-        assert_eq!((answer["clientDetails"].as_object().unwrap().len(), &answer["clientDetailsTruncated"]), (2, &true.into()));
+        assert_eq!(
+            (answer["clientDetails"].as_object().unwrap().len(), &answer["clientDetailsTruncated"]),
+            (2, &true.into())
+        );
         let answer = render(&Report::Topic("t".into()), parts(), now);
         assert_eq!((&answer["subscribers"], &answer["offset"]), (&6.into(), &17.into()));
     }

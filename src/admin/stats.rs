@@ -96,7 +96,8 @@ fn per_shard(shared: &Shared, shard: usize, metrics: &ShardMetrics, now: Now) ->
 }
 
 fn refused(all: &[ShardMetrics]) -> Value {
-    let mut events = by_name(ErrorCode::ALL, ErrorCode::name, |code| all.iter().map(|m| m.refused(code)).sum());
+    let mut events =
+        by_name(ErrorCode::ALL, ErrorCode::name, |code| all.iter().map(|m| m.refused(code)).sum());
     let other = by_name(BadInput::ALL, BadInput::name, |kind| all.iter().map(|m| m.bad_input(kind)).sum());
     events.extend(other);
     events.into()

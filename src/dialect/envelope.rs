@@ -85,8 +85,11 @@ const USUAL_HEADER: usize = 4;
 impl Envelope {
     /// Writes every event of a round as a frame at the end of `bytes`, and where each ends into `ends`.
     pub fn write(&self, round: &Round, iso: &mut Iso8601, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) {
-        let fixed: usize = self.parts.iter().map(|part| if let Part::Literal(text) = part { text.len() } else { 28 }).sum();
-        bytes.reserve(round.events.bytes() + round.events.len() * (fixed + round.category.len() + USUAL_HEADER));
+        let fixed: usize =
+            self.parts.iter().map(|part| if let Part::Literal(text) = part { text.len() } else { 28 }).sum();
+        bytes.reserve(
+            round.events.bytes() + round.events.len() * (fixed + round.category.len() + USUAL_HEADER),
+        );
         ends.reserve(round.events.len());
         for event in round.events.iter() {
             let start = bytes.len();
@@ -209,7 +212,8 @@ mod tests {
             let (_, length) = tungstenite::protocol::frame::FrameHeader::parse(&mut cursor).unwrap().unwrap();
             let payload = start + cursor.position() as usize;
             assert_eq!(payload + length as usize, *end as usize);
-            let value: serde_json::Value = serde_json::from_slice(&frames.bytes[payload..*end as usize]).unwrap();
+            let value: serde_json::Value =
+                serde_json::from_slice(&frames.bytes[payload..*end as usize]).unwrap();
             assert_eq!((&value["event"], &value["category"]), (&event.name.into(), &"a\"\\b".into()));
             start = *end as usize;
         }

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn the_seeds_messages_are_understood() {
-        let text = br#"{"type":"subscribe","categories":["error-recovery","scheduler"],"clientId":"my-client"}"#;
+        let text =
+            br#"{"type":"subscribe","categories":["error-recovery","scheduler"],"clientId":"my-client"}"#;
         let expected =
             Subscribe { client_id: Some("my-client".into()), ..subscribe(&["error-recovery", "scheduler"]) };
         assert_eq!(parse(text), Ok(Command::Subscribe(expected)));
@@ -302,10 +303,16 @@ mod tests {
         );
         out.clear();
         write_error(&mut out, "T", "no \"way\"\n");
-        assert_eq!(read(&out), serde_json::json!({"type":"error","timestamp":"T","data":{"error":"no \"way\"\n"}}));
+        assert_eq!(
+            read(&out),
+            serde_json::json!({"type":"error","timestamp":"T","data":{"error":"no \"way\"\n"}})
+        );
         out.clear();
         write_gap(&mut out, "T", "t", 7);
-        assert_eq!(read(&out), serde_json::json!({"type":"gap","timestamp":"T","data":{"topic":"t","dropped":7}}));
+        assert_eq!(
+            read(&out),
+            serde_json::json!({"type":"gap","timestamp":"T","data":{"topic":"t","dropped":7}})
+        );
         out.clear();
         write_heartbeat(&mut out, "T");
         assert_eq!(out[out.len() - 2..], [0x89, 0]);

@@ -2,11 +2,11 @@
 
 use std::io;
 
+use crate::publish::socket::Publisher;
 use crate::session::chunk::Chunks;
 use crate::session::handshake::Exchange;
 use crate::session::outbox::{Mark, Outbox, Progress};
 use crate::session::session::Session;
-use crate::publish::socket::Publisher;
 use crate::transport::Transport;
 
 /// One connection of a shard. What a delivery touches stands first.

@@ -8,6 +8,7 @@ use crate::dialect::json::{self, Command, Subscribe};
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
 use crate::fanout::shard::Shard;
+use crate::fanout::shared::Origin;
 use crate::fanout::subscribers::Member;
 use crate::metrics::BadInput;
 use crate::proto::websocket::{self, Accept, Opcode, Violation, write_close, write_frame};
@@ -51,10 +52,17 @@ impl<T: Transport> Shard<T> {
                     } else if self.has_credit() {
                         publish_budget -= self.read_publisher(number, publish_budget, now);
                     } else {
-                        self.starved.push(number);
+                        self.starve(number);
                     }
                 }
             }
+        }
+    }
+
+    /// A link is out of credit: the connection's turn comes when its shard rings.
+    pub(super) fn starve(&mut self, number: u32) {
+        if !self.starved.contains(&number) {
+            self.starved.push(number);
         }
     }
 
@@ -120,10 +128,11 @@ impl<T: Transport> Shard<T> {
         };
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
-        let accept = |publish: &Publish<'_>| ingress.add(publish, now, &*shared, metrics);
+        let to = Origin { shared: &shared, shard: self.id };
+        let accept = |publish: &Publish<'_>| ingress.add(publish, now, &to, metrics);
         let input = &self.buffer[..count];
         let outcome = publisher.handle_input(input, now.mono, terms, metrics, &mut answers, accept);
-        self.ingress.commit(now, &*shared);
+        self.ingress.commit(now, &to);
         if !answers.is_empty() {
             publisher.unread_since.get_or_insert(now.mono);
             self.push_first(number, &answers);

@@ -86,11 +86,16 @@ impl<T: Transport> Shard<T> {
         };
         let publisher = Publisher::new(address.into(), terms);
         let max = self.limits.max_publishers;
-        self.connections.insert(Connection::new(stream, Role::Publisher(Box::new(publisher)), key.generation));
+        self.connections.insert(Connection::new(
+            stream,
+            Role::Publisher(Box::new(publisher)),
+            key.generation,
+        ));
         self.counts.publishers += 1;
         if !Shared::take_place(&self.shared.publishers, max) {
             self.shared.publishers.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
-            let message = format!("this node serves {max} publishers already (max_publishers): come back later");
+            let message =
+                format!("this node serves {max} publishers already (max_publishers): come back later");
             self.dismiss_publisher(key.number, &Refusal::new(ErrorCode::ShuttingDown, message), now);
         } else if self.drain.stage.is_some() {
             self.dismiss_publisher(key.number, &shutting_down(), now);
@@ -134,7 +139,8 @@ impl<T: Transport> Shard<T> {
     /// Looks at the connections whose time has come.
     pub(super) fn expire(&mut self, now: Now) {
         // The process itself was stopped (SIGSTOP, a suspended machine): nobody was silent in that time.
-        if now.mono > self.awake_until.saturating_add(5_000_000_000) {
+        let stopped = (nanos(self.limits.heartbeat_timeout) / 4).min(5_000_000_000);
+        if now.mono > self.awake_until.saturating_add(stopped) {
             self.amnesty = now.after(self.limits.heartbeat_interval);
         }
         let mut all = std::mem::take(&mut self.due);
@@ -161,7 +167,9 @@ impl<T: Transport> Shard<T> {
         }
         let limits = &self.limits;
         let has_unread = self.connections[number as usize].is_ready || self.starved.contains(&number);
-        match &mut self.connections[number as usize].role {
+        let connection = &mut self.connections[number as usize];
+        let has_first = connection.outbox.first().is_some();
+        match &mut connection.role {
             Role::Closing(_) => self.remove(number),
             Role::Http(http) if http.exchange.has_begun() || http.awaits.is_some() => {
                 self.metrics().refuse_input(BadInput::Timeout);
@@ -188,10 +196,14 @@ impl<T: Transport> Shard<T> {
                     return;
                 }
                 if is_silent {
-                    session.heard = self.amnesty.saturating_sub(nanos(limits.heartbeat_timeout)).max(session.heard + 1);
+                    session.heard =
+                        self.amnesty.saturating_sub(nanos(limits.heartbeat_timeout)).max(session.heard + 1);
                 }
                 if session.pinged + nanos(limits.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;
+                    if has_first {
+                        return; // The last one has not gone out: one more would only pile up.
+                    }
                     let mut heartbeat = Vec::with_capacity(96);
                     json::write_heartbeat(&mut heartbeat, self.iso.format(now.wall_ms));
                     self.push_first(number, &heartbeat);
@@ -265,7 +277,12 @@ impl<T: Transport> Shard<T> {
         let mut notices = Vec::new();
         for subscription in session.subscriptions.iter_mut().filter(|s| s.gap > 0) {
             let gap = std::mem::take(&mut subscription.gap);
-            json::write_gap(&mut notices, timestamp, self.subscribers.get(subscription.topic).topic.name(), gap);
+            json::write_gap(
+                &mut notices,
+                timestamp,
+                self.subscribers.get(subscription.topic).topic.name(),
+                gap,
+            );
         }
         if !notices.is_empty() {
             self.push_reply(number, notices);
@@ -275,7 +292,8 @@ impl<T: Transport> Shard<T> {
     /// Ends a session. Its queue is thrown away and counted, it leaves every list at once, and where a close
     /// can still arrive one is sent. `detail` says more about what the client did wrong.
     pub(super) fn close_client(&mut self, number: u32, reason: CloseReason, detail: &str, now: Now) {
-        let closing = Role::Closing(Closing { until: self.closing_until(now), is_shut: false, has_ended: false });
+        let closing =
+            Role::Closing(Closing { until: self.closing_until(now), is_shut: false, has_ended: false });
         let connection = &mut self.connections[number as usize];
         let role = std::mem::replace(&mut connection.role, closing);
         let Role::Client(session) = role else {
@@ -359,7 +377,8 @@ impl<T: Transport> Shard<T> {
 
     /// What is owed is still written, then nothing; what comes in is thrown away.
     pub(super) fn begin_closing(&mut self, number: u32, now: Now) {
-        let closing = Role::Closing(Closing { until: self.closing_until(now), is_shut: false, has_ended: false });
+        let closing =
+            Role::Closing(Closing { until: self.closing_until(now), is_shut: false, has_ended: false });
         let connection = &mut self.connections[number as usize];
         connection.is_paused = false;
         match std::mem::replace(&mut connection.role, closing) {

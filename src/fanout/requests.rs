@@ -15,7 +15,7 @@ use crate::error::CloseReason;
 use crate::fanout::connection::{Answer, Http, Role};
 use crate::fanout::intake::{CLIENT_READ, Read};
 use crate::fanout::shard::Shard;
-use crate::fanout::shared::{Gather, Key, Message, Shared};
+use crate::fanout::shared::{Gather, Key, Message, Origin, Shared};
 use crate::metrics::BadInput;
 use crate::proto::http1::{self, HttpError, Request};
 use crate::session::handshake::Step;
@@ -86,7 +86,7 @@ impl<T: Transport> Shard<T> {
                     continue;
                 }
                 Ok(Decision::Hold) if self.is_behind() => self.stay_ready(number),
-                Ok(Decision::Hold) => self.starved.push(number),
+                Ok(Decision::Hold) => self.starve(number),
                 Ok(Decision::Reply(reply, answer)) => {
                     self.respond(number, &reply, answer, now);
                     self.stay_ready(number);
@@ -154,10 +154,11 @@ impl<T: Transport> Shard<T> {
             // Like a publisher's socket, it waits.
             Route::Publish(_) if !may_publish => Ok(Decision::Hold),
             Route::Publish(format) => {
+                let to = Origin { shared, shard: self.id };
                 let published = publish::publish(format, body, limits.max_publish_bytes, now, |publish| {
-                    ingress.add(publish, now, &**shared, metrics);
+                    ingress.add(publish, now, &to, metrics);
                 });
-                ingress.commit(now, &**shared);
+                ingress.commit(now, &to);
                 for (code, count) in &published.refused {
                     metrics.refuse(*code, *count);
                 }
@@ -198,9 +199,18 @@ impl<T: Transport> Shard<T> {
 
     fn respond(&mut self, number: u32, reply: &Reply, answer: Answer, now: Now) {
         let mut out = Vec::new();
-        let headers: Vec<(&str, &str)> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let headers: Vec<(&str, &str)> =
+            reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let Answer { keep_alive, head_only } = answer;
-        http1::write_response(&mut out, reply.status, reply.content_type, &headers, &reply.body, keep_alive, head_only);
+        http1::write_response(
+            &mut out,
+            reply.status,
+            reply.content_type,
+            &headers,
+            &reply.body,
+            keep_alive,
+            head_only,
+        );
         if let Role::Http(http) = &mut self.connections[number as usize].role {
             http.exchange.finish();
             http.awaits = None;
@@ -218,7 +228,8 @@ impl<T: Transport> Shard<T> {
             self.metrics().refuse_input(BadInput::Http);
         }
         let mut out = Vec::new();
-        let is_head = |http: &Http| http.exchange.request().is_some_and(|(request, _)| request.method == "HEAD");
+        let is_head =
+            |http: &Http| http.exchange.request().is_some_and(|(request, _)| request.method == "HEAD");
         let head_only = matches!(&self.connections[number as usize].role, Role::Http(http) if is_head(http));
         error.write(&mut out, head_only);
         self.push_first(number, &out);

@@ -375,7 +375,8 @@ impl<T: Transport> Shard<T> {
         let Self { connections, subscribers, chunks, sweep, shared, limits, condemned, .. } = self;
         let metrics = &shared.metrics[self.id];
         let Some(local) = subscribers.get_mut(slot) else { return };
-        let all = Span { chunk: at.chunk, start: at.start, end: at.end, topic: slot, gap: 0, droppable: false };
+        let all =
+            Span { chunk: at.chunk, start: at.start, end: at.end, topic: slot, gap: 0, droppable: false };
         let all_bytes = chunks.frames_len(at.chunk, at.start, at.end);
         let mut delivery = Delivery {
             chunks,
@@ -404,7 +405,8 @@ impl<T: Transport> Shard<T> {
             };
             if !has_room {
                 condemned.push(number);
-            } else if !connection.is_owed && !connection.outbox.is_empty() && !connection.outbox.is_blocked() {
+            } else if !connection.is_owed && !connection.outbox.is_empty() && !connection.outbox.is_blocked()
+            {
                 connection.is_owed = true;
                 sweep.push_back(number);
             }
@@ -479,12 +481,14 @@ impl<T: Transport> Shard<T> {
     /// While all outboxes together hold more than they may, the session furthest behind pays: what may be left
     /// out of its queue is, and where nothing may be, it is closed.
     fn keep_budget(&mut self, now: Now) {
+        let owed = |connection: &Connection<T>| connection.outbox.bytes() + connection.outbox.private_bytes();
         let budget = self.limits.max_outbox_bytes / self.shared.shards();
         while self.held_bytes() > budget && self.counts.blocked > 0 {
-            let blocked = self.connections.iter().filter(|(_, c)| {
-                c.outbox.is_blocked() && matches!(c.role, Role::Client(_)) && c.outbox.bytes() > 0
-            });
-            let Some((number, _)) = blocked.max_by_key(|(_, c)| c.outbox.bytes()) else { return };
+            let blocked = self
+                .connections
+                .iter()
+                .filter(|(_, c)| c.outbox.is_blocked() && matches!(c.role, Role::Client(_)) && owed(c) > 0);
+            let Some((number, _)) = blocked.max_by_key(|(_, c)| owed(c)) else { return };
             let connection = &mut self.connections[number];
             let mut dropped = 0;
             while let Some(drop) = connection.outbox.drop_oldest(&mut self.chunks) {

@@ -223,17 +223,30 @@ impl Shared {
     }
 }
 
-impl Destination for Shared {
+/// The node as one of its shards publishes to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The node.
+    pub shared: &'a Shared,
+    /// The shard.
+    pub shard: usize,
+}
+
+impl Destination for Origin<'_> {
     fn topics(&self) -> &Topics {
-        &self.topics
+        &self.shared.topics
     }
 
     fn tail(&self) -> &Tail {
-        &self.tail
+        &self.shared.tail
     }
 
     fn send(&self, shard: usize, round: Arc<Round>) {
-        let cost = round.cost();
-        self.links[shard].send(Message::Round(round), cost);
+        let (cost, link) = (round.cost(), &self.shared.links[shard]);
+        if shard == self.shard {
+            link.send_to_self(Message::Round(round), cost);
+        } else {
+            link.send(Message::Round(round), cost);
+        }
     }
 }

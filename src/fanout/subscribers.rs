@@ -164,7 +164,8 @@ impl Subscribers {
             let local = self.topics.remove(topic as usize);
             self.names.remove(local.topic.name());
             topics.release(&local.topic, self.shard);
-            left.orphans = local.lists.iter().map(|list| list.chunk).filter(|chunk| *chunk != NO_CHUNK).collect();
+            left.orphans =
+                local.lists.iter().map(|list| list.chunk).filter(|chunk| *chunk != NO_CHUNK).collect();
         }
         left
     }

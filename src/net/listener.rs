@@ -98,10 +98,16 @@ impl Bound {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(found) if !found.file_type().is_socket() => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file that is not a socket",
+                ));
             }
             Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket there is another user's"));
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "the socket there is another user's",
+                ));
             }
             Ok(_) => {
                 if StdUnixStream::connect(path).is_ok() {

@@ -117,7 +117,11 @@ impl Decoder {
     ///
     /// # Errors
     /// A [`Violation`]; the connection must then be failed and the decoder dropped.
-    pub fn decode(&mut self, input: &mut [u8], accept: Accept) -> Result<(usize, Option<Message>), Violation> {
+    pub fn decode(
+        &mut self,
+        input: &mut [u8],
+        accept: Accept,
+    ) -> Result<(usize, Option<Message>), Violation> {
         let mut taken = 0;
         loop {
             let frame = match &mut self.frame {
@@ -391,7 +395,10 @@ mod tests {
     }
 
     /// Feeds `input` in pieces and collects every message, or the violation that ends it.
-    fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, accept: Accept) -> (Vec<(Opcode, Vec<u8>)>, Option<Violation>) {
+    fn run<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        accept: Accept,
+    ) -> (Vec<(Opcode, Vec<u8>)>, Option<Violation>) {
         let mut decoder = Decoder::default();
         let mut messages = Vec::new();
         for piece in pieces {
@@ -453,14 +460,20 @@ mod tests {
             (frame(0x09, b"x"), Protocol("a control frame is fragmented")),
             (frame(0x89, &[0; 126]), Protocol("a control frame has more than 125 bytes")),
             (frame(0x80, b"x"), Protocol("a continuation of nothing")),
-            ([frame(0x01, b"x"), frame(0x81, b"y")].concat(), Protocol("a new message inside an unfinished one")),
+            (
+                [frame(0x01, b"x"), frame(0x81, b"y")].concat(),
+                Protocol("a new message inside an unfinished one"),
+            ),
             (frame(0x82, b"x"), Binary),
             (frame(0x81, &[b'x'; 11]), TooBig),
             ([frame(0x01, &[b'x'; 6]), frame(0x80, &[b'x'; 5])].concat(), TooBig),
             (header(&[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 0]), TooBig),
             (header(&[0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0]), Protocol("the length has its top bit set")),
             (header(&[0x81, 0xfe, 0, 125]), Protocol("the length is not in its shortest form")),
-            (header(&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]), Protocol("the length is not in its shortest form")),
+            (
+                header(&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]),
+                Protocol("the length is not in its shortest form"),
+            ),
             (frame(0x81, &[0xff]), BadUtf8),
             (frame(0x81, &[0xe2, 0x82]), BadUtf8),
             ([frame(0x01, &[0xe2]), frame(0x80, b"x")].concat(), BadUtf8),

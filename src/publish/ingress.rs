@@ -210,13 +210,21 @@ mod tests {
         to.topics.register("a", 0, 0).unwrap();
         to.topics.register("b", 0, 1).unwrap();
         let (mut ingress, metrics) = (Ingress::default(), ShardMetrics::default());
-        for (topics, event) in
-            [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4"), ("c\na", "5"), ("b", "6"), ("x\ny", "7"), ("b", "8")]
-        {
+        for (topics, event) in [
+            ("a", "1"),
+            ("b", "2"),
+            ("a", "3"),
+            ("c", "4"),
+            ("c\na", "5"),
+            ("b", "6"),
+            ("x\ny", "7"),
+            ("b", "8"),
+        ] {
             add(&mut ingress, &to, &metrics, topics, event);
         }
         ingress.commit(NOW, &to);
-        let sent: Vec<_> = to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
+        let sent: Vec<_> =
+            to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
         assert_eq!(sent, ["a:1,3", "b:2", "c:5", "b:6", "b:8"]);
         assert_eq!((metrics.events_in.get(), metrics.events_unsubscribed.get()), (8, 2));
     }

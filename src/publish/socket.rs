@@ -130,7 +130,13 @@ impl Publisher {
         Outcome::Continue
     }
 
-    fn refuse(&mut self, sequence: u64, refusal: &Refusal, metrics: &ShardMetrics, out: &mut Vec<u8>) -> Outcome {
+    fn refuse(
+        &mut self,
+        sequence: u64,
+        refusal: &Refusal,
+        metrics: &ShardMetrics,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         metrics.refuse(refusal.code, 1);
         if !refusal.code.closes() {
             encode_error(sequence, refusal, out);
@@ -177,7 +183,10 @@ impl Publisher {
             return Ok(());
         }
         if !self.authorised {
-            return Err(Refusal::new(ErrorCode::Unauthorised, "this listener asks for a HELLO with a token first"));
+            return Err(Refusal::new(
+                ErrorCode::Unauthorised,
+                "this listener asks for a HELLO with a token first",
+            ));
         }
         if header.kind == Kind::Ping as u8 {
             encode_ping(Kind::Pong, header.sequence, body, out);
@@ -227,7 +236,10 @@ fn frame_len(input: &[u8], terms: Terms<'_>) -> Result<Option<usize>, (u64, Refu
         }
     };
     if header.flags & !(FLAG_ACK | FLAG_RECEIPT) != 0 {
-        return refuse(ErrorCode::Malformed, format!("flags {:#06x}: only bits 0 and 1 have a meaning", header.flags));
+        return refuse(
+            ErrorCode::Malformed,
+            format!("flags {:#06x}: only bits 0 and 1 have a meaning", header.flags),
+        );
     }
     if header.flags & FLAG_RECEIPT != 0 {
         return refuse(ErrorCode::Unsupported, "receipts are not served by this version".to_owned());

@@ -200,7 +200,8 @@ impl<'a> Publish<'a> {
     /// [`ErrorCode::TooLarge`] where a length does not fit its field; `out` is then unchanged. Names and data
     /// are the node's to check.
     pub fn encode(&self, flags: u16, sequence: u64, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let too_large = |what: &str| Refusal::new(ErrorCode::TooLarge, format!("{what} does not fit its field"));
+        let too_large =
+            |what: &str| Refusal::new(ErrorCode::TooLarge, format!("{what} does not fit its field"));
         let length16 = |what, text: &str| u16::try_from(text.len()).map_err(|_| too_large(what));
         let lengths = [
             length16("the topic list", self.topics)?,
@@ -229,9 +230,9 @@ fn check_data(data: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     // `IgnoredAny` walks the text without recursion and without allocating per value: depth is no danger.
-    serde_json::from_str::<serde::de::IgnoredAny>(data).map(drop).map_err(|error| {
-        Refusal::new(ErrorCode::BadData, format!("data is not one JSON text: {error}"))
-    })
+    serde_json::from_str::<serde::de::IgnoredAny>(data)
+        .map(drop)
+        .map_err(|error| Refusal::new(ErrorCode::BadData, format!("data is not one JSON text: {error}")))
 }
 
 /// The body of a HELLO frame.
@@ -266,7 +267,9 @@ impl<'a> Hello<'a> {
         if hello.name.len() > MAX_PUBLISHER_NAME_BYTES || hello.name.chars().any(char::is_control) {
             return Err(Refusal::new(
                 ErrorCode::BadName,
-                format!("a publisher's name has at most {MAX_PUBLISHER_NAME_BYTES} bytes and no control characters"),
+                format!(
+                    "a publisher's name has at most {MAX_PUBLISHER_NAME_BYTES} bytes and no control characters"
+                ),
             ));
         }
         Ok(hello)
@@ -281,7 +284,9 @@ pub fn encode_hello(token: &str, name: &str, out: &mut Vec<u8>) -> Result<(), Re
     if token.len() > MAX_TOKEN_BYTES || name.len() > MAX_PUBLISHER_NAME_BYTES {
         return Err(Refusal::new(
             ErrorCode::TooLarge,
-            format!("a token has at most {MAX_TOKEN_BYTES} bytes and a publisher's name {MAX_PUBLISHER_NAME_BYTES}"),
+            format!(
+                "a token has at most {MAX_TOKEN_BYTES} bytes and a publisher's name {MAX_PUBLISHER_NAME_BYTES}"
+            ),
         ));
     }
     // Both lengths were just held to less than 65,536.
@@ -341,8 +346,13 @@ mod tests {
 
     #[test]
     fn a_frame_comes_back_as_it_was_written() {
-        let publish =
-            Publish { topics: "run:1\nproject:2", event: "log", key: "k", data: "{\"a\": 1}", timestamp_ms: 5 };
+        let publish = Publish {
+            topics: "run:1\nproject:2",
+            event: "log",
+            key: "k",
+            data: "{\"a\": 1}",
+            timestamp_ms: 5,
+        };
         let mut out = Vec::new();
         publish.encode(FLAG_ACK, 9, &mut out).unwrap();
         let header = Header::parse(out[..HEADER_LEN].try_into().unwrap());
@@ -400,7 +410,8 @@ mod tests {
     #[test]
     fn data_of_every_json_kind_passes_untouched() {
         let deep = "[".repeat(50_000) + &"]".repeat(50_000);
-        for data in ["", "null", "1e999", "-0.0E-7", "\"\\ud800\"", " [1 , 2]\n", "{\"a\":1,\"a\":2}", &deep] {
+        for data in ["", "null", "1e999", "-0.0E-7", "\"\\ud800\"", " [1 , 2]\n", "{\"a\":1,\"a\":2}", &deep]
+        {
             let body = body("a", "e", "", data.as_bytes());
             assert_eq!(Publish::decode(&body, 1 << 20).unwrap().data, data);
         }

@@ -251,7 +251,8 @@ impl Chunks {
     pub fn copy_out(&mut self, span: &Span) -> Span {
         let source = &self.chunks[span.chunk as usize];
         let base = source.offset(span.start);
-        let mut frames = Frames { bytes: self.bytes(span).to_vec(), ends: Vec::with_capacity(span.frames() as usize) };
+        let mut frames =
+            Frames { bytes: self.bytes(span).to_vec(), ends: Vec::with_capacity(span.frames() as usize) };
         let ends = &source.ends[span.start as usize..span.end as usize];
         frames.ends.extend(ends.iter().map(|end| end - base as u32));
         let mut stamps = Vec::new();

@@ -133,7 +133,10 @@ impl Exchange {
 }
 
 fn too_large(limits: &Limits) -> HttpError {
-    HttpError::new(413, format!("the body is above the limit of {} bytes (max_body_bytes)", limits.max_body_bytes))
+    HttpError::new(
+        413,
+        format!("the body is above the limit of {} bytes (max_body_bytes)", limits.max_body_bytes),
+    )
 }
 
 #[cfg(test)]

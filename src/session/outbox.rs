@@ -85,7 +85,15 @@ enum What {
 impl Outbox {
     /// An empty outbox.
     pub const fn new() -> Self {
-        Self { tail: Span::EMPTY, queue: None, first: None, events: 0, bytes: 0, reply_bytes: 0, blocked: false }
+        Self {
+            tail: Span::EMPTY,
+            queue: None,
+            first: None,
+            events: 0,
+            bytes: 0,
+            reply_bytes: 0,
+            blocked: false,
+        }
     }
 
     /// Events waiting.
@@ -293,7 +301,8 @@ impl Outbox {
 
     /// The span that is all there is, to be written from where it lies: what nearly every write is.
     pub fn single_span(&self) -> Option<&Span> {
-        let single = self.first.is_none() && self.queue.is_none() && !self.tail.is_empty() && self.tail.gap == 0;
+        let single =
+            self.first.is_none() && self.queue.is_none() && !self.tail.is_empty() && self.tail.gap == 0;
         single.then_some(&self.tail)
     }
 
@@ -515,8 +524,14 @@ mod tests {
                 ends.push(bytes.len() as u32);
             });
             self.growing[topic as usize] = appended.chunk;
-            let span =
-                Span { chunk: appended.chunk, start: appended.start, end: appended.end, topic, gap, droppable };
+            let span = Span {
+                chunk: appended.chunk,
+                start: appended.start,
+                end: appended.end,
+                topic,
+                gap,
+                droppable,
+            };
             if self.outbox.push(span, frame.len(), &mut self.chunks) {
                 self.chunks.retain(appended.chunk, 1);
             }

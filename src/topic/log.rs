@@ -150,7 +150,13 @@ impl Topics {
 
     /// Appends events of one topic to its log and hands the round to `send` once for each interested shard,
     /// all under the topic's lock.
-    pub fn append(&self, topic: &Arc<Topic>, events: Events, ingress: u64, mut send: impl FnMut(usize, Arc<Round>)) {
+    pub fn append(
+        &self,
+        topic: &Arc<Topic>,
+        events: Events,
+        ingress: u64,
+        mut send: impl FnMut(usize, Arc<Round>),
+    ) {
         let mut current = Arc::clone(topic);
         loop {
             let mut log = current.log.lock();

@@ -39,7 +39,8 @@ mod tests {
     #[test]
     fn names_are_held_to_the_rules() {
         let long = "x".repeat(255);
-        for good in ["a", "error-recovery", "run:42", "Übergrößenträger", "日本", "a b", "{}", long.as_str()] {
+        for good in ["a", "error-recovery", "run:42", "Übergrößenträger", "日本", "a b", "{}", long.as_str()]
+        {
             assert_eq!(check_name("topic", good), Ok(()), "{good}");
         }
         let too_long = "x".repeat(256);
