@@ -81,7 +81,7 @@ fn decode(c: &mut Criterion) {
     group.throughput(Throughput::Elements(500));
     group.bench_function("a read of 500 stock frames", |b| {
         let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token: None };
-        let mut publisher = Publisher::new("bench".into(), terms);
+        let mut publisher = Publisher::new("bench".into(), 0, terms);
         let (metrics, mut answers) = (ShardMetrics::default(), Vec::new());
         b.iter(|| {
             let mut bytes = 0;

@@ -8,7 +8,7 @@ use crate::dialect::json::check_topic;
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Shared, State};
 use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, websocket_key};
-use crate::publish::socket::is_token;
+use crate::publish::socket::is_secret;
 
 /// What a request is decided on.
 #[derive(Debug)]
@@ -212,7 +212,7 @@ fn authorise(request: &Request<'_>, tokens: &[Option<&str>]) -> Result<(), HttpE
         .and_then(|value| value.split_once(' '))
         .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' ')));
     // Every token is compared, so that the time does not tell which came near.
-    if wanted.fold(false, |known, token| is_token(Some(token), given) | known) {
+    if wanted.fold(false, |known, token| is_secret(Some(token), given) | known) {
         return Ok(());
     }
     Err(HttpError::new(401, "this endpoint asks for a bearer token"))

@@ -1,6 +1,6 @@
 //! Answers that every shard has a part in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -27,6 +27,8 @@ pub struct Part {
     clients: usize,
     details: Vec<(String, Vec<Arc<str>>)>,
     subscriptions: Vec<(String, usize)>,
+    /// Whether there are more topics than those.
+    is_cut: bool,
     /// Subscribers and position of the topic asked for.
     topic: Option<(usize, u64)>,
 }
@@ -53,6 +55,7 @@ impl Part {
                         part.details.push((session.name(), topics));
                     }
                 }
+                part.is_cut = subscribers.topics() > LISTED_TOPICS;
                 let topics = subscribers.iter().take(LISTED_TOPICS);
                 part.subscriptions = topics.map(|(name, count)| (name.to_owned(), count)).collect();
             }
@@ -90,19 +93,26 @@ fn status(most: usize, parts: Vec<Part>, timestamp: &str) -> Value {
     let (mut connected, mut listed) = (0, 0);
     let mut subscriptions: BTreeMap<String, usize> = BTreeMap::new();
     let mut details: BTreeMap<String, Vec<Arc<str>>> = BTreeMap::new();
+    let mut named: HashMap<String, usize> = HashMap::new();
+    let mut is_cut = false;
     for part in parts {
         connected += part.clients;
+        is_cut |= part.is_cut;
         for (topic, count) in part.subscriptions {
             *subscriptions.entry(topic).or_default() += count;
         }
         for (name, topics) in part.details {
             if listed < most {
                 listed += 1;
-                details.insert(unused_name(&details, name), topics);
+                let times = named.entry(name.clone()).or_insert(0);
+                *times += 1;
+                // Two clients may call themselves the same; the answer's object shows both.
+                let name = if *times == 1 { name } else { format!("{name}#{times}") };
+                details.insert(name, topics);
             }
         }
     }
-    let is_cut = subscriptions.len() > LISTED_TOPICS;
+    is_cut |= subscriptions.len() > LISTED_TOPICS;
     let details: serde_json::Map<String, Value> = details
         .into_iter()
         .map(|(name, topics)| (name, topics.iter().map(|topic| Value::from(&**topic)).collect()))
@@ -125,21 +135,6 @@ fn status(most: usize, parts: Vec<Part>, timestamp: &str) -> Value {
     answer
 }
 
-/// Two clients may call themselves the same; the answer's object shows both.
-fn unused_name(taken: &BTreeMap<String, Vec<Arc<str>>>, name: String) -> String {
-    if !taken.contains_key(&name) {
-        return name;
-    }
-    let mut number = 2;
-    loop {
-        let other = format!("{name}#{number}");
-        if !taken.contains_key(&other) {
-            return other;
-        }
-        number += 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +145,7 @@ mod tests {
             clients: 1,
             details: vec![(name.to_owned(), vec![topic.into()])],
             subscriptions: vec![(topic.to_owned(), 1)],
+            is_cut: false,
             topic: Some((2, 17)),
         };
         let parts = || vec![part("me", "a"), part("me", "a"), part("you", "b")];

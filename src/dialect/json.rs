@@ -2,7 +2,7 @@
 //!
 //! Events are not written here: they come ready from the envelope.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,6 +14,9 @@ use crate::topic::name::check_name;
 
 /// Characters of a client id at most.
 pub const MAX_CLIENT_ID_CHARS: usize = 128;
+
+/// Event names that a subscription may choose at most: each is compared with each event of the topic.
+pub const MAX_EVENT_NAMES: usize = 100;
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,9 +71,7 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
         "ping" => Ok(Command::Ping),
         "subscribe" => {
             let topics = checked_topics(message.categories, "subscribe")?;
-            for name in message.events.iter().flatten() {
-                check_name("event", name)?;
-            }
+            let events = message.events.map(checked_events).transpose()?;
             if let Some(id) = &message.client_id {
                 check_client_id(id)?;
             }
@@ -80,7 +81,7 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
             };
             Ok(Command::Subscribe(Subscribe {
                 topics,
-                events: message.events,
+                events,
                 policy,
                 client_id: message.client_id,
                 since: message.since.map(|positions| positions.into_keys().collect()),
@@ -106,7 +107,18 @@ pub fn check_topic(name: &str) -> Result<(), String> {
 fn checked_topics(topics: Option<Vec<String>>, kind: &str) -> Result<Vec<String>, String> {
     let topics = topics.ok_or_else(|| format!("{kind} needs `categories`, `topics` or `rooms`"))?;
     topics.iter().try_for_each(|name| check_topic(name))?;
-    Ok(topics)
+    let mut seen = HashSet::new();
+    Ok(topics.into_iter().filter(|name| seen.insert(name.clone())).collect())
+}
+
+fn checked_events(mut events: Vec<String>) -> Result<Vec<String>, String> {
+    events.sort_unstable();
+    events.dedup();
+    if events.len() > MAX_EVENT_NAMES {
+        return Err(format!("`events` has more than {MAX_EVENT_NAMES} names"));
+    }
+    events.iter().try_for_each(|name| check_name("event", name))?;
+    Ok(events)
 }
 
 fn check_client_id(id: &str) -> Result<(), String> {
@@ -254,6 +266,20 @@ mod tests {
         let text = br#"{"type":"subscribe","topics":["a"],"since":{"a":{"epoch":"x","offset":17},"b":null}}"#;
         let expected = Subscribe { since: Some(vec!["a".into(), "b".into()]), ..subscribe(&["a"]) };
         assert_eq!(parse(text), Ok(Command::Subscribe(expected)));
+    }
+
+    #[test]
+    fn names_given_twice_count_once_and_a_filter_is_bounded() {
+        let Ok(Command::Subscribe(subscribe)) =
+            parse(br#"{"type":"subscribe","topics":["b","a","b"],"events":["y","x","y"]}"#)
+        else {
+            panic!("a subscribe")
+        };
+        assert_eq!(subscribe.topics, ["b", "a"]);
+        assert_eq!(subscribe.events.unwrap(), ["x", "y"]);
+        let names: Vec<String> = (0..=MAX_EVENT_NAMES).map(|n| format!("\"e{n}\"")).collect();
+        let text = format!(r#"{{"type":"subscribe","topics":["a"],"events":[{}]}}"#, names.join(","));
+        assert!(parse(text.as_bytes()).unwrap_err().contains("more than 100 names"));
     }
 
     #[test]

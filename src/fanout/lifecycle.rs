@@ -84,7 +84,7 @@ impl<T: Transport> Shard<T> {
             max_publish_bytes: self.limits.max_publish_bytes,
             token: self.shared.access.publish_token.as_deref(),
         };
-        let publisher = Publisher::new(address.into(), terms);
+        let publisher = Publisher::new(address.into(), now.mono, terms);
         let max = self.limits.max_publishers;
         self.connections.insert(Connection::new(
             stream,
@@ -99,6 +99,8 @@ impl<T: Transport> Shard<T> {
             self.dismiss_publisher(key.number, &Refusal::new(ErrorCode::ShuttingDown, message), now);
         } else if self.drain.stage.is_some() {
             self.dismiss_publisher(key.number, &shutting_down(), now);
+        } else {
+            self.arm(key.number);
         }
     }
 
@@ -128,6 +130,9 @@ impl<T: Transport> Shard<T> {
                 (session.heard + nanos(limits.heartbeat_timeout))
                     .min(session.pinged + nanos(limits.heartbeat_interval)),
             ),
+            Role::Publisher(publisher) if !publisher.is_authorised() => {
+                Some(publisher.connected + nanos(limits.handshake_timeout))
+            }
             Role::Publisher(publisher) => {
                 let since = publisher.partial_since.into_iter().chain(publisher.unread_since).min()?;
                 Some(since + nanos(limits.publish_timeout))
@@ -168,7 +173,7 @@ impl<T: Transport> Shard<T> {
         let limits = &self.limits;
         let has_unread = self.connections[number as usize].is_ready || self.starved.contains(&number);
         let connection = &mut self.connections[number as usize];
-        let has_first = connection.outbox.first().is_some();
+        let has_heartbeat = connection.outbox.has_control();
         match &mut connection.role {
             Role::Closing(_) => self.remove(number),
             Role::Http(http) if http.exchange.has_begun() || http.awaits.is_some() => {
@@ -176,6 +181,11 @@ impl<T: Transport> Shard<T> {
                 self.refuse_request(number, &HttpError::new(408, "the request took too long"), now);
             }
             Role::Http(_) => self.remove(number),
+            Role::Publisher(publisher) if !publisher.is_authorised() => {
+                self.metrics().refuse_input(BadInput::Timeout);
+                let message = "no HELLO with a token came in time (handshake_timeout)";
+                self.dismiss_publisher(number, &Refusal::new(ErrorCode::Unauthorised, message), now);
+            }
             // What it sent waits on our side: it is not the publisher that is late.
             Role::Publisher(publisher) if publisher.unread_since.is_none() && has_unread => {
                 publisher.partial_since = Some(now.mono);
@@ -201,7 +211,7 @@ impl<T: Transport> Shard<T> {
                 }
                 if session.pinged + nanos(limits.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;
-                    if has_first {
+                    if has_heartbeat {
                         return; // The last one has not gone out: one more would only pile up.
                     }
                     let mut heartbeat = Vec::with_capacity(96);
@@ -224,9 +234,10 @@ impl<T: Transport> Shard<T> {
 
     /// Adds bytes that stand in line with a client's events.
     pub(super) fn push_reply(&mut self, number: u32, bytes: Vec<u8>) {
-        self.counts.private_bytes += bytes.len();
         let connection = &mut self.connections[number as usize];
+        let private = connection.outbox.private_bytes();
         connection.outbox.push_reply(bytes, &mut self.chunks);
+        self.counts.private_bytes += connection.outbox.private_bytes() - private;
         if !connection.outbox.is_blocked() {
             self.owe(number);
         }
@@ -414,6 +425,10 @@ impl<T: Transport> Shard<T> {
     /// Tells a publisher why it is let go, and lets it go.
     pub(super) fn dismiss_publisher(&mut self, number: u32, refusal: &Refusal, now: Now) {
         self.metrics().refuse(refusal.code, 1);
+        if let Role::Publisher(publisher) = &self.connections[number as usize].role {
+            let Publisher { address, name, .. } = &**publisher;
+            tracing::debug!(%address, ?name, reason = refusal.message, "publisher let go");
+        }
         let mut frame = Vec::new();
         encode_error(0, refusal, &mut frame);
         self.push_first(number, &frame);

@@ -478,17 +478,27 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// While all outboxes together hold more than they may, the session furthest behind pays: what may be left
-    /// out of its queue is, and where nothing may be, it is closed.
+    /// While all outboxes together hold more than they may, the blocked session furthest behind pays: what may
+    /// be left out of its queue is, and where nothing may be, it is closed. Where blocked sessions are not what
+    /// holds so much, none of them pays for the others: those are bounded by when publishers are read.
     fn keep_budget(&mut self, now: Now) {
-        let owed = |connection: &Connection<T>| connection.outbox.bytes() + connection.outbox.private_bytes();
         let budget = self.limits.max_outbox_bytes / self.shared.shards();
-        while self.held_bytes() > budget && self.counts.blocked > 0 {
-            let blocked = self
-                .connections
-                .iter()
-                .filter(|(_, c)| c.outbox.is_blocked() && matches!(c.role, Role::Client(_)) && owed(c) > 0);
-            let Some((number, _)) = blocked.max_by_key(|(_, c)| owed(c)) else { return };
+        if self.held_bytes() <= budget || self.counts.blocked == 0 {
+            return;
+        }
+        let blocked = self.connections.iter().filter(|(_, connection)| {
+            connection.outbox.is_blocked() && matches!(connection.role, Role::Client(_))
+        });
+        let owed = blocked.map(|(number, c)| (c.outbox.bytes() + c.outbox.private_bytes(), number));
+        let mut owed: Vec<(usize, usize)> = owed.filter(|(bytes, _)| *bytes > 0).collect();
+        let all: usize = owed.iter().map(|(bytes, _)| bytes).sum();
+        if all < self.held_bytes() - budget {
+            return;
+        }
+        owed.sort_unstable();
+        while self.held_bytes() > budget
+            && let Some((_, number)) = owed.pop()
+        {
             let connection = &mut self.connections[number];
             let mut dropped = 0;
             while let Some(drop) = connection.outbox.drop_oldest(&mut self.chunks) {

@@ -6,12 +6,13 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use rustix::fs::Mode;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::PublishAddress;
 use crate::fanout::connection::Door;
@@ -56,6 +57,8 @@ impl Drop for UnixPath {
     }
 }
 
+/// A TCP connection that is silent for so long is asked by the kernel whether its far end still lives.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 
@@ -185,6 +188,8 @@ impl Listener {
                 // refused at the start.
                 let socket = SockRef::from(&stream);
                 drop(socket.set_tcp_nodelay(true));
+                // Publishers may be silent for as long as they like, but not dead.
+                drop(socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
                 if let Some(name) = &tuning.tcp_congestion {
                     drop(socket.set_tcp_congestion(name.as_bytes()));
                 }

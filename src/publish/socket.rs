@@ -15,6 +15,8 @@ use crate::topic::name::MAX_NAME_BYTES;
 pub struct Publisher {
     /// The beginning of a frame whose rest has not come.
     partial: Vec<u8>,
+    /// When it connected, in nanoseconds.
+    pub connected: u64,
     /// Since when, in nanoseconds, a started frame has been waiting for its rest.
     pub partial_since: Option<u64>,
     /// Since when, in nanoseconds, its answers have been waiting to be read.
@@ -49,8 +51,9 @@ pub enum Outcome {
 
 impl Publisher {
     /// A publisher that has just connected. It is authorised at once where no token is asked for.
-    pub fn new(address: Box<str>, terms: Terms<'_>) -> Self {
+    pub fn new(address: Box<str>, now: u64, terms: Terms<'_>) -> Self {
         Self {
+            connected: now,
             partial: Vec::new(),
             partial_since: None,
             unread_since: None,
@@ -63,9 +66,9 @@ impl Publisher {
         }
     }
 
-    /// Bytes held for a frame whose rest has not come.
-    pub fn held_bytes(&self) -> usize {
-        self.partial.capacity()
+    /// Whether it has shown the token, or none is asked for.
+    pub fn is_authorised(&self) -> bool {
+        self.authorised
     }
 
     /// Takes what was read. Every whole frame is processed: events go to `accept` in their order, answers to
@@ -175,7 +178,7 @@ impl Publisher {
     ) -> Result<(), Refusal> {
         if header.kind == Kind::Hello as u8 {
             let hello = Hello::decode(body)?;
-            if !is_token(terms.token, Some(hello.token)) {
+            if !is_secret(terms.token, Some(hello.token)) {
                 return Err(Refusal::new(ErrorCode::Unauthorised, "HELLO carries the wrong token"));
             }
             self.authorised = true;
@@ -202,7 +205,7 @@ impl Publisher {
 }
 
 /// Whether a token is the one asked for, in time that does not depend on where they differ. `None` asks for none.
-pub fn is_token(wanted: Option<&str>, given: Option<&str>) -> bool {
+pub fn is_secret(wanted: Option<&str>, given: Option<&str>) -> bool {
     match (wanted, given) {
         (None, _) => true,
         (Some(_), None) => false,
@@ -273,7 +276,7 @@ mod tests {
         pieces: impl IntoIterator<Item = &'a [u8]>,
         terms: Terms<'_>,
     ) -> (Vec<String>, Vec<(u8, u64, u64)>, Outcome) {
-        let mut publisher = Publisher::new("test".into(), terms);
+        let mut publisher = Publisher::new("test".into(), 0, terms);
         let (mut out, mut accepted, mut outcome) = (Vec::new(), Vec::new(), Outcome::Continue);
         for piece in pieces {
             let accept = |publish: &Publish<'_>| accepted.push(publish.data.to_owned());

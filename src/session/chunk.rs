@@ -137,15 +137,16 @@ impl Chunks {
                 }
                 let mut chunk = self.pool.pop().unwrap_or_default();
                 self.pool_bytes -= chunk.bytes.capacity();
+                self.held += chunk.bytes.capacity();
                 chunk.owner = owner;
                 self.chunks.insert(chunk) as u32
             }
         };
         let chunk = &mut self.chunks[key as usize];
-        let (start, before) = (chunk.ends.len() as u32, chunk.bytes.len());
+        let (start, before) = (chunk.ends.len() as u32, chunk.bytes.capacity());
         write(&mut chunk.bytes, &mut chunk.ends);
         chunk.stamps.push((start, ingress));
-        self.held += chunk.bytes.len() - before;
+        self.held += chunk.bytes.capacity() - before;
         Appended { chunk: key, start, end: chunk.ends.len() as u32 }
     }
 
@@ -182,8 +183,8 @@ impl Chunks {
 
     fn recycle(&mut self, chunk: u32) {
         let mut chunk = self.chunks.remove(chunk as usize);
-        self.held -= chunk.bytes.len();
-        if self.pool_bytes + chunk.bytes.capacity() <= POOL_BYTES {
+        self.held -= chunk.bytes.capacity();
+        if chunk.bytes.capacity() <= 2 * CHUNK_BYTES && self.pool_bytes + chunk.bytes.capacity() <= POOL_BYTES {
             self.pool_bytes += chunk.bytes.capacity();
             chunk.bytes.clear();
             chunk.ends.clear();
@@ -261,7 +262,7 @@ impl Chunks {
             stamps.push((first, ingress));
             first += count;
         });
-        self.held += frames.bytes.len();
+        self.held += frames.bytes.capacity();
         let chunk = Chunk { bytes: frames.bytes, ends: frames.ends, stamps, spans: 1, owner: NO_OWNER };
         let end = span.frames();
         Span { chunk: self.chunks.insert(chunk) as u32, start: 0, end, ..*span }
@@ -303,7 +304,7 @@ mod tests {
         chunks.ingresses(first.chunk, 1, 3, |ingress, count| seen.push((ingress, count)));
         assert_eq!(seen, [(10, 1), (20, 1)]);
         assert_eq!((chunks.ingress(first.chunk, 1), chunks.ingress(first.chunk, 2)), (10, 20));
-        assert_eq!(chunks.held(), 6);
+        assert!(chunks.held() >= 6);
         chunks.release(first.chunk);
         assert_eq!(chunks.next_forgotten(), None);
         chunks.release(first.chunk);

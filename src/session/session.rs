@@ -1,6 +1,7 @@
 //! A session: one logical client, its subscriptions, and what it calls itself.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::proto::websocket::Decoder;
 use crate::session::policy::Policy;
@@ -19,7 +20,7 @@ pub struct Subscription {
     /// What happens when the client's queue is full.
     pub policy: Policy,
     /// Only these event names; `None`: all.
-    pub events: Option<Box<[Box<str>]>>,
+    pub events: Option<Arc<[Box<str>]>>,
 }
 
 impl Subscription {
@@ -184,9 +185,9 @@ mod tests {
     fn a_filter_wants_only_its_names() {
         let mut only = subscription(0);
         assert!(only.wants("anything"));
-        only.events = Some(Box::new(["a".into(), "b".into()]));
+        only.events = Some(Arc::new(["a".into(), "b".into()]));
         assert!(only.wants("b") && !only.wants("c"));
-        only.events = Some(Box::new([]));
+        only.events = Some(Arc::new([]));
         assert!(!only.wants("a"));
     }
 }
