@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fanwire::admin::publish::{self, Format};
 use fanwire::clock::{Clock, Iso8601, Now};
 use fanwire::config::Limits;
 use fanwire::dialect::envelope::{Envelopes, Frames, JSON, splice};
@@ -23,6 +22,7 @@ use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
 use fanwire::fanout::shard::{Next, Shard};
 use fanwire::fanout::shared::{Access, Shared, State};
 use fanwire::metrics::ShardMetrics;
+use fanwire::publish::http::{self, Format};
 use fanwire::publish::socket::{Publisher, Terms};
 use fanwire::publish::wire::{HEADER_LEN, Publish};
 use fanwire::session::chunk::{Chunks, NO_CHUNK, Span};
@@ -223,7 +223,7 @@ impl Engine {
         let shared = Arc::new(Shared::new(1, &limits, Access::default(), clock.now()));
         shared.set_state(State::Ready);
         let mut shard = Shard::new(0, Arc::clone(&shared), Arc::new(limits), 0);
-        let publisher = shard.next_number().0;
+        let publisher = shard.next_number();
         let feed = Rc::new(RefCell::new(Feed::default()));
         shard.accept(NullSocket::Publisher(Rc::clone(&feed)), Door::Publish, "bench", clock.now());
         let mut engine = Self { shard, shared, clock, publisher, feed };
@@ -233,7 +233,7 @@ impl Engine {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
                 session % topics
             );
-            let number = engine.shard.next_number().0;
+            let number = engine.shard.next_number();
             let socket = NullSocket::Subscriber { hello: hello.into(), takes: usize::MAX };
             engine.shard.accept(socket, Door::Public, "bench", clock.now());
             engine.shard.handle_ready(number, true, false);
@@ -491,13 +491,14 @@ fn parsers(c: &mut Criterion) {
         b.iter_batched_ref(|| line.clone().into_bytes(), parse, BatchSize::SmallInput);
     });
     let body = format!("{line}\n").repeat(100);
-    let now = Now { mono: 0, wall_ms: 1_705_313_700_000 };
     group.throughput(Throughput::Elements(100));
     group.bench_function("100 NDJSON lines, all of admin::publish", |b| {
         b.iter(|| {
             let mut bytes = 0;
             let accept = |publish: &Publish<'_>| bytes += publish.data.len();
-            publish::publish(Format::Ndjson, black_box(body.as_bytes()), MAX_PUBLISH_BYTES, now, accept);
+            let body = black_box(body.as_bytes());
+            let mut batch = http::check(Format::Ndjson, body, MAX_PUBLISH_BYTES).unwrap();
+            batch.publish(body, usize::MAX, accept);
             bytes
         });
     });

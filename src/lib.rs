@@ -2,7 +2,7 @@
 //!
 //! The way of an event goes one way; a search for the verb finds the next step:
 //!
-//! 1. `publish::socket`, or HTTP in `fanout::intake`, **reads** what a publisher wrote.
+//! 1. `publish::socket`, or HTTP in `fanout::requests`, **reads** what a publisher wrote.
 //! 2. `publish::wire` **decodes** it: a fixed-layout frame becomes an event, its data checked once.
 //! 3. `topic::log` **appends** it: the topic's lock gives its position …
 //! 4. `link` **sends** it to every shard with a subscriber, one wake for each round.

@@ -1,7 +1,7 @@
 //! The channel into a shard: bounded by credit, with the bell that wakes it.
 //!
 //! `send` never blocks and never fails. What bounds a link is that publishers are not read while it holds
-//! more than its credit, so what is over the bound is one read per shard at most. A shard that stopped
+//! more than its credit, so what is over the bound is one read (or a piece of one request) per shard at most. A shard that stopped
 //! reading leaves its mark; the link's owner rings it when half the credit is free again.
 
 use std::sync::OnceLock;

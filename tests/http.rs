@@ -490,7 +490,8 @@ fn curl(args: &[&str]) -> (u16, String, String) {
 
 #[test]
 fn curl_publishes_in_every_way() {
-    let node = Node::start(&[]);
+    // The client reads only when curl is done: its queue must hold the largest request.
+    let node = Node::start(&["--queue-bytes", "8MiB"]);
     let mut client = node.websocket();
     client.subscribe(&["t"]);
     let dir = TempDir::new();

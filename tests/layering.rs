@@ -36,19 +36,20 @@ const LAYERS: &[Layer] = &[
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // One publisher: the node's side, and the other side, which the node does not use.
     ("socket",      &["publish/socket"],                            &["error", "metrics", "names", "wire"]),
+    ("batch",       &["publish/http"],                              &["clock", "error", "names", "wire"]),
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "wire"]),
     ("client",      &["publish/client"],                            &["error", "wire"]),
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event"]),
     ("report",      &["admin/report"],                              &["clock", "session", "subscribers"]),
     ("shared",      &["fanout/shared"],                             &["clock", "config", "event", "ingress", "link", "metrics", "report"]),
-    ("connection",  &["fanout/connection"],                         &["chunk", "handshake", "outbox", "session", "socket", "transport"]),
+    ("connection",  &["fanout/connection"],                         &["batch", "chunk", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
-    ("admin",       &["admin/api", "admin/metrics", "admin/page", "admin/publish", "admin/stats"],
-                    &["clock", "connection", "error", "json", "metrics", "names", "proto", "report", "shared", "socket", "wire"]),
+    ("admin",       &["admin/api", "admin/metrics", "admin/page", "admin/stats"],
+                    &["batch", "clock", "connection", "error", "json", "metrics", "proto", "report", "shared", "socket"]),
     // The shard: one type in four files.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/requests", "fanout/lifecycle"],
-                    &["admin", "chunk", "clock", "config", "connection", "error", "event", "handshake", "ingress", "json", "link",
+                    &["admin", "batch", "chunk", "clock", "config", "connection", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "outbox", "policy", "proto", "report", "session", "shared", "socket", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.

@@ -1,6 +1,5 @@
 //! HTTP routes: from a request to what is to be done (`docs/operations.md`). Pure but for reading figures.
 
-use crate::admin::publish::Format;
 use crate::admin::report::{self, Part, Report};
 use crate::admin::{metrics, page, stats};
 use crate::clock::Now;
@@ -8,6 +7,7 @@ use crate::dialect::json::check_topic;
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Shared, State};
 use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, websocket_key};
+use crate::publish::http::Format;
 use crate::publish::socket::is_secret;
 
 /// What a request is decided on.

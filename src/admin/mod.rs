@@ -3,6 +3,5 @@
 pub mod api;
 pub mod metrics;
 pub mod page;
-pub mod publish;
 pub mod report;
 pub mod stats;

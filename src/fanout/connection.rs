@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::proto::http1::Request;
+use crate::publish::http::Batch;
 use crate::publish::socket::Publisher;
 use crate::session::chunk::Chunks;
 use crate::session::handshake::Exchange;
@@ -74,6 +76,10 @@ pub struct Http {
     pub awaits: Option<Answer>,
     /// Whether it closes once the answer is written.
     pub closes: bool,
+    /// Whether a request was answered before: the next one's time counts from its first byte.
+    pub is_kept: bool,
+    /// Events of the request under way that are being published, as fast as those before them go out.
+    pub batch: Option<Box<Batch>>,
 }
 
 /// How an answer is written.
@@ -83,6 +89,13 @@ pub struct Answer {
     pub keep_alive: bool,
     /// Whether only the head was asked for.
     pub head_only: bool,
+}
+
+impl Answer {
+    /// What a request asks for.
+    pub fn to(request: &Request<'_>) -> Self {
+        Self { keep_alive: request.keep_alive, head_only: request.method == "HEAD" }
+    }
 }
 
 /// A connection on its way out.
@@ -123,9 +136,13 @@ pub struct Work {
 impl Progress for Work {
     fn delivered(&mut self, chunks: &Chunks, chunk: u32, start: u32, end: u32) {
         self.events += u64::from(end - start);
-        chunks.ingresses(chunk, start, end, |ingress, count| match self.ingresses.last_mut() {
-            Some((last, n)) if *last == ingress => *n += u64::from(count),
-            _ => self.ingresses.push((ingress, u64::from(count))),
+        chunks.ingresses(chunk, start, end, |ingress, count| {
+            // The connections of one slice are mostly owed the same few rounds.
+            let mut latest = self.ingresses.iter_mut().rev().take(8);
+            match latest.find(|(other, _)| *other == ingress) {
+                Some((_, n)) => *n += u64::from(count),
+                None => self.ingresses.push((ingress, u64::from(count))),
+            }
         });
     }
 }

@@ -23,7 +23,7 @@ const READS: usize = 256;
 /// Bytes read from one client or request in one turn.
 pub(super) const CLIENT_READ: usize = 64 << 10;
 /// A client is not read while replies of this many bytes wait for it, nor a publisher while answers do.
-const REPLY_CAP: usize = 64 << 10;
+pub(super) const REPLY_CAP: usize = 64 << 10;
 
 /// What one read came to.
 pub(super) enum Read {
@@ -48,7 +48,7 @@ impl<T: Transport> Shard<T> {
                 Role::Closing(_) => self.read_and_discard(number, now),
                 Role::Publisher(_) => {
                     if publish_budget == 0 || self.is_behind() {
-                        self.stay_ready(number);
+                        self.remember(number);
                     } else if self.has_credit() {
                         publish_budget -= self.read_publisher(number, publish_budget, now);
                     } else {
@@ -63,15 +63,6 @@ impl<T: Transport> Shard<T> {
     pub(super) fn starve(&mut self, number: u32) {
         if !self.starved.contains(&number) {
             self.starved.push(number);
-        }
-    }
-
-    /// There may be more to read: the connection's turn comes again.
-    pub(super) fn stay_ready(&mut self, number: u32) {
-        let connection = &mut self.connections[number as usize];
-        if !connection.is_ready {
-            connection.is_ready = true;
-            self.ready.push_back(number);
         }
     }
 
@@ -96,7 +87,7 @@ impl<T: Transport> Shard<T> {
 
     fn read_and_discard(&mut self, number: u32, now: Now) {
         match self.read(number, CLIENT_READ) {
-            Read::Bytes(_) => self.stay_ready(number),
+            Read::Bytes(_) => self.remember(number),
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
         }
@@ -142,7 +133,7 @@ impl<T: Transport> Shard<T> {
             return count;
         }
         self.arm(number);
-        self.stay_ready(number);
+        self.remember(number);
         count
     }
 
@@ -155,7 +146,7 @@ impl<T: Transport> Shard<T> {
         }
         if let Some(mut unread) = session.unread.take() {
             self.handle_input(number, &mut unread, now);
-            self.stay_ready_if_client(number);
+            self.remember(number);
             return;
         }
         match self.read(number, CLIENT_READ) {
@@ -168,17 +159,8 @@ impl<T: Transport> Shard<T> {
                 let mut buffer = std::mem::take(&mut self.buffer);
                 self.handle_input(number, &mut buffer[..count], now);
                 self.buffer = buffer;
-                self.stay_ready_if_client(number);
+                self.remember(number);
             }
-        }
-    }
-
-    pub(super) fn stay_ready_if_client(&mut self, number: u32) {
-        if let Some(connection) = self.connections.get_mut(number as usize)
-            && !connection.is_ready
-        {
-            connection.is_ready = true;
-            self.ready.push_back(number);
         }
     }
 

@@ -29,14 +29,10 @@ pub struct Drain {
     pub deadline: u64,
 }
 
-/// A number that `Shard::accept` gives to the next connection, and so the token to register its socket with.
-#[derive(Clone, Copy, Debug)]
-pub struct NextNumber(pub u32);
-
 impl<T: Transport> Shard<T> {
-    /// The number that the next accepted connection will have.
-    pub fn next_number(&self) -> NextNumber {
-        NextNumber(self.connections.vacant_key() as u32)
+    /// The number that the next accepted connection will have, and so the token to register its socket with.
+    pub fn next_number(&self) -> u32 {
+        self.connections.vacant_key() as u32
     }
 
     /// Takes a connection that has just come.
@@ -44,7 +40,7 @@ impl<T: Transport> Shard<T> {
         self.metrics().accepted.one();
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        let number = self.next_number().0;
+        let number = self.next_number();
         let key = Key { number, generation };
         if door == Door::Publish {
             self.accept_publisher(stream, key, address, now);
@@ -58,6 +54,8 @@ impl<T: Transport> Shard<T> {
             address: address.into(),
             awaits: None,
             closes: false,
+            is_kept: false,
+            batch: None,
         };
         self.connections.insert(Connection::new(stream, Role::Http(Box::new(http)), generation));
         self.counts.http += 1;
@@ -66,6 +64,11 @@ impl<T: Transport> Shard<T> {
         while self.counts.http > self.limits.max_handshakes
             && let Some(oldest) = self.handshakes.pop_front()
         {
+            if self.is_publishing(oldest) {
+                // What it publishes is published whole.
+                self.handshakes.push_back(oldest);
+                break;
+            }
             if self.is_http(oldest) {
                 self.metrics().refuse_input(BadInput::Timeout);
                 self.remove(oldest.number);
@@ -108,6 +111,13 @@ impl<T: Transport> Shard<T> {
         self.connections
             .get(key.number as usize)
             .is_some_and(|c| c.generation == key.generation && matches!(c.role, Role::Http(_)))
+    }
+
+    fn is_publishing(&self, key: Key) -> bool {
+        let connection = self.connections.get(key.number as usize);
+        connection.is_some_and(|c| {
+            c.generation == key.generation && matches!(&c.role, Role::Http(http) if http.batch.is_some())
+        })
     }
 
     /// Puts a connection into the timer wheel, unless it is there for an earlier tick.
@@ -176,6 +186,8 @@ impl<T: Transport> Shard<T> {
         let has_heartbeat = connection.outbox.has_control();
         match &mut connection.role {
             Role::Closing(_) => self.remove(number),
+            // It is whole, and waits for those before it: the caller is not late.
+            Role::Http(http) if http.batch.is_some() => http.deadline = now.after(limits.publish_timeout),
             Role::Http(http) if http.exchange.has_begun() || http.awaits.is_some() => {
                 self.metrics().refuse_input(BadInput::Timeout);
                 self.refuse_request(number, &HttpError::new(408, "the request took too long"), now);
@@ -245,11 +257,10 @@ impl<T: Transport> Shard<T> {
 
     /// Everything that a connection was owed is gone.
     pub(super) fn handle_drained(&mut self, number: u32, clock: &impl Fn() -> Now) {
-        let connection = &mut self.connections[number as usize];
-        if std::mem::take(&mut connection.is_paused) && !connection.is_ready {
-            connection.is_ready = true;
-            self.ready.push_back(number);
+        if std::mem::take(&mut self.connections[number as usize].is_paused) {
+            self.remember(number);
         }
+        let connection = &mut self.connections[number as usize];
         match &mut connection.role {
             Role::Client(session) => {
                 let is_leaving = session.leaving;
@@ -263,10 +274,9 @@ impl<T: Transport> Shard<T> {
             Role::Http(http) => {
                 if http.closes {
                     self.begin_closing(number, clock());
-                } else if http.awaits.is_none() && http.exchange.has_begun() && !connection.is_ready {
+                } else if http.awaits.is_none() && http.exchange.has_begun() {
                     // The next request may have come behind the one that was answered.
-                    connection.is_ready = true;
-                    self.ready.push_back(number);
+                    self.remember(number);
                 }
             }
             Role::Publisher(publisher) => publisher.unread_since = None,
@@ -315,11 +325,7 @@ impl<T: Transport> Shard<T> {
         let private = connection.outbox.private_bytes();
         let lost = connection.outbox.discard(&mut self.chunks);
         self.counts.private_bytes -= private - connection.outbox.private_bytes();
-        if std::mem::take(&mut connection.is_paused) && !connection.is_ready {
-            // Its end may have come already.
-            connection.is_ready = true;
-            self.ready.push_back(number);
-        }
+        let was_paused = std::mem::take(&mut connection.is_paused);
         if connection.outbox.is_blocked() {
             self.counts.blocked -= 1;
         }
@@ -332,6 +338,9 @@ impl<T: Transport> Shard<T> {
         let seconds = now.mono.saturating_sub(session.connected) / 1_000_000_000;
         metrics.session_seconds.lock().record(seconds, 1, now.mono);
         self.leave_all(*session);
+        if was_paused {
+            self.remember(number); // Its end may have come already.
+        }
         if reason == CloseReason::ConnectionLost {
             self.remove(number);
             self.check_delivered();
@@ -401,10 +410,8 @@ impl<T: Transport> Shard<T> {
             Role::Client(_) | Role::Closing(_) => debug_assert!(false, "sessions end in `close_client`"),
         }
         self.counts.closing += 1;
-        if !connection.is_ready {
-            connection.is_ready = true;
-            self.ready.push_back(number);
-        }
+        self.remember(number);
+        let connection = &mut self.connections[number as usize];
         if connection.outbox.is_empty() {
             if let Role::Closing(closing) = &mut connection.role {
                 closing.is_shut = true;
@@ -480,6 +487,10 @@ impl<T: Transport> Shard<T> {
         self.drain.is_reported = false;
         match stage {
             Stage::Quiesce => {
+                // What is published in part is published whole before it is too late.
+                for number in self.numbers(|role| matches!(role, Role::Http(http) if http.batch.is_some())) {
+                    self.publish_batch(number, usize::MAX, now);
+                }
                 let whole = nanos(self.limits.drain_timeout);
                 self.drain.deadline = now.mono.saturating_add(whole);
                 self.drain.patience = now.mono.saturating_add(whole / 10 * 9);
@@ -533,6 +544,11 @@ impl<T: Transport> Shard<T> {
                 self.remove(number);
             }
         }
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn is_draining(&self) -> bool {
+        self.drain.stage.is_some()
     }
 
     /// When a shutdown must be looked at again, in nanoseconds.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::admin::api::{self, Reply, Route};
-use crate::admin::publish;
 use crate::admin::report::{Part, Report};
 use crate::clock::Now;
 use crate::dialect::envelope;
@@ -14,10 +13,11 @@ use crate::dialect::json::{self, Subscribe};
 use crate::error::CloseReason;
 use crate::fanout::connection::{Answer, Http, Role};
 use crate::fanout::intake::{CLIENT_READ, Read};
-use crate::fanout::shard::Shard;
+use crate::fanout::shard::{READ_BYTES, Shard};
 use crate::fanout::shared::{Gather, Key, Message, Origin, Shared};
 use crate::metrics::BadInput;
 use crate::proto::http1::{self, HttpError, Request};
+use crate::publish::http;
 use crate::session::handshake::Step;
 use crate::session::policy::Policy;
 use crate::session::session::{Session, Subscriptions};
@@ -58,13 +58,13 @@ impl<T: Transport> Shard<T> {
             Read::End => self.handle_end(number, now),
             Read::Bytes(count) => {
                 let Role::Http(http) = &mut self.connections[number as usize].role else { return };
-                if !had {
+                if !had && http.is_kept {
                     http.deadline = now.after(self.limits.handshake_timeout);
                 }
                 http.exchange.extend(&self.buffer[..count]);
                 self.arm(number);
                 if !self.advance_http(number, now) {
-                    self.stay_ready(number);
+                    self.remember(number);
                 }
             }
         }
@@ -85,21 +85,21 @@ impl<T: Transport> Shard<T> {
                     self.push_first(number, http1::CONTINUE);
                     continue;
                 }
-                Ok(Decision::Hold) if self.is_behind() => self.stay_ready(number),
+                Ok(Decision::Hold) if self.is_behind() || self.has_credit() => self.remember(number),
                 Ok(Decision::Hold) => self.starve(number),
                 Ok(Decision::Reply(reply, answer)) => {
                     self.respond(number, &reply, answer, now);
-                    self.stay_ready(number);
+                    self.remember(number);
                 }
                 Ok(Decision::Gather(report, answer)) => {
                     self.gather(number, report, answer, now);
-                    self.stay_ready(number);
+                    self.remember(number);
                 }
                 Ok(Decision::Upgrade { key, topics }) => {
                     let mut response = Vec::new();
                     http1::write_upgrade(&mut response, &key);
                     self.upgrade(number, &response, &topics, now);
-                    self.stay_ready(number);
+                    self.remember(number);
                 }
             }
             return true;
@@ -108,8 +108,10 @@ impl<T: Transport> Shard<T> {
 
     /// Looks at a request as far as it is here; publishes what it publishes.
     fn decide(&mut self, number: u32, now: Now) -> Result<Decision, HttpError> {
-        let may_publish = !self.is_behind() && self.has_credit();
         let Role::Http(http) = &mut self.connections[number as usize].role else { return Ok(Decision::Wait) };
+        if http.batch.is_some() {
+            return Ok(self.go_on_publishing(number, now));
+        }
         let mut step = http.exchange.advance(&self.limits)?;
         if matches!(step, Step::Head | Step::More) {
             return Ok(Decision::Wait);
@@ -119,8 +121,7 @@ impl<T: Transport> Shard<T> {
         if step == Step::Body && self.reserved_for_bodies() > most {
             return Err(HttpError::new(503, "too many requests with large bodies at once: try again"));
         }
-        let Self { connections, shared, limits, ingress, .. } = self;
-        let metrics = &shared.metrics[self.id];
+        let Self { connections, shared, limits, .. } = self;
         let Role::Http(http) = &mut connections[number as usize].role else { return Ok(Decision::Wait) };
         if step == Step::Body {
             http.deadline = now.after(limits.publish_timeout);
@@ -141,7 +142,7 @@ impl<T: Transport> Shard<T> {
             }
         }
         let Some((request, body)) = http.exchange.request() else { return Ok(Decision::Wait) };
-        let answer = Answer { keep_alive: request.keep_alive, head_only: request.method == "HEAD" };
+        let answer = Answer::to(&request);
         match route(&request)? {
             Route::Reply(reply) => Ok(Decision::Reply(reply, answer)),
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
@@ -151,20 +152,47 @@ impl<T: Transport> Shard<T> {
                 }
                 Ok(Decision::Upgrade { key, topics })
             }
-            // Like a publisher's socket, it waits.
-            Route::Publish(_) if !may_publish => Ok(Decision::Hold),
-            Route::Publish(format) => {
-                let to = Origin { shared, shard: self.id };
-                let published = publish::publish(format, body, limits.max_publish_bytes, now, |publish| {
-                    ingress.add(publish, now, &to, metrics);
-                });
-                ingress.commit(now, &to);
-                for (code, count) in &published.refused {
-                    metrics.refuse(*code, *count);
+            Route::Publish(format) => match http::check(format, body, limits.max_publish_bytes) {
+                Ok(batch) => {
+                    drop(request);
+                    http.batch = Some(Box::new(batch));
+                    Ok(self.go_on_publishing(number, now))
                 }
-                Ok(Decision::Reply(published.reply, answer))
-            }
+                Err(refused) => {
+                    for (code, count) in &refused.counts {
+                        shared.metrics[self.id].refuse(*code, *count);
+                    }
+                    Ok(Decision::Reply(Reply::json(400, &refused.answer), answer))
+                }
+            },
         }
+    }
+
+    /// Like a publisher's socket, a request with events waits while others are behind, and no more of it goes
+    /// in at once than one read would bring.
+    fn go_on_publishing(&mut self, number: u32, now: Now) -> Decision {
+        if self.is_behind() || !self.has_credit() || !self.publish_batch(number, READ_BYTES, now) {
+            return Decision::Hold;
+        }
+        let Role::Http(http) = &self.connections[number as usize].role else { return Decision::Wait };
+        match (&http.batch, http.exchange.request()) {
+            (Some(batch), Some((request, _))) => {
+                Decision::Reply(Reply::json(200, &batch.answer()), Answer::to(&request))
+            }
+            _ => Decision::Wait,
+        }
+    }
+
+    /// Publishes about so many bytes more of a request's events; answers whether none is left.
+    pub(super) fn publish_batch(&mut self, number: u32, bytes: usize, now: Now) -> bool {
+        let Self { connections, shared, ingress, .. } = self;
+        let Role::Http(http) = &mut connections[number as usize].role else { return true };
+        let Http { exchange, batch: Some(batch), .. } = &mut **http else { return true };
+        let Some((_, body)) = exchange.request() else { return true };
+        let (metrics, to) = (&shared.metrics[self.id], Origin { shared, shard: self.id });
+        let is_done = batch.publish(body, bytes, |publish| ingress.add(publish, now, &to, metrics));
+        ingress.commit(now, &to);
+        is_done
     }
 
     /// Bytes that the bodies of all requests under way may come to take. They are held to the same budget as
@@ -214,6 +242,8 @@ impl<T: Transport> Shard<T> {
         if let Role::Http(http) = &mut self.connections[number as usize].role {
             http.exchange.finish();
             http.awaits = None;
+            http.batch = None;
+            http.is_kept = true;
             http.closes = !keep_alive;
             // An idle connection may stay as long as a publisher may be silent within a frame.
             http.deadline = now.after(self.limits.publish_timeout);

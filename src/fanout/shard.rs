@@ -20,6 +20,7 @@ use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::event::{Events, Round};
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
+use crate::fanout::intake::REPLY_CAP;
 use crate::fanout::lifecycle::Drain;
 use crate::fanout::shared::{Key, Message, Shared};
 use crate::fanout::subscribers::{Member, Subscribers};
@@ -209,11 +210,10 @@ impl<T: Transport> Shard<T> {
 
     /// A socket is readable, or takes writes again. To be called for what the poll said before the turn.
     pub fn handle_ready(&mut self, number: u32, readable: bool, writable: bool) {
-        let Some(connection) = self.connections.get_mut(number as usize) else { return };
-        if readable && !connection.is_ready {
-            connection.is_ready = true;
-            self.ready.push_back(number);
+        if readable {
+            self.remember(number);
         }
+        let Some(connection) = self.connections.get_mut(number as usize) else { return };
         if writable && connection.outbox.is_blocked() {
             connection.outbox.set_blocked(false);
             if matches!(connection.role, Role::Client(_)) {
@@ -416,6 +416,16 @@ impl<T: Transport> Shard<T> {
         self.chunks.retain(at.chunk, spans);
     }
 
+    /// Something may be there to read: the connection's turn to be read comes, if it is still there.
+    pub(super) fn remember(&mut self, number: u32) {
+        if let Some(connection) = self.connections.get_mut(number as usize)
+            && !connection.is_ready
+        {
+            connection.is_ready = true;
+            self.ready.push_back(number);
+        }
+    }
+
     /// Puts a connection that is owed something into the sweep.
     pub(super) fn owe(&mut self, number: u32) {
         let connection = &mut self.connections[number as usize];
@@ -464,51 +474,55 @@ impl<T: Transport> Shard<T> {
         let flushed = connection.flush(&mut self.chunks, &mut self.scratch, &mut self.work, gap);
         self.counts.private_bytes += connection.outbox.private_bytes();
         self.counts.private_bytes -= private;
+        let is_client = matches!(connection.role, Role::Client(_));
+        if is_client && connection.is_paused && connection.outbox.reply_bytes() <= REPLY_CAP {
+            connection.is_paused = false;
+            self.remember(number);
+        }
         match flushed {
             Ok(Flushed::Drained) => self.handle_drained(number, clock),
             Ok(Flushed::More) => self.owe(number),
             Ok(Flushed::Blocked) => {
-                connection.outbox.set_blocked(true);
-                self.shared.metrics[self.id].refused_writes.one();
-                if matches!(connection.role, Role::Client(_)) {
-                    self.counts.blocked += 1;
-                }
+                self.connections[number as usize].outbox.set_blocked(true);
+                self.metrics().refused_writes.one();
+                self.counts.blocked += usize::from(is_client);
             }
             Err(_) => self.lose(number, clock()),
         }
     }
 
-    /// While all outboxes together hold more than they may, the blocked session furthest behind pays: what may
-    /// be left out of its queue is, and where nothing may be, it is closed. Where blocked sessions are not what
-    /// holds so much, none of them pays for the others: those are bounded by when publishers are read.
+    /// While all outboxes together hold more than they may, the blocked sessions pay, furthest behind first: what
+    /// may be left out of a queue is, and where nothing may be, the session is closed.
     fn keep_budget(&mut self, now: Now) {
         let budget = self.limits.max_outbox_bytes / self.shared.shards();
-        if self.held_bytes() <= budget || self.counts.blocked == 0 {
-            return;
-        }
-        let blocked = self.connections.iter().filter(|(_, connection)| {
-            connection.outbox.is_blocked() && matches!(connection.role, Role::Client(_))
-        });
-        let owed = blocked.map(|(number, c)| (c.outbox.bytes() + c.outbox.private_bytes(), number));
-        let mut owed: Vec<(usize, usize)> = owed.filter(|(bytes, _)| *bytes > 0).collect();
-        let all: usize = owed.iter().map(|(bytes, _)| bytes).sum();
-        if all < self.held_bytes() - budget {
-            return;
-        }
-        owed.sort_unstable();
-        while self.held_bytes() > budget
-            && let Some((_, number)) = owed.pop()
-        {
-            let connection = &mut self.connections[number];
-            let mut dropped = 0;
-            while let Some(drop) = connection.outbox.drop_oldest(&mut self.chunks) {
-                dropped += 1;
-                note_gap(connection, drop.topic, drop.pending_gap);
+        while self.held_bytes() > budget && self.counts.blocked > 0 {
+            let blocked = self.connections.iter().filter(|(_, connection)| {
+                connection.outbox.is_blocked() && matches!(connection.role, Role::Client(_))
+            });
+            let owed = blocked.map(|(number, c)| (c.outbox.bytes() + c.outbox.private_bytes(), number));
+            let mut owed: Vec<(usize, usize)> = owed.filter(|(bytes, _)| *bytes > 0).collect();
+            if owed.is_empty() {
+                return;
             }
-            self.shared.metrics[self.id].drop_events(DropReason::DropOldest, dropped);
-            if dropped == 0 {
-                self.close_client(number as u32, CloseReason::OutboxMemory, "", now);
+            owed.sort_unstable();
+            while self.held_bytes() > budget
+                && let Some((_, number)) = owed.pop()
+            {
+                self.make_pay(number as u32, now);
             }
+        }
+    }
+
+    fn make_pay(&mut self, number: u32, now: Now) {
+        let connection = &mut self.connections[number as usize];
+        let mut dropped = 0;
+        while let Some(drop) = connection.outbox.drop_oldest(&mut self.chunks) {
+            dropped += 1;
+            note_gap(connection, drop.topic, drop.pending_gap);
+        }
+        self.shared.metrics[self.id].drop_events(DropReason::DropOldest, dropped);
+        if dropped == 0 {
+            self.close_client(number, CloseReason::OutboxMemory, "", now);
         }
     }
 

@@ -37,6 +37,7 @@ pub struct Reactor {
     clock: Clock,
     tuning: Tuning,
     doors: Vec<OpenDoor>,
+    first_door: usize,
 }
 
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Reactor {
             doors.push(OpenDoor { listener, is_ready: true, paused_until: 0 });
         }
         let shard = Shard::new(id, Arc::clone(&shared), Arc::clone(limits), fastrand::u64(..));
-        Ok(Self { poll, shard, shared, id, clock, tuning, doors })
+        Ok(Self { poll, shard, shared, id, clock, tuning, doors, first_door: 0 })
     }
 
     /// Serves until the shutdown is over.
@@ -103,19 +104,19 @@ impl Reactor {
             }
             self.accept();
             next = self.shard.turn(&now);
-            if self.shard.is_finished() || self.shard.is_overdue(now()) {
+            if self.shard.is_draining() && (self.shard.is_finished() || self.shard.is_overdue(now())) {
                 return Ok(());
             }
         }
     }
 
     fn timeout(&self, next: Next) -> Option<Duration> {
-        let now = self.clock.now().mono;
         let mut until = match next {
             Next::Now => return Some(Duration::ZERO),
             Next::At(at) => at,
             Next::Wait => u64::MAX,
         };
+        let now = self.clock.now().mono;
         for door in self.doors.iter().filter(|door| door.is_ready) {
             until = until.min(door.paused_until);
         }
@@ -141,14 +142,20 @@ impl Reactor {
 
     /// Accepts a bounded number of connections; what waits beyond that is remembered.
     fn accept(&mut self) {
+        if !self.doors.iter().any(|door| door.is_ready) {
+            return;
+        }
         let now = self.clock.now();
+        // Another door is first each turn, so that a storm at one does not shut the others.
+        self.first_door = (self.first_door + 1) % self.doors.len();
+        let (behind, ahead) = self.doors.split_at_mut(self.first_door);
         let mut left = self.shard.limits().accepts_per_turn;
-        for door in &mut self.doors {
+        for door in ahead.iter_mut().chain(behind) {
             while door.is_ready && door.paused_until <= now.mono && left > 0 {
                 left -= 1;
                 match door.listener.accept(&self.tuning) {
                     Ok((mut stream, address)) => {
-                        let token = Token(self.shard.next_number().0 as usize);
+                        let token = Token(self.shard.next_number() as usize);
                         let both = Interest::READABLE | Interest::WRITABLE;
                         match self.poll.registry().register(&mut stream, token, both) {
                             Ok(()) => self.shard.accept(stream, door.listener.door, &address, now),

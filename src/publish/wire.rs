@@ -172,6 +172,15 @@ impl<'a> Publish<'a> {
     /// # Errors
     /// [`ErrorCode::BadName`] or [`ErrorCode::BadData`], naming what is wrong.
     pub fn check(&self) -> Result<(), Refusal> {
+        self.check_names()?;
+        check_data(self.data)
+    }
+
+    /// Checks names and key alone, where the data is known to be one JSON text.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadName`].
+    pub fn check_names(&self) -> Result<(), Refusal> {
         let bad_name = |message| Refusal::new(ErrorCode::BadName, message);
         if self.topics.is_empty() {
             return Err(bad_name("the topic list is empty".to_owned()));
@@ -185,8 +194,7 @@ impl<'a> Publish<'a> {
             check_name("topic", topic).map_err(bad_name)?;
         }
         check_name("event", self.event).map_err(bad_name)?;
-        check_key(self.key).map_err(bad_name)?;
-        check_data(self.data)
+        check_key(self.key).map_err(bad_name)
     }
 
     /// The topics, one by one.

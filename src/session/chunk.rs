@@ -184,7 +184,8 @@ impl Chunks {
     fn recycle(&mut self, chunk: u32) {
         let mut chunk = self.chunks.remove(chunk as usize);
         self.held -= chunk.bytes.capacity();
-        if chunk.bytes.capacity() <= 2 * CHUNK_BYTES && self.pool_bytes + chunk.bytes.capacity() <= POOL_BYTES {
+        if chunk.bytes.capacity() <= 2 * CHUNK_BYTES && self.pool_bytes + chunk.bytes.capacity() <= POOL_BYTES
+        {
             self.pool_bytes += chunk.bytes.capacity();
             chunk.bytes.clear();
             chunk.ends.clear();

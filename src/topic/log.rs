@@ -15,9 +15,6 @@ use smallvec::SmallVec;
 
 use crate::event::{Events, Placed, Round};
 
-/// Shards of one node at most: interest is one bit each.
-pub const MAX_SHARDS: usize = 64;
-
 /// A shard that holds no subscriber of a topic.
 pub const NO_SLOT: u32 = u32::MAX;
 

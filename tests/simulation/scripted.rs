@@ -36,7 +36,7 @@ impl Script {
     fn connect(&mut self, door: Door, capacity: usize) -> usize {
         let id = self.pipes.len();
         let pipe = Pipe::new(id, capacity, Temper::default(), 0);
-        pipe.borrow_mut().number = Some(self.shard.next_number().0);
+        pipe.borrow_mut().number = Some(self.shard.next_number());
         self.shard.accept(SimSocket::new(&pipe, &self.tape), door, "script", NOW);
         self.pipes.push(pipe);
         self.written.push(Vec::new());

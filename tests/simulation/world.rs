@@ -341,7 +341,7 @@ impl World {
         while (all || random.u8(..3) > 0)
             && let Some((pipe, door)) = node.backlog.pop_front()
         {
-            pipe.borrow_mut().number = Some(shard.next_number().0);
+            pipe.borrow_mut().number = Some(shard.next_number());
             shard.accept(SimSocket::new(&pipe, &self.tape), door, "sim", now);
             has_reason = true;
         }

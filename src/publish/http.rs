@@ -1,10 +1,12 @@
 //! `POST /api/publish`: one event, an array of them, or one a line. All or nothing.
 
+use std::ops::Range;
+
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::admin::api::Reply;
-use crate::clock::{Now, parse_iso8601};
+use crate::clock::parse_iso8601;
 use crate::error::{ErrorCode, Refusal};
 use crate::publish::wire::{MAX_TOPICS, Publish};
 use crate::topic::name::check_name;
@@ -18,13 +20,20 @@ pub enum Format {
     Ndjson,
 }
 
-/// What became of a request.
+/// The answer to a request that was refused.
 #[derive(Debug)]
-pub struct Published {
-    /// The answer.
-    pub reply: Reply,
-    /// Refused entries, by code.
-    pub refused: Vec<(ErrorCode, u64)>,
+pub struct Refused {
+    /// What is wrong with each bad entry.
+    pub answer: Value,
+    /// How many entries were refused, by code.
+    pub counts: Vec<(ErrorCode, u64)>,
+}
+
+/// The entries of a request, all of them good, and how many have been published.
+#[derive(Debug)]
+pub struct Batch {
+    entries: Vec<Checked>,
+    next: usize,
 }
 
 #[derive(Deserialize)]
@@ -39,57 +48,57 @@ struct Entry<'a> {
     timestamp: Option<String>,
 }
 
-/// An entry that was read and checked.
-struct Checked<'a> {
+/// An entry that was read and checked. Its data stays where it lies in the body.
+#[derive(Debug)]
+struct Checked {
     topics: String,
     event: String,
     key: String,
-    data: &'a str,
+    data: Range<usize>,
     timestamp_ms: u64,
-}
-
-impl Checked<'_> {
-    fn publish(&self) -> Publish<'_> {
-        Publish {
-            topics: &self.topics,
-            event: &self.event,
-            key: &self.key,
-            data: self.data,
-            timestamp_ms: self.timestamp_ms,
-        }
-    }
 }
 
 /// Errors listed in one answer at most; the others are counted.
 const LISTED: usize = 100;
 
-/// Checks every entry of the body and, if all are good, hands them to `accept` in their order.
-pub fn publish(
-    format: Format,
-    body: &[u8],
-    max_publish_bytes: usize,
-    now: Now,
-    mut accept: impl FnMut(&Publish<'_>),
-) -> Published {
-    let entries = match split(format, body) {
-        Ok(entries) => entries,
-        Err(refusal) => return refused(&[(0, refusal)]),
-    };
+/// Checks every entry of the body.
+///
+/// # Errors
+/// One is bad: nothing of the request is then published.
+pub fn check(format: Format, body: &[u8], max_publish_bytes: usize) -> Result<Batch, Refused> {
+    let entries = split(format, body).map_err(|refusal| refuse(&[(0, refusal)]))?;
     let (mut checked, mut errors) = (Vec::with_capacity(entries.len()), Vec::new());
     for (index, entry) in entries.into_iter().enumerate() {
-        match check(entry, max_publish_bytes, now) {
+        match check_entry(entry, body, max_publish_bytes) {
             Ok(entry) => checked.push(entry),
             Err(refusal) => errors.push((index, refusal)),
         }
     }
-    if !errors.is_empty() {
-        return refused(&errors);
+    if errors.is_empty() { Ok(Batch { entries: checked, next: 0 }) } else { Err(refuse(&errors)) }
+}
+
+impl Batch {
+    /// Hands the next entries to `accept`, in their order, until they come to `bytes`. `body` is what was
+    /// checked. Answers whether that was the last of them.
+    pub fn publish(&mut self, body: &[u8], bytes: usize, mut accept: impl FnMut(&Publish<'_>)) -> bool {
+        let mut taken = 0;
+        while taken < bytes
+            && let Some(entry) = self.entries.get(self.next)
+        {
+            self.next += 1;
+            taken += entry.topics.len() + entry.event.len() + entry.key.len() + entry.data.len();
+            // The data was found in this body, as UTF-8.
+            let data = std::str::from_utf8(&body[entry.data.clone()]).unwrap_or_default();
+            let (topics, event, key) = (&*entry.topics, &*entry.event, &*entry.key);
+            accept(&Publish { topics, event, key, data, timestamp_ms: entry.timestamp_ms });
+        }
+        self.next == self.entries.len()
     }
-    for entry in &checked {
-        accept(&entry.publish());
+
+    /// The answer once all of them are published.
+    pub fn answer(&self) -> Value {
+        serde_json::json!({ "accepted": self.entries.len() })
     }
-    let reply = Reply::json(200, &serde_json::json!({ "accepted": checked.len() }));
-    Published { reply, refused: Vec::new() }
 }
 
 /// Takes the body apart into the texts of its entries.
@@ -112,7 +121,7 @@ fn split(format: Format, body: &[u8]) -> Result<Vec<&str>, Refusal> {
     Ok(entries.into_iter().map(RawValue::get).collect())
 }
 
-fn check(text: &str, max_publish_bytes: usize, now: Now) -> Result<Checked<'_>, Refusal> {
+fn check_entry(text: &str, body: &[u8], max_publish_bytes: usize) -> Result<Checked, Refusal> {
     let entry: Entry<'_> = serde_json::from_str(text)
         .map_err(|error| Refusal::new(ErrorCode::Malformed, format!("not an event: {error}")))?;
     let bad_name = |message: String| Refusal::new(ErrorCode::BadName, message);
@@ -128,7 +137,8 @@ fn check(text: &str, max_publish_bytes: usize, now: Now) -> Result<Checked<'_>, 
     // Before they are joined: a name with a line feed would become two.
     topics.iter().try_for_each(|topic| check_name("topic", topic)).map_err(bad_name)?;
     let timestamp_ms = match entry.timestamp {
-        None => now.wall_ms,
+        // Stamped when it is published.
+        None => 0,
         Some(text) => parse_iso8601(&text).map_err(|error| Refusal::new(ErrorCode::Malformed, error))?,
     };
     let data = entry.data.map_or("", RawValue::get);
@@ -138,18 +148,14 @@ fn check(text: &str, max_publish_bytes: usize, now: Now) -> Result<Checked<'_>, 
             format!("data has {} bytes, above the limit of {max_publish_bytes}", data.len()),
         ));
     }
-    let checked = Checked {
-        topics: topics.join("\n"),
-        event: entry.event,
-        key: entry.key.unwrap_or_default(),
-        data,
-        timestamp_ms,
-    };
-    checked.publish().check()?;
-    Ok(checked)
+    let (topics, key) = (topics.join("\n"), entry.key.unwrap_or_default());
+    Publish { topics: &topics, event: &entry.event, key: &key, data, timestamp_ms }.check_names()?;
+    let start = data.as_ptr().addr().saturating_sub(body.as_ptr().addr());
+    let data = if data.is_empty() { 0..0 } else { start..start + data.len() };
+    Ok(Checked { topics, event: entry.event, key, data, timestamp_ms })
 }
 
-fn refused(errors: &[(usize, Refusal)]) -> Published {
+fn refuse(errors: &[(usize, Refusal)]) -> Refused {
     let listed: Vec<_> = errors
         .iter()
         .take(LISTED)
@@ -162,30 +168,27 @@ fn refused(errors: &[(usize, Refusal)]) -> Published {
         answer["errorsInAll"] = errors.len().into();
     }
     let counts = ErrorCode::ALL
-        .into_iter()
         .map(|code| (code, errors.iter().filter(|(_, refusal)| refusal.code == code).count() as u64));
-    Published { reply: Reply::json(400, &answer), refused: counts.filter(|(_, count)| *count > 0).collect() }
+    Refused { answer, counts: counts.into_iter().filter(|(_, count)| *count > 0).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(format: Format, body: &str) -> (u16, serde_json::Value, Vec<String>) {
+    fn run(format: Format, body: &str) -> (u16, Value, Vec<String>) {
+        let mut batch = match check(format, body.as_bytes(), 50) {
+            Ok(batch) => batch,
+            Err(refused) => return (400, refused.answer, Vec::new()),
+        };
         let mut accepted = Vec::new();
-        let now = Now { mono: 0, wall_ms: 5 };
-        let published = publish(format, body.as_bytes(), 50, now, |publish| {
-            accepted.push(format!(
-                "{}|{}|{}|{}|{}",
-                publish.topics.replace('\n', "+"),
-                publish.event,
-                publish.key,
-                publish.data,
-                publish.timestamp_ms
-            ));
-        });
-        let answer = serde_json::from_slice(&published.reply.body).unwrap();
-        (published.reply.status, answer, accepted)
+        // One byte at a time is one entry at a time.
+        while !batch.publish(body.as_bytes(), 1, |publish| {
+            let Publish { event, key, data, timestamp_ms, .. } = publish;
+            let topics = publish.topics.replace('\n', "+");
+            accepted.push(format!("{topics}|{event}|{key}|{data}|{timestamp_ms}"));
+        }) {}
+        (200, batch.answer(), accepted)
     }
 
     #[test]
@@ -200,9 +203,9 @@ mod tests {
             )
         );
         let array = r#"[{"topic":"a","event":"e","data":null},{"topic":"b","event":"f"}]"#;
-        assert_eq!(run(Format::Json, array).2, ["a|e|||5", "b|f|||5"]);
+        assert_eq!(run(Format::Json, array).2, ["a|e|||0", "b|f|||0"]);
         let lines = "{\"topic\":\"a\",\"event\":\"e\",\"data\":[1]}\r\n\n{\"topic\":\"b\",\"event\":\"f\"}";
-        assert_eq!(run(Format::Ndjson, lines).2, ["a|e||[1]|5", "b|f|||5"]);
+        assert_eq!(run(Format::Ndjson, lines).2, ["a|e||[1]|0", "b|f|||0"]);
         assert_eq!(run(Format::Json, "[]").1, serde_json::json!({"accepted":0}));
     }
 
