@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fanwire::clock::{Clock, Iso8601, Now};
+use fanwire::clock::{Clock, Iso8601};
 use fanwire::config::Limits;
 use fanwire::dialect::envelope::{Envelopes, Frames, JSON, splice};
 use fanwire::dialect::json::{self, client_id_suffix};
