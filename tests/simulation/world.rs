@@ -356,8 +356,11 @@ impl World {
         let before = self.watch.before(shard);
         let events_in = self.shared.metrics[id].events_in.get();
         let is_full = self.watch.is_full(&self.shared);
+        let was_draining = shard.is_draining();
         self.clock.first.set(None);
         let next = shard.turn(&|| self.clock.now());
+        // A shutdown begins by publishing the rest of what is published in part.
+        let is_full = is_full && was_draining == shard.is_draining();
         self.nodes[id].next = next;
         let now = self.clock.first.get().expect("a turn looks at the clock");
         let events_in = self.shared.metrics[id].events_in.get() - events_in;

@@ -789,7 +789,8 @@ function writeSnippets() {
     "  -H 'Content-Type: application/json' \\",
     `  -d '{"topics":["error-recovery"],"event":"retry-started","data":{}}'`,
   ].join('\n'));
-  setText(byId('code-sub'), 'fanwire sub error-recovery run:demo-run');
+  const to = location.host === '127.0.0.1:8080' ? '' : ` --to ${http}`;
+  setText(byId('code-sub'), `fanwire sub error-recovery run:demo-run${to}`);
 }
 
 for (const button of document.querySelectorAll('[data-copy]')) {
