@@ -2,10 +2,13 @@
 //!
 //! Each setting is one entry of the [`SETTINGS`] table: its key in TOML, its flag and its environment variable
 //! are the same words, and its help, kind and bounds stand beside them. [`Sources::load`] goes through the
-//! table; nothing else knows the names.
+//! table; nothing else knows the names. What there may be several of is an array of tables, one entry of
+//! [`TABLES`] each, and only in the file.
 
 mod sources;
+mod stream;
 mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -18,6 +21,7 @@ use std::time::Duration;
 
 pub use sources::{ConfigError, Loaded, Origin, Problem, Sources, environment_name};
 pub use table::{Group, SETTINGS, Setting};
+pub use tables::{Key, TABLES, Table, TableOrigin};
 pub use value::Shape;
 
 /// Most shards that a node may have.
@@ -48,6 +52,9 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// Paths that subscribe by connecting to them, at most 1,000. What their clients are held to is in
+    /// `limits.streams`, in the same order.
+    pub streams: Vec<Stream>,
     /// Every bound of the node.
     pub limits: Limits,
 }
@@ -66,6 +73,7 @@ impl Default for Settings {
             send_buffer: None,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            streams: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -74,16 +82,50 @@ impl Default for Settings {
 /// As `fanwire check` shows them: without the tokens, so that no log line can give them away.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(SETTINGS.iter().map(|setting| (setting.key, (setting.show)(self)))).finish()
+        f.debug_map()
+            .entries(SETTINGS.iter().map(|setting| (setting.key, (setting.show)(self))))
+            .entries(TABLES.iter().map(|table| (table.name, (table.show)(self))))
+            .finish()
     }
 }
 
 impl Settings {
-    /// The keys whose values differ in `new` and that only a restart can change.
+    /// The keys and tables that differ in `new` and that only a restart can change.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let differs = |setting: &&Setting| !setting.reloads() && !(setting.same)(self, new);
-        SETTINGS.iter().filter(differs).map(|setting| setting.key).collect()
+        let settings = SETTINGS.iter().filter(differs).map(|setting| setting.key);
+        let tables = TABLES.iter().filter(|table| !(table.same)(self, new)).map(|table| table.name);
+        settings.chain(tables).collect()
     }
+}
+
+/// A value and where it was written. Equal to the same value elsewhere.
+#[derive(Clone, Debug)]
+pub struct Located<T> {
+    /// What was written.
+    pub value: T,
+    /// `FILE:LINE`: the line of its key; of a multi-line string, that of the first line of its text. An environment
+    /// variable or a flag, where it came from there.
+    pub place: String,
+}
+
+impl<T: PartialEq> PartialEq for Located<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Located<T> {}
+
+/// A path that subscribes by connecting to it: `[[stream]]`. That the three are templates, others check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// What is asked for, with `{names}`; begins with `/`, at most 1,024 bytes. No two streams have the same.
+    pub path: Located<String>,
+    /// The topic that it subscribes to, 1 to 1,024 bytes without control characters.
+    pub topic: Located<String>,
+    /// What is sent for an event, 1 byte to 64 KiB.
+    pub envelope: Located<String>,
 }
 
 /// An address that publishers connect to: `127.0.0.1:8081`, `[::1]:8081` or `unix:/run/fanwire.sock`.
@@ -184,7 +226,8 @@ words! {
     }
 }
 
-/// Every bound of the node. Each is a top-level key, a flag and an environment variable of the same name.
+/// Every bound of the node. Each is a top-level key, a flag and an environment variable of the same name, but for
+/// those of streams, which are keys of `[[stream]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// WebSocket clients connected at once (whole node). The next one is told so and closed with 1013.
@@ -227,6 +270,8 @@ pub struct Limits {
     pub publish_timeout: Duration,
     /// How long a shutdown may take.
     pub drain_timeout: Duration,
+    /// What the clients of each stream are held to, in the order of [`Settings::streams`].
+    pub streams: Vec<StreamLimits>,
 }
 
 impl Default for Limits {
@@ -252,6 +297,34 @@ impl Default for Limits {
             close_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
+            streams: Vec::new(),
+        }
+    }
+}
+
+/// What the clients of one [`Stream`] are held to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Events queued for one client whose socket takes no more, 1 to 1,000,000; `None`: [`Limits::queue_events`].
+    pub queue_events: Option<usize>,
+    /// How long a client's socket may take nothing while something is queued, 1 ms to 1 h; `None`: no bound.
+    pub write_timeout: Option<Duration>,
+    /// How often its clients are pinged, 1 ms to 24 h.
+    pub heartbeat_interval: Duration,
+    /// A client from which nothing came for this long is closed; longer than the interval, up to 48 h.
+    pub heartbeat_timeout: Duration,
+    /// Bytes of one message from a client, 64 to 64 MiB.
+    pub max_message_bytes: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            queue_events: None,
+            write_timeout: None,
+            heartbeat_interval: Duration::from_secs(54),
+            heartbeat_timeout: Duration::from_secs(60),
+            max_message_bytes: 512,
         }
     }
 }

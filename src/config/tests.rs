@@ -133,7 +133,7 @@ fn bad_files_are_named_by_line() {
         ("xyzzy = 1", "FILE:1: unknown key `xyzzy`"),
         (
             "[limits]\nmax_clients = 1",
-            "FILE:1: unknown key `limits`: settings are top-level keys, without tables",
+            "FILE:1: unknown table `limits`: there are [[stream]], and every other setting is a top-level key",
         ),
         ("shards = 1\nshards = 2", "FILE:2: duplicate key"),
         ("shards = 1\nshards =\n", "FILE:2: "),
@@ -406,6 +406,212 @@ fn switches_in_words() {
     // Nothing is the empty list, which only `listen` refuses.
     assert!(load(None, &[("FANWIRE_PUBLISH", "")], &[]).unwrap().settings.publish.is_empty());
     assert!(load(None, &[("FANWIRE_LISTEN", "")], &[]).is_err());
+}
+
+// Arrays of tables -----------------------------------------------------------------------------------------------
+
+/// A `[[stream]]` with what it must have, four lines long.
+const STREAM: &str = "[[stream]]\npath = '/s'\ntopic = 't'\nenvelope = '{data}'\n";
+
+#[test]
+fn streams_are_read_with_their_lines_and_defaults() {
+    let text = "max_clients = 7\n\n[[stream]]\n\npath = '/runs/{runId}/stream'\ntopic = 'run:{runId}'\n\
+                envelope = \"\"\"\n{data}\n\"\"\"\nqueue_events = 256\nwrite_timeout = '10s'\n\
+                heartbeat_interval = '1s'\nheartbeat_timeout = '2s'\nmax_message_bytes = '1KiB'\n\
+                [[stream]] # another\nenvelope = \"\"\"{data}\n\"\"\"\ntopic = 't'\npath = '/s'\n";
+    let file = File::new(text);
+    let loaded = load(Some(&file.0), &[], &[]).unwrap();
+    let settings = &loaded.settings;
+    let located = |value: &str, line: usize| (value.to_owned(), format!("{}:{line}", file.0.display()));
+    let streams: Vec<_> = settings
+        .streams
+        .iter()
+        .map(|stream| {
+            [&stream.path, &stream.topic, &stream.envelope].map(|l| (l.value.clone(), l.place.clone()))
+        })
+        .collect();
+    assert_eq!(
+        streams,
+        [
+            [located("/runs/{runId}/stream", 5), located("run:{runId}", 6), located("{data}\n", 8)],
+            [located("/s", 19), located("t", 18), located("{data}\n", 16)],
+        ]
+    );
+    let first = StreamLimits {
+        queue_events: Some(256),
+        write_timeout: Some(Duration::from_secs(10)),
+        heartbeat_interval: Duration::from_secs(1),
+        heartbeat_timeout: Duration::from_secs(2),
+        max_message_bytes: 1024,
+    };
+    let second = StreamLimits {
+        queue_events: None,
+        write_timeout: None,
+        heartbeat_interval: Duration::from_secs(54),
+        heartbeat_timeout: Duration::from_secs(60),
+        max_message_bytes: 512,
+    };
+    assert_eq!(settings.limits.streams, [first, second]);
+    assert_eq!(settings.limits.max_clients, 7);
+    let crlf = load_toml(&text.replace('\n', "\r\n")).unwrap();
+    assert!(crlf.streams[0].envelope.place.ends_with(".toml:8"));
+    // The other way that TOML has to write the same.
+    let inline = load_toml("stream = [\n{ path = '/s', topic = 't', envelope = '{data}' }]").unwrap();
+    assert_eq!(inline.streams, load_toml(STREAM).unwrap().streams);
+    assert!(inline.streams[0].topic.place.ends_with(".toml:2"));
+    assert!(load_toml("stream = []").unwrap().streams.is_empty());
+}
+
+#[test]
+fn what_is_wrong_in_tables_is_told_by_line() {
+    let with = |key: &str| format!("{STREAM}{key}\n");
+    for (text, expected) in [
+        // The array.
+        (
+            "\n[stream]\npath = '/s'".to_owned(),
+            "FILE:2: stream: must be written [[stream]], with double brackets",
+        ),
+        ("stream.path = '/s'".to_owned(), "FILE:1: stream: must be written [[stream]], with double brackets"),
+        (
+            "stream = 1".to_owned(),
+            "FILE:1: stream: must be tables, each under its [[stream]], not a whole number",
+        ),
+        (
+            "stream = [\n1]".to_owned(),
+            "FILE:2: stream: must be tables, each under its [[stream]], not a whole number",
+        ),
+        ("[[streams]]\n".to_owned(), "FILE:1: unknown table `streams`; did you mean `[[stream]]`?"),
+        ("[streem]\n".to_owned(), "FILE:1: unknown table `streem`; did you mean `[[stream]]`?"),
+        (format!("{STREAM}[stream]\n"), "FILE:5: duplicate key"),
+        (with("path = '/t'"), "FILE:5: duplicate key"),
+        // Its keys.
+        (with("pat = 1"), "FILE:5: unknown key `pat` in [[stream]]; did you mean `path`?"),
+        (
+            with("queue-events = 1"),
+            "FILE:5: unknown key `queue-events` in [[stream]]; did you mean `queue_events`?",
+        ),
+        (with("xyzzy = 1"), "FILE:5: unknown key `xyzzy` in [[stream]]"),
+        (with("[stream.more]\na = 1"), "FILE:5: unknown key `more` in [[stream]]"),
+        (
+            with("max_clients = 5"),
+            "FILE:5: unknown key `max_clients` in [[stream]]: as a setting it must stand above the first table",
+        ),
+        (
+            "\n[[stream]]\ntopic = 't'".to_owned(),
+            "FILE:2: path: is missing; every [[stream]] needs one\n\
+             FILE:2: envelope: is missing; every [[stream]] needs one",
+        ),
+        // Its values.
+        (
+            "[[stream]]\npath = 1\ntopic = 2\nenvelope = {}".to_owned(),
+            "FILE:2: path: must be a string, not a whole number\n\
+             FILE:3: topic: must be a string, not a whole number\n\
+             FILE:4: envelope: must be a string, not a table",
+        ),
+        (
+            "[[stream]]\npath = 's'\ntopic = ''\nenvelope = ''".to_owned(),
+            "FILE:2: path: `s` must begin with /\n\
+             FILE:3: topic: must not be empty\n\
+             FILE:4: envelope: must not be empty",
+        ),
+        (
+            STREAM.replace("'/s'", "'/s?a=b'"),
+            "FILE:2: path: `/s?a=b` must not have `?`: it is a path, not an address",
+        ),
+        (
+            STREAM.replace("'/s'", "'/s t'"),
+            "FILE:2: path: `/s t` must not have ` `: it is a path, not an address",
+        ),
+        (STREAM.replace("'t'", "\"t\\n\""), "FILE:3: topic: `t\\n` has a control character"),
+        (with("queue_events = 0"), "FILE:5: queue_events: must be at least 1, not 0"),
+        (with("queue_events = '1'"), "FILE:5: queue_events: must be a whole number, not a string"),
+        (
+            with("write_timeout = 10"),
+            "FILE:5: write_timeout: `10` has no unit: write \"10s\" for seconds or \"10ms\" for milliseconds",
+        ),
+        (with("write_timeout = '2h'"), "FILE:5: write_timeout: must be at most 60m, not 2h"),
+        (with("heartbeat_interval = '0s'"), "FILE:5: heartbeat_interval: must be at least 1ms, not 0ms"),
+        (with("heartbeat_timeout = '49h'"), "FILE:5: heartbeat_timeout: must be at most 48h, not 49h"),
+        (with("max_message_bytes = 63"), "FILE:5: max_message_bytes: must be at least 64, not 63"),
+        (
+            with("max_message_bytes = '65MiB'"),
+            "FILE:5: max_message_bytes: must be at most 64MiB, not 68157440",
+        ),
+        // What they are together.
+        (
+            with("heartbeat_timeout = '54s'"),
+            "FILE:5: heartbeat_timeout (54s) must be longer than heartbeat_interval (54s)",
+        ),
+        (
+            with("heartbeat_interval = '60s'"),
+            "FILE:5: heartbeat_timeout (60s) must be longer than heartbeat_interval (60s)",
+        ),
+        (
+            with("heartbeat_timeout = '1s'\nheartbeat_interval = '2s'"),
+            "FILE:6: heartbeat_timeout (1s) must be longer than heartbeat_interval (2s)",
+        ),
+        (format!("{STREAM}{STREAM}"), "FILE:6: path: `/s` is the path at FILE:2 already"),
+        // Everything, in the order of the file.
+        (
+            format!("shards = 0\n{STREAM}a = 1\n\n[[stream]]\npath = ''\nenvelope = '{{data}}'\n[b]\n"),
+            "FILE:1: shards: must be at least 1, not 0\n\
+             FILE:6: unknown key `a` in [[stream]]\n\
+             FILE:8: topic: is missing; every [[stream]] needs one\n\
+             FILE:9: path: must not be empty\n\
+             FILE:11: unknown table `b`: there are [[stream]], and every other setting is a top-level key",
+        ),
+    ] {
+        assert_eq!(load_toml(&text).expect_err(&text), expected, "{text}");
+    }
+    for (key, max) in [("path", 1024), ("topic", 1024), ("envelope", 64 << 10)] {
+        let value = |length: usize| format!("{key} = '/{}'", "x".repeat(length - 1));
+        let text = |length: usize| {
+            let other = |line: &str| if line.starts_with(key) { value(length) } else { line.to_owned() };
+            STREAM.lines().map(other).collect::<Vec<_>>().join("\n")
+        };
+        assert!(load_toml(&text(max)).is_ok(), "{key}");
+        let error = load_toml(&text(max + 1)).unwrap_err();
+        assert!(
+            error.ends_with(&format!("{key}: must have at most {max} bytes, not {}", max + 1)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_has_at_most_1000_of_a_table() {
+    let streams = |count: usize| -> String {
+        (0..count).map(|n| STREAM.replace("'/s'", &format!("'/s{n}'"))).collect()
+    };
+    assert_eq!(load_toml(&streams(1_000)).unwrap().streams.len(), 1_000);
+    let error = load_toml(&streams(1_002)).unwrap_err();
+    assert_eq!(error, "FILE:4001: stream: must be at most 1000 tables, not 1002");
+}
+
+#[test]
+fn shown_tables_read_back_as_the_same() {
+    let text = format!(
+        "{STREAM}write_timeout = '1500ms'\n\n[[stream]]\npath = '/q\"{{a}}'\ntopic = \"a'b\"\nenvelope = '''\n\
+         {{\"a\":\n'\\ ''}}'''\nqueue_events = 5\nheartbeat_timeout = '2m'\nmax_message_bytes = 1000\n"
+    );
+    let file = File::new(&text);
+    let loaded = load(Some(&file.0), &[], &[]).unwrap();
+    let shown = loaded.to_toml();
+    assert_eq!(load_toml(&shown).unwrap(), loaded.settings, "{shown}");
+    let path = file.0.display();
+    for (start, end) in [
+        ("[[stream]] ", format!(" # {path}:1")),
+        ("path = \"/s\" ", format!(" # {path}:2")),
+        ("# queue_events is not set ", " # default".to_owned()),
+        ("heartbeat_interval = \"54s\" ", " # default".to_owned()),
+        ("[[stream]] ", format!(" # {path}:7")),
+        ("queue_events = 5 ", format!(" # {path}:13")),
+    ] {
+        assert!(
+            shown.lines().any(|line| line.starts_with(start) && line.ends_with(&end)),
+            "{start}{end}\n{shown}"
+        );
+    }
 }
 
 /// `docs/fanwire.toml`: `#key = value` is the default, `# Example: key = value` has no fixed default.

@@ -232,6 +232,42 @@ impl<T: Display> Kind for Word<T> {
     }
 }
 
+/// A text that is not empty, of at most this many bytes, and what else is asked of it.
+pub(super) struct Text(pub usize, pub fn(&str) -> Result<(), String>);
+
+impl Kind for Text {
+    type Value = String;
+
+    fn read(&self, input: Input<'_>) -> Result<String, String> {
+        let text = input.text("a string")?;
+        if text.is_empty() {
+            return Err("must not be empty".to_owned());
+        }
+        if text.len() > self.0 {
+            return Err(format!("must have at most {} bytes, not {}", self.0, text.len()));
+        }
+        (self.1)(text)?;
+        Ok(text.to_owned())
+    }
+
+    fn show(&self, value: &String) -> Option<String> {
+        Some(quoted(value))
+    }
+}
+
+/// Nothing more is asked of a [`Text`].
+pub(super) fn any_text(_: &str) -> Result<(), String> {
+    Ok(())
+}
+
+/// No control characters, which neither topics nor paths may have.
+pub(super) fn one_line(text: &str) -> Result<(), String> {
+    match text.chars().any(char::is_control) {
+        true => Err(format!("`{}` has a control character", text.escape_debug())),
+        false => Ok(()),
+    }
+}
+
 /// A list of at least this many; a single string counts as a list of one.
 pub(super) struct List<T>(pub usize, pub fn(&str) -> Result<T, String>);
 
@@ -419,7 +455,7 @@ fn show_duration(duration: Duration) -> String {
     format!("{millis}ms")
 }
 
-fn wrong_type(expected: &str, found: &DeValue<'_>) -> String {
+pub(super) fn wrong_type(expected: &str, found: &DeValue<'_>) -> String {
     let found = match found {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
