@@ -15,6 +15,7 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fanwire::clock::{Clock, Iso8601};
 use fanwire::config::Limits;
+use fanwire::dialect::dialect::Dialect;
 use fanwire::dialect::envelope::{Envelopes, Frames, JSON, splice};
 use fanwire::dialect::json::{self, client_id_suffix};
 use fanwire::event::{Events, Round};
@@ -27,7 +28,7 @@ use fanwire::publish::socket::{Publisher, Terms};
 use fanwire::publish::wire::{HEADER_LEN, Publish};
 use fanwire::session::chunk::{Chunks, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
-use fanwire::session::session::{Session, Subscriptions};
+use fanwire::session::session::Session;
 use fanwire::session::timer::{Due, TICK, Wheel};
 use fanwire::transport::Transport;
 use serde::Deserialize;
@@ -108,7 +109,7 @@ fn round(count: usize, is_escaped: bool) -> Round {
         several: 0,
         ingress: 0,
         shared: false,
-        frames: smallvec![],
+        written: parking_lot::Mutex::default(),
     }
 }
 
@@ -116,7 +117,7 @@ fn write_frames(count: usize, is_escaped: bool) -> Frames {
     let mut frames = Frames::default();
     let envelopes = Envelopes::built_in();
     let round = round(count, is_escaped);
-    envelopes.get(JSON).write(&round, &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
+    envelopes.get(JSON).write(&round, &[], &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
     frames
 }
 
@@ -134,6 +135,7 @@ fn envelope(c: &mut Criterion) {
                     frames.ends.clear();
                     envelopes.get(JSON).write(
                         black_box(&round),
+                        &[],
                         &mut iso,
                         &mut frames.bytes,
                         &mut frames.ends,
@@ -194,6 +196,8 @@ impl Transport for NullSocket {
             Self::Publisher(_) => Ok(bytes.len()),
         }
     }
+
+    fn expect_acknowledgement(&mut self, _: Duration) {}
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
@@ -370,7 +374,7 @@ fn outbox(c: &mut Criterion) {
                 }
                 work.bytes = 0;
                 work.ingresses.clear();
-                connection.flush(&mut chunks, &mut scratch, &mut work, |_, _, _| ()).is_ok()
+                connection.flush(&mut chunks, &mut scratch, &mut work, |_, _, _, _| ()).is_ok()
             });
         });
         assert!(connection.outbox.is_empty(), "everything went out");
@@ -379,20 +383,7 @@ fn outbox(c: &mut Criterion) {
 }
 
 fn session(suffix: Option<Box<[u8]>>) -> Session {
-    Session {
-        subscriptions: Subscriptions::default(),
-        number: 1,
-        client_id: None,
-        suffix,
-        envelope: JSON,
-        address: "bench".into(),
-        connected: 0,
-        heard: 0,
-        pinged: 0,
-        decoder: None,
-        unread: None,
-        leaving: false,
-    }
+    Session { suffix, ..Session::new(1, Dialect::Json, JSON, "bench".into(), 0) }
 }
 
 fn timers(c: &mut Criterion) {

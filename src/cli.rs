@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::ConfigError;
+use crate::prepare::prepare;
 use flags::Flags;
 
 #[derive(Parser)]
@@ -166,6 +167,7 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 
 fn check(flags: Flags) -> Outcome {
     let loaded = flags.into_sources().load()?;
+    prepare(&loaded.settings)?;
     print(loaded.to_toml().as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

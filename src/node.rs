@@ -15,6 +15,7 @@ use crate::fanout::connection::Door;
 use crate::fanout::shared::{Access, Shared, Stage, State};
 use crate::net::listener::{Bound, Tuning, check_congestion};
 use crate::net::reactor::Reactor;
+use crate::prepare::Prepared;
 
 /// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP.
 ///
@@ -22,9 +23,10 @@ use crate::net::reactor::Reactor;
 /// cut the shutdown short.
 pub fn run(
     settings: Settings,
+    prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
 ) -> ExitCode {
-    match start(settings, reload) {
+    match start(settings, prepared, reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The first word of a failure is for the person who typed the command.
@@ -36,6 +38,7 @@ pub fn run(
 
 fn start(
     settings: Settings,
+    prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
 ) -> io::Result<()> {
     raise_file_limit();
@@ -49,7 +52,9 @@ fn start(
         has_admin: !settings.admin.is_empty(),
     };
     let limits = Arc::new(settings.limits.clone());
-    let shared = Arc::new(Shared::new(settings.shards, &limits, access, clock.now()));
+    let Prepared { streams, envelopes } = prepared;
+    let shared = Shared::new(settings.shards, &limits, access, clock.now());
+    let shared = Arc::new(shared.with_streams(streams, envelopes));
     let mut threads = Vec::new();
     for id in 0..settings.shards {
         let listeners = bound.iter().map(Bound::handle).collect::<io::Result<_>>()?;

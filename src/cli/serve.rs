@@ -2,10 +2,12 @@
 
 use super::flags::Flags;
 use super::{Outcome, log};
+use crate::prepare::prepare;
 
 pub(super) fn run(flags: Flags) -> Outcome {
     let sources = flags.into_sources();
     let settings = sources.load()?.settings;
+    let prepared = prepare(&settings)?;
     let level = log::start(settings.log_level, settings.log_format);
     let started = settings.clone();
     let reload = move || {
@@ -16,5 +18,5 @@ pub(super) fn run(flags: Flags) -> Outcome {
         }
         Ok(new)
     };
-    Ok(crate::node::run(settings, reload))
+    Ok(crate::node::run(settings, prepared, reload))
 }

@@ -1,0 +1,41 @@
+//! What settings come to before a node starts: `serve` and `check` find the same mistakes.
+
+use crate::admin::api::is_taken;
+use crate::config::{ConfigError, Problem, Settings};
+use crate::dialect::envelope::Envelopes;
+use crate::dialect::path::{Definition, Field, Streams};
+
+/// Everything that is compiled from settings.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The paths that subscribe those who connect to them.
+    pub streams: Streams,
+    /// How events are written, for those streams too.
+    pub envelopes: Envelopes,
+}
+
+/// Compiles what the settings say.
+///
+/// # Errors
+/// Every mistake, with its line.
+pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
+    let mut envelopes = Envelopes::built_in();
+    let definitions = settings.streams.iter().map(|stream| Definition {
+        path: &stream.path.value,
+        topic: &stream.topic.value,
+        envelope: &stream.envelope.value,
+    });
+    let streams = Streams::compile(definitions, is_taken, &mut envelopes);
+    streams.map(|streams| Prepared { streams, envelopes }).map_err(|mistakes| {
+        let problems = mistakes.into_iter().map(|mistake| {
+            let stream = &settings.streams[mistake.stream];
+            let (name, place) = match mistake.field {
+                Field::Path => ("path", &stream.path.place),
+                Field::Topic => ("topic", &stream.topic.place),
+                Field::Envelope => ("envelope", &stream.envelope.place),
+            };
+            Problem { place: place.clone(), message: format!("{name}: {}", mistake.message) }
+        });
+        ConfigError { problems: problems.collect() }
+    })
+}
