@@ -107,6 +107,15 @@ impl Settings {
         let tables = TABLES.iter().filter(|table| !(table.same)(self, new)).map(|table| table.name);
         settings.chain(tables).collect()
     }
+
+    /// What a running node with these settings has after a reload has read `new`: all that reloads is new, the rest
+    /// stays, as [`Self::needs_restart`] has named it. Where the streams are not the same, so do their limits: they
+    /// belong to streams by their order.
+    pub fn reloaded(&self, new: Self) -> Self {
+        let streams =
+            if self.streams == new.streams { new.limits.streams } else { self.limits.streams.clone() };
+        Self { log_level: new.log_level, limits: Limits { streams, ..new.limits }, ..self.clone() }
+    }
 }
 
 /// A value and where it was written. Equal to the same value elsewhere.

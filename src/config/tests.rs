@@ -759,6 +759,57 @@ fn catalogs_are_kept_with_where_they_were_named() {
     assert!(load_toml("catalog_strict = true\ncatalog = 'runs'").unwrap().catalog_strict);
 }
 
+#[test]
+fn a_reload_changes_the_limits_of_streams_but_not_the_streams() {
+    let other = STREAM.replace("/s", "/other");
+    let base = format!("catalog = 'runs'\n{STREAM}{other}[[guard]]\nname = 'n'\npattern = 'p'\n");
+    let before = load_toml(&base).unwrap();
+    for (text, restart) in [
+        // The same on other lines.
+        (format!("\n{base}"), &[][..]),
+        (base.replace("path = '/s'", "path = '/s'\nqueue_events = 5"), &[]),
+        (base.replace("/s'", "/s2'"), &["stream"]),
+        (base.replace("'t'", "'u'"), &["stream"]),
+        (base.replace("{data}", "{event}"), &["stream"]),
+        (format!("{base}{}", STREAM.replace("/s", "/third")), &["stream"]),
+        (base.replace(&other, ""), &["stream"]),
+        (format!("catalog = 'runs'\n{other}{STREAM}[[guard]]\nname = 'n'\npattern = 'p'\n"), &["stream"]),
+        (base.replace("'n'", "'m'"), &["guard"]),
+        (base.replace("'p'", "'q'"), &["guard"]),
+        (format!("{base}topics = 'a'"), &["guard"]),
+        (format!("{base}action = 'mask'"), &["guard"]),
+        (format!("{base}action = 'refuse'"), &[]),
+        (base.replace("'runs'", "['runs', 'projects']"), &["catalog"]),
+        (format!("catalog_strict = true\n{base}"), &["catalog_strict"]),
+        (
+            format!("shards = 63\n{}", base.replace("/s'", "/s2'").replace("'n'", "'m'")),
+            &["shards", "stream", "guard"],
+        ),
+    ] {
+        let text = format!("max_clients = 5\nlog_level = 'debug'\n{text}");
+        let new = load_toml(&text).unwrap();
+        assert_eq!(before.needs_restart(&new), restart, "{text}");
+        let running = before.reloaded(new.clone());
+        assert_eq!(running.limits.max_clients, 5);
+        for setting in SETTINGS {
+            assert!(
+                (setting.same)(&running, if setting.reloads() { &new } else { &before }),
+                "{}",
+                setting.key
+            );
+        }
+        assert!(TABLES.iter().all(|table| (table.same)(&running, &before)), "{text}");
+        let with = if restart.contains(&"stream") { &before } else { &new };
+        assert_eq!(running.limits.streams, with.limits.streams, "{text}");
+        assert_eq!(running.limits.streams.len(), 2);
+    }
+    // Limits that were taken up stay, when streams change afterwards.
+    let limits = |text: &str| text.replace("path = '/s'", "path = '/s'\nqueue_events = 5");
+    let running = before.reloaded(load_toml(&limits(&base)).unwrap());
+    let running = running.reloaded(load_toml(STREAM).unwrap());
+    assert_eq!(running.limits.streams[0].queue_events, Some(5));
+}
+
 /// `docs/fanwire.toml`: `#key = value` is the default, `# Example: key = value` has no fixed default. Tables last.
 #[test]
 fn the_documented_file_names_every_key_with_its_default() {
