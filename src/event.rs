@@ -122,6 +122,8 @@ pub struct Written {
     pub envelope: u16,
     /// What it takes from the path.
     pub values: Option<Values>,
+    /// The topic that it is written for, where the envelope makes a difference of that.
+    pub topic: Option<Arc<Topic>>,
     /// The frames.
     pub frames: Arc<Frames>,
 }
@@ -138,16 +140,29 @@ impl Round {
         &self,
         envelope: u16,
         values: Option<&Values>,
+        topic: Option<&Arc<Topic>>,
         write: impl FnOnce() -> Frames,
     ) -> Arc<Frames> {
         let mut all = self.written.lock();
-        let is_it = |written: &&Written| written.envelope == envelope && written.values.as_ref() == values;
+        let is_it = |written: &&Written| {
+            written.envelope == envelope
+                && written.values.as_ref() == values
+                && written.topic.as_ref().map(Arc::as_ptr) == topic.map(Arc::as_ptr)
+        };
         if let Some(written) = all.iter().find(is_it) {
             return Arc::clone(&written.frames);
         }
         let frames = Arc::new(write());
-        all.push(Written { envelope, values: values.cloned(), frames: Arc::clone(&frames) });
+        let (values, topic) = (values.cloned(), topic.cloned());
+        all.push(Written { envelope, values, topic, frames: Arc::clone(&frames) });
         frames
+    }
+
+    /// Where the round stands in a topic of its own that has history: the epoch, and the offset of its first
+    /// event.
+    pub fn position(&self, topic: &Arc<Topic>) -> Option<(u64, u64)> {
+        let placed = self.topics.iter().find(|placed| Arc::ptr_eq(&placed.topic, topic))?;
+        Some((topic.epoch()?, placed.offset))
     }
 }
 

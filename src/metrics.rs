@@ -40,6 +40,12 @@ impl Figure {
 pub enum DropReason {
     /// Left out by the policy `drop-oldest`; the client is told.
     DropOldest,
+    /// Left out by the policy `drop-newest`; the client is told.
+    DropNewest,
+    /// Replaced by a newer event of the same key, by the policy `conflate`; the client is told.
+    Conflated,
+    /// The topic's history did not reach back to it; the client is told.
+    HistoryTrimmed,
     /// Its session ended first; the close reason says why.
     Closed(CloseReason),
 }
@@ -47,13 +53,17 @@ pub enum DropReason {
 impl DropReason {
     /// Every reason, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
-        std::iter::once(Self::DropOldest).chain(CloseReason::ALL.into_iter().map(Self::Closed))
+        let told = [Self::DropOldest, Self::DropNewest, Self::Conflated, Self::HistoryTrimmed];
+        told.into_iter().chain(CloseReason::ALL.into_iter().map(Self::Closed))
     }
 
     /// The name used in metrics and statistics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+            Self::Conflated => "conflated",
+            Self::HistoryTrimmed => "history_trimmed",
             Self::Closed(reason) => reason.name(),
         }
     }
@@ -61,7 +71,10 @@ impl DropReason {
     const fn number(self) -> usize {
         match self {
             Self::DropOldest => 0,
-            Self::Closed(reason) => 1 + reason as usize,
+            Self::DropNewest => 1,
+            Self::Conflated => 2,
+            Self::HistoryTrimmed => 3,
+            Self::Closed(reason) => 4 + reason as usize,
         }
     }
 }
@@ -109,6 +122,8 @@ pub struct ShardMetrics {
     pub rounds: Figure,
     /// Events matched with a session: delivered, dropped or pending.
     pub dispatched: Figure,
+    /// Events of those that came from a history.
+    pub replayed: Figure,
     /// Events handed to the kernel.
     pub deliveries: Figure,
     /// Bytes handed to the kernel, for whomever.
@@ -118,7 +133,7 @@ pub struct ShardMetrics {
     /// Writes to connections that the kernel refused.
     pub refused_writes: Figure,
     /// Events dropped, by [`DropReason`].
-    dropped: [Figure; 1 + CloseReason::ALL.len()],
+    dropped: [Figure; 4 + CloseReason::ALL.len()],
     /// Sessions ended, by [`CloseReason`].
     closed: [Figure; CloseReason::ALL.len()],
     /// Events refused, by [`ErrorCode`].

@@ -1,10 +1,11 @@
 //! What clients ask for, in whatever dialect they say it.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::proto::http1::{HttpError, query_pairs};
 use crate::session::policy::Policy;
+use crate::topic::log::{Position, Topic};
 use crate::topic::name::check_name;
 
 /// Characters of a client id at most.
@@ -39,8 +40,37 @@ pub struct Subscribe {
     pub policy: Policy,
     /// What the client calls itself.
     pub client_id: Option<String>,
-    /// Topics that the client had before and wants to go on with from a position; `None`: it asks for none.
-    pub since: Option<Vec<String>>,
+    /// Where the client wants to go on; `None`: with what comes.
+    pub since: Option<Since>,
+    /// Whether it wants the newest event of each key first.
+    pub last: bool,
+}
+
+/// Where a client wants to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Positions by topic; `None`: one that no node gave.
+    Positions(BTreeMap<String, Option<Position>>),
+    /// The position that the last event of a stream had, in whichever of its topics; `None`: one that no node
+    /// gave.
+    LastEvent(Option<Position>),
+}
+
+impl Since {
+    /// The position in a topic.
+    pub fn position(&self, name: &str, topic: &Topic) -> Option<Position> {
+        match self {
+            Self::Positions(positions) => positions.get(name).copied().flatten(),
+            Self::LastEvent(position) => position.filter(|position| topic.epoch() == Some(position.epoch)),
+        }
+    }
+}
+
+/// What could not be recovered of topics that a client wanted to go on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The topics, each with the first and last offset of what is missing; `None`: nobody knows.
+    pub missing: Vec<(String, Option<(u64, u64)>)>,
 }
 
 /// Checks a topic that is subscribed to, wherever its name came from.

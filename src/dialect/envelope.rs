@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::clock::Iso8601;
 use crate::event::Round;
+use crate::topic::log::Topic;
 use crate::proto::websocket::{Opcode, header_len, write_header};
 
 /// A round's events as one envelope writes them: frames back to back.
@@ -17,6 +18,14 @@ pub struct Frames {
     pub bytes: Vec<u8>,
     /// Where each ends.
     pub ends: Vec<u32>,
+}
+
+impl Frames {
+    /// The frame with this number.
+    pub fn frame(&self, number: usize) -> &[u8] {
+        let start = if number == 0 { 0 } else { self.ends[number - 1] as usize };
+        &self.bytes[start..self.ends[number] as usize]
+    }
 }
 
 /// A compiled template with its framing. The number of an envelope is its place in [`Envelopes`].
@@ -43,8 +52,12 @@ pub enum Part {
     Timestamp,
     /// The key as a JSON string, or `null` where there is none.
     Key,
-    /// The position in the topic's history: `null`, because no topic has one.
+    /// The offset in the subscribers' topic, or `null` where that has no history.
     Offset,
+    /// `,"offset":18` where the event's first topic has history, and `,"offsets":{…}` of its other topics that have.
+    Positions,
+    /// The line of an event stream that names the position in the subscribers' topic, where that has history.
+    Id,
     /// One of the [`Values`], which are text to stand inside a JSON string.
     Value(u8),
 }
@@ -74,7 +87,7 @@ pub const JSON_EVENT_STREAM: u16 = 1;
 
 /// The JSON protocol's message.
 fn json_message() -> Vec<Part> {
-    use Part::{Category, Data, Event, Literal, Timestamp};
+    use Part::{Category, Data, Event, Literal, Positions, Timestamp};
     vec![
         Literal(r#"{"type":"event","event":"#.into()),
         Event,
@@ -84,6 +97,7 @@ fn json_message() -> Vec<Part> {
         Data,
         Literal(r#","timestamp":"#.into()),
         Timestamp,
+        Positions,
         Literal("}".into()),
     ]
 }
@@ -125,16 +139,24 @@ impl Envelope {
 
     /// Server-Sent Events (WHATWG HTML, "Server-sent events"): the event's name, and the template as its data.
     pub fn event_stream(template: Vec<Part>) -> Self {
-        let mut parts = vec![Part::Literal("event: ".into()), Part::Name, Part::Literal("\ndata: ".into())];
+        let mut parts =
+            vec![Part::Id, Part::Literal("event: ".into()), Part::Name, Part::Literal("\ndata: ".into())];
         parts.extend(one_line(template));
         parts.push(Part::Literal("\n\n".into()));
         Self { parts: parts.into(), framing: Framing::Lines("\ndata: ") }
     }
 
-    /// Writes every event of a round as a frame at the end of `bytes`, and where each ends into `ends`.
+    /// Whether an event of several topics is written anew for the subscribers of each.
+    pub fn is_by_topic(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Offset | Part::Id))
+    }
+
+    /// Writes every event of a round as a frame at the end of `bytes`, and where each ends into `ends`, for the
+    /// subscribers of a topic with these values.
     pub fn write(
         &self,
         round: &Round,
+        topic: &Arc<Topic>,
         values: &[Box<str>],
         iso: &mut Iso8601,
         bytes: &mut Vec<u8>,
@@ -146,8 +168,10 @@ impl Envelope {
             round.events.bytes() + round.events.len() * (fixed + round.category.len() + USUAL_HEADER),
         );
         ends.reserve(round.events.len());
-        for event in round.events.iter() {
+        let position = round.position(topic);
+        for (place, event) in round.events.iter().enumerate() {
             let start = bytes.len();
+            let offset = position.map(|(epoch, first)| (epoch, first + place as u64));
             if self.framing == Framing::WebSocket {
                 bytes.extend_from_slice(&[0; USUAL_HEADER]);
             }
@@ -165,7 +189,20 @@ impl Envelope {
                     }
                     Part::Key if event.key.is_empty() => bytes.extend_from_slice(b"null"),
                     Part::Key => write_json_string(bytes, event.key),
-                    Part::Offset => bytes.extend_from_slice(b"null"),
+                    Part::Offset => match offset {
+                        Some((_, offset)) => write_number(bytes, offset),
+                        None => bytes.extend_from_slice(b"null"),
+                    },
+                    Part::Positions => write_positions(round, place as u64, bytes),
+                    Part::Id => {
+                        if let Some((epoch, offset)) = offset {
+                            bytes.extend_from_slice(b"id: ");
+                            bytes.extend_from_slice(write_epoch(epoch).as_bytes());
+                            bytes.push(b'-');
+                            write_number(bytes, offset);
+                            bytes.push(b'\n');
+                        }
+                    }
                     Part::Value(number) => {
                         bytes.extend_from_slice(values[usize::from(*number)].as_bytes());
                     }
@@ -192,6 +229,54 @@ impl Envelope {
             }
             _ => bytes.extend_from_slice(data.as_bytes()),
         }
+    }
+}
+
+/// How an epoch is written: 16 hexadecimal digits.
+pub fn write_epoch(epoch: u64) -> String {
+    format!("{epoch:016x}")
+}
+
+/// The epoch that is written like this.
+pub fn read_epoch(text: &str) -> Option<u64> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (text.len() == 16 && text.bytes().all(is_digit)).then(|| u64::from_str_radix(text, 16).ok())?
+}
+
+fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+    let (mut digits, mut at) = ([0; 20], 20);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    bytes.extend_from_slice(&digits[at..]);
+}
+
+/// The members of a JSON object that tell where the event with this place in the round stands.
+fn write_positions(round: &Round, place: u64, bytes: &mut Vec<u8>) {
+    let kept = round.topics.iter().filter(|placed| placed.topic.epoch().is_some());
+    let mut others = false;
+    for placed in kept.clone() {
+        if *placed.topic.name() == round.category {
+            bytes.extend_from_slice(br#","offset":"#);
+            write_number(bytes, placed.offset + place);
+        }
+    }
+    for placed in kept {
+        if *placed.topic.name() != round.category {
+            bytes.extend_from_slice(if others { b"," } else { br#","offsets":{"# });
+            others = true;
+            write_json_string(bytes, placed.topic.name());
+            bytes.push(b':');
+            write_number(bytes, placed.offset + place);
+        }
+    }
+    if others {
+        bytes.push(b'}');
     }
 }
 

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use crate::dialect::command::{Command, Subscribe, check_client_id, checked_filter, checked_topics};
-use crate::dialect::envelope::write_json_string;
+use crate::dialect::command::{
+    Command, Since, Subscribe, check_client_id, checked_filter, checked_topics,
+};
+use crate::dialect::envelope::{read_epoch, write_epoch, write_json_string};
 use crate::proto::websocket::{Opcode, write_frame};
 use crate::session::policy::Policy;
+use crate::topic::log::Position;
 
 #[derive(Deserialize)]
 struct Message {
@@ -24,7 +26,15 @@ struct Message {
     policy: Option<String>,
     #[serde(rename = "clientId")]
     client_id: Option<String>,
-    since: Option<BTreeMap<String, IgnoredAny>>,
+    since: Option<BTreeMap<String, Option<Given>>>,
+    last: Option<bool>,
+}
+
+/// A position as a client gives it back.
+#[derive(Deserialize)]
+struct Given {
+    epoch: String,
+    offset: u64,
 }
 
 /// Reads one message of a client.
@@ -55,12 +65,19 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
                 only_categories,
                 policy,
                 client_id: message.client_id,
-                since: message.since.map(|positions| positions.into_keys().collect()),
+                since: message.since.map(positions),
+                last: message.last.unwrap_or_default(),
             }))
         }
         "unsubscribe" => Ok(Command::Unsubscribe(topics_of(message.categories, "unsubscribe")?)),
         other => Err(format!("unknown message type {other:?}")),
     }
+}
+
+/// The positions that a client wants to go on from. One that is not of the shape that the node gives is unknown.
+fn positions(given: BTreeMap<String, Option<Given>>) -> Since {
+    let read = |given: Given| Some(Position { epoch: read_epoch(&given.epoch)?, offset: given.offset });
+    Since::Positions(given.into_iter().map(|(topic, given)| (topic, given.and_then(read))).collect())
 }
 
 fn topics_of(topics: Option<Vec<String>>, kind: &str) -> Result<Vec<String>, String> {
@@ -75,27 +92,55 @@ pub fn client_id_suffix(id: &str) -> Box<[u8]> {
     suffix.into()
 }
 
-/// A `subscription-ack`: the client's whole set of topics. Where it asked to go on from positions, it is told
-/// that nothing could be recovered: no topic of this version has a history, so every epoch is unknown.
-pub fn subscription_ack<'a>(
+/// A `subscription-ack`: the client's whole set of topics, and where each with history stands. `missing` is for a
+/// client that wanted to go on: what of its topics could not be recovered, by first and last offset where those
+/// are known.
+pub fn subscription_ack(
     timestamp: &str,
-    topics: impl Iterator<Item = &'a str>,
-    since: Option<&[String]>,
+    topics: &[(&str, Option<Position>)],
+    missing: Option<&[(String, Option<(u64, u64)>)]>,
 ) -> Vec<u8> {
     message("subscription-ack", timestamp, |data| {
-        write_categories(data, topics);
-        let Some(since) = since else { return };
+        write_categories(data, topics.iter().map(|(topic, _)| *topic));
         data.pop();
-        data.extend_from_slice(br#","recovered":false,"missing":{"#);
-        for (place, topic) in since.iter().enumerate() {
-            if place > 0 {
-                data.push(b',');
-            }
-            write_json_string(data, topic);
-            data.extend_from_slice(b":null");
+        let positions = topics.iter().filter_map(|(topic, position)| Some((*topic, (*position)?)));
+        if positions.clone().next().is_some() {
+            data.extend_from_slice(br#","positions":"#);
+            write_members(data, positions, |data, Position { epoch, offset }| {
+                let epoch = write_epoch(epoch);
+                data.extend_from_slice(format!(r#"{{"epoch":"{epoch}","offset":{offset}}}"#).as_bytes());
+            });
         }
-        data.extend_from_slice(b"}}");
+        if let Some(missing) = missing {
+            data.extend_from_slice(format!(r#","recovered":{}"#, missing.is_empty()).as_bytes());
+            if !missing.is_empty() {
+                data.extend_from_slice(br#","missing":"#);
+                let missing = missing.iter().map(|(topic, range)| (topic.as_str(), *range));
+                write_members(data, missing, |data, range| match range {
+                    Some((from, to)) => {
+                        data.extend_from_slice(format!(r#"{{"from":{from},"to":{to}}}"#).as_bytes());
+                    }
+                    None => data.extend_from_slice(b"null"),
+                });
+            }
+        }
+        data.push(b'}');
     })
+}
+
+/// Writes an object with a member for each topic.
+fn write_members<'a, V>(
+    out: &mut Vec<u8>,
+    members: impl Iterator<Item = (&'a str, V)>,
+    write: impl Fn(&mut Vec<u8>, V),
+) {
+    for (place, (topic, value)) in members.enumerate() {
+        out.push(if place == 0 { b'{' } else { b',' });
+        write_json_string(out, topic);
+        out.push(b':');
+        write(out, value);
+    }
+    out.push(b'}');
 }
 
 /// An `unsubscription-ack`: the client's whole set of topics.
@@ -193,7 +238,8 @@ mod tests {
     #[test]
     fn a_client_that_wants_to_go_on_names_its_topics() {
         let text = br#"{"type":"subscribe","topics":["a"],"since":{"a":{"epoch":"x","offset":17},"b":null}}"#;
-        let expected = Subscribe { since: Some(vec!["a".into(), "b".into()]), ..subscribe(&["a"]) };
+        let expected = BTreeMap::from([("a".to_owned(), None), ("b".to_owned(), None)]);
+        let expected = Subscribe { since: Some(Since::Positions(expected)), ..subscribe(&["a"]) };
         assert_eq!(parse(text), Ok(Command::Subscribe(expected)));
     }
 
@@ -245,12 +291,23 @@ mod tests {
     fn answers_are_valid_json_of_the_protocols_shape() {
         let read = |text: Vec<u8>| -> serde_json::Value { serde_json::from_slice(&text).unwrap() };
         assert_eq!(
-            read(subscription_ack("T", ["a", "b\""].into_iter(), None)),
+            read(subscription_ack("T", &[("a", None), ("b\"", None)], None)),
             serde_json::json!({"type":"subscription-ack","timestamp":"T","data":{"categories":["a","b\""]}})
         );
+        let position = Some(Position { epoch: 255, offset: 17 });
+        let missing = [("a".to_owned(), Some((18, 40))), ("b".to_owned(), None)];
         assert_eq!(
-            read(subscription_ack("T", ["a"].into_iter(), Some(&["a".into(), "b".into()])))["data"],
-            serde_json::json!({"categories":["a"],"recovered":false,"missing":{"a":null,"b":null}})
+            read(subscription_ack("T", &[("a", position), ("c", None)], Some(&missing)))["data"],
+            serde_json::json!({
+                "categories":["a","c"],
+                "positions":{"a":{"epoch":"00000000000000ff","offset":17}},
+                "recovered":false,
+                "missing":{"a":{"from":18,"to":40},"b":null},
+            })
+        );
+        assert_eq!(
+            read(subscription_ack("T", &[("a", None)], Some(&[])))["data"],
+            serde_json::json!({"categories":["a"],"recovered":true})
         );
         assert_eq!(
             read(error("T", "no \"way\"\n")),

@@ -1,6 +1,6 @@
 //! How a client comes: which dialect a request asks for, and what it subscribes to from the start.
 
-use crate::dialect::command::{Ask, Subscribe, from_query};
+use crate::dialect::command::{Ask, Since, Subscribe, from_query};
 use crate::dialect::dialect::Dialect;
 use crate::dialect::envelope::{self, Values};
 use crate::dialect::path::{Found, Streams};
@@ -167,8 +167,8 @@ fn event_stream(
     if request.method == "HEAD" {
         return Ok(Asked::Head);
     }
-    if request.headers.get("Last-Event-ID").is_some_and(|id| !id.is_empty()) {
-        subscribe.since = Some(subscribe.topics.clone());
+    if let Some(id) = request.headers.get("Last-Event-ID").filter(|id| !id.is_empty()) {
+        subscribe.since = Some(Since::LastEvent(sse::read_id(id)));
     }
     let mut response = Vec::new();
     sse::write_head(&mut response);

@@ -4,7 +4,9 @@
 //! Events are written by their envelope. Here is what else a stream carries: its head, comments that keep
 //! proxies from closing it, notices, and how long to wait before coming back.
 
+use crate::dialect::envelope::read_epoch;
 use crate::proto::http1::write_stream_head;
+use crate::topic::log::Position;
 
 /// A comment, which means nothing to anyone: it keeps the stream alive.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
@@ -32,6 +34,12 @@ pub const MEDIA_TYPE: &str = "text/event-stream";
 pub fn write_head(out: &mut Vec<u8>) {
     write_stream_head(out, MEDIA_TYPE, &HEADERS);
     out.extend_from_slice(b": subscribed\n\n");
+}
+
+/// The position that an `id:` of ours names.
+pub fn read_id(id: &str) -> Option<Position> {
+    let (epoch, offset) = id.split_once('-')?;
+    Some(Position { epoch: read_epoch(epoch)?, offset: offset.parse().ok()? })
 }
 
 /// Appends the heartbeat.

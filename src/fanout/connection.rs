@@ -29,6 +29,11 @@ pub struct Connection<T> {
     pub is_ready: bool,
     /// Whether it is not read because of what it has not taken yet.
     pub is_paused: bool,
+    /// Whether a subscription is served from a history now.
+    pub is_replaying: bool,
+    /// Whether one ever was: which of its subscriptions an event of several topics comes through is then looked
+    /// up, because it may have come from a history already.
+    pub has_replayed: bool,
     /// Whether its last flush ended with a refused write.
     pub is_stalled: bool,
     /// Tells it apart from others that have had its number.
@@ -171,6 +176,8 @@ impl<T: Transport> Connection<T> {
             has_gaps: false,
             is_ready: false,
             is_paused: false,
+            is_replaying: false,
+            has_replayed: false,
             is_stalled: false,
             generation,
             armed: 0,

@@ -4,20 +4,20 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::dialect::command::{Command, Subscribe};
+use crate::dialect::command::{Command, Recovery, Subscribe};
 use crate::dialect::dialect::Dialect;
 use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::Origin;
-use crate::fanout::subscribers::Member;
+use crate::fanout::subscribers::{Joined, Member};
 use crate::metrics::BadInput;
 use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame};
 use crate::publish::socket::{Outcome, Terms};
 use crate::publish::wire::Publish;
-use crate::session::policy::Policy;
-use crate::session::session::{Filter, Subscription};
+use crate::session::session::{Filter, NOT_LISTED, Subscription};
+use crate::topic::log::{Position, Resume};
 use crate::transport::Transport;
 
 /// Connections read in one turn.
@@ -256,7 +256,10 @@ impl<T: Transport> Shard<T> {
                 self.reply(number, "pong", &pong);
             }
             Command::Subscribe(subscribe) => match self.subscribe(number, &subscribe, now) {
-                Ok(()) => self.acknowledge(number, &subscribe, now),
+                Ok(recovery) => {
+                    self.acknowledge(number, &subscribe, &recovery, now);
+                    self.send_last(number, &subscribe, now);
+                }
                 Err(error) => self.reply_error(number, &error, now),
             },
             Command::Unsubscribe(topics) => {
@@ -270,12 +273,22 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// Answers a subscribe with the client's whole set of topics.
-    pub(super) fn acknowledge(&mut self, number: u32, subscribe: &Subscribe, now: Now) {
+    /// Answers a subscribe with the client's whole set of topics, and where each with history stands.
+    pub(super) fn acknowledge(&mut self, number: u32, subscribe: &Subscribe, recovery: &Recovery, now: Now) {
         let Role::Client(session) = &self.connections[number as usize].role else { return };
-        let topics = session.subscriptions.iter();
-        let topics = topics.map(|s| &**self.subscribers.get(s.topic).topic.name());
-        let ack = json::subscription_ack(self.iso.format(now.wall_ms), topics, subscribe.since.as_deref());
+        let all = session.subscriptions.iter().map(|subscription| {
+            let local = self.subscribers.get(subscription.topic);
+            // What the client has been or is being sent: of what is in the link it would know nothing.
+            let offset = match subscription.is_replaying() {
+                true => subscription.joined,
+                false => subscription.joined.max(local.seen),
+            };
+            let position = local.topic.epoch().map(|epoch| Position { epoch, offset });
+            (&**local.topic.name(), position)
+        });
+        let all: Vec<(&str, Option<Position>)> = all.collect();
+        let asked = subscribe.since.is_some().then_some(&recovery.missing[..]);
+        let ack = json::subscription_ack(self.iso.format(now.wall_ms), &all, asked);
         self.reply(number, "subscription-ack", &ack);
     }
 
@@ -296,15 +309,23 @@ impl<T: Transport> Shard<T> {
     /// Subscribes to all of the topics.
     ///
     /// # Errors
-    /// The limit that stands in the way; then to none.
-    pub(super) fn subscribe(&mut self, number: u32, subscribe: &Subscribe, now: Now) -> Result<(), String> {
+    /// What stands in the way; then to none.
+    pub(super) fn subscribe(
+        &mut self,
+        number: u32,
+        subscribe: &Subscribe,
+        now: Now,
+    ) -> Result<Recovery, String> {
+        let rules = self.shared.topics.rules();
+        subscribe.topics.iter().try_for_each(|topic| rules.check_policy(topic, subscribe.policy))?;
         let Self { connections, subscribers, shared, limits, .. } = self;
-        let Role::Client(session) = &mut connections[number as usize].role else { return Ok(()) };
+        let mut recovery = Recovery::default();
+        let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
         let had = session.subscriptions.len();
         let filter = filter_of(subscribe);
-        let (droppable, filtered) = (subscribe.policy == Policy::DropOldest, filter.is_some());
+        let (policy, filtered) = (subscribe.policy, filter.is_some());
         let mut failure = None;
-        let mut repeated = Vec::new();
+        let (mut repeated, mut behind) = (Vec::new(), Vec::new());
         for name in &subscribe.topics {
             let known = subscribers.find(name).and_then(|topic| session.subscriptions.find(topic));
             if let Some(known) = known {
@@ -317,19 +338,40 @@ impl<T: Transport> Shard<T> {
                 break;
             }
             let subscription = session.subscriptions.len() as u32;
-            let member = Member { connection: number, subscription, droppable, filtered };
             let envelope = (session.envelope, session.values.as_ref());
-            let Some(joined) = subscribers.join(&shared.topics, name, envelope, member) else {
+            let Some(Joined { topic, list, head }) = subscribers.join(&shared.topics, name, envelope) else {
                 failure = Some(format!("the node holds {} topics already (max_topics)", limits.max_topics));
                 break;
             };
+            let mut start = head;
+            if let Some(since) = &subscribe.since {
+                let resumed = since.position(name, &subscribers.get(topic).topic);
+                match resumed.map(|position| {
+                    shared.topics.resume(&subscribers.get(topic).topic, position, now.mono)
+                }) {
+                    Some(Resume::Whole { after }) => start = after,
+                    Some(Resume::Part { after, missing }) => {
+                        start = after;
+                        recovery.missing.push((name.clone(), Some(missing)));
+                    }
+                    Some(Resume::Unknown) | None => recovery.missing.push((name.clone(), None)),
+                }
+            }
+            let member = Member { connection: number, subscription, policy, filtered };
+            let place = if start < head {
+                behind.push(subscription);
+                NOT_LISTED
+            } else {
+                subscribers.enlist((topic, list), head, member)
+            };
             session.subscriptions.push(Subscription {
-                topic: joined.topic,
-                list: joined.list,
-                place: joined.place,
-                joined: joined.head,
+                topic,
+                list,
+                place,
+                start,
+                joined: start,
                 gap: 0,
-                policy: subscribe.policy,
+                policy,
                 filter: filter.clone(),
             });
         }
@@ -340,11 +382,11 @@ impl<T: Transport> Shard<T> {
         }
         for known in repeated {
             let subscription = session.subscriptions.get_mut(known);
-            subscription.policy = subscribe.policy;
+            subscription.policy = policy;
             subscription.filter.clone_from(&filter);
             let place = subscribers.member_mut(subscription.topic, subscription.list, subscription.place);
             if let Some(member) = place {
-                member.droppable = droppable;
+                member.policy = policy;
                 member.filtered = filtered;
             }
         }
@@ -352,7 +394,12 @@ impl<T: Transport> Shard<T> {
             session.suffix = session.dialect.suffix(id);
             session.client_id = Some(id.as_str().into());
         }
-        Ok(())
+        for subscription in behind {
+            let Role::Client(session) = &self.connections[number as usize].role else { break };
+            let after = session.subscriptions.get(subscription).start;
+            self.rewind(number, subscription, after);
+        }
+        Ok(recovery)
     }
 
     fn unsubscribe(&mut self, number: u32, topics: &[String], now: Now) {

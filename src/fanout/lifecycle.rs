@@ -11,7 +11,7 @@ use crate::proto::http1::HttpError;
 use crate::publish::socket::{Publisher, Terms};
 use crate::publish::wire::encode_error;
 use crate::session::handshake::Exchange;
-use crate::session::session::Session;
+use crate::session::session::{NOT_LISTED, Session};
 use crate::session::timer::Due;
 use crate::transport::Transport;
 
@@ -290,6 +290,9 @@ impl<T: Transport> Shard<T> {
                 if connection.has_gaps {
                     self.tell_gaps(number, clock());
                 }
+                if !is_leaving && self.connections[number as usize].is_replaying {
+                    self.replay(number, clock());
+                }
                 if is_leaving && self.connections[number as usize].outbox.is_empty() {
                     self.close_client(number, CloseReason::ShuttingDown, "", clock());
                 }
@@ -482,15 +485,21 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// Takes one subscriber out of a list and tells the one who takes its place.
+    /// Ends one subscription.
     pub(super) fn leave(&mut self, topic: u32, list: u32, place: u32) {
         // Before a chunk is taken from a list, the list must know of those that are gone.
         self.forget_chunks();
-        let left = self.subscribers.leave(&self.shared.topics, topic, list, place);
-        for chunk in left.orphans {
+        if place != NOT_LISTED {
+            self.delist((topic, list), place);
+        }
+        for chunk in self.subscribers.leave(&self.shared.topics, topic) {
             self.chunks.disown(chunk);
         }
-        if let Some(moved) = left.moved
+    }
+
+    /// Takes one subscriber out of its list and tells the one who takes its place.
+    pub(super) fn delist(&mut self, list: (u32, u32), place: u32) {
+        if let Some(moved) = self.subscribers.delist(list, place)
             && let Some(connection) = self.connections.get_mut(moved.connection as usize)
             && let Role::Client(session) = &mut connection.role
         {

@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod intake;
 pub mod lifecycle;
+pub mod replay;
 pub mod requests;
 pub mod shard;
 pub mod shared;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::admin::api::{self, Reply, Route};
 use crate::admin::report::{Part, Report};
 use crate::clock::Now;
-use crate::dialect::command::Subscribe;
+use crate::dialect::command::Recovery;
 use crate::dialect::dialect::Dialect;
 use crate::dialect::opening::Opening;
 use crate::error::CloseReason;
@@ -301,13 +301,14 @@ impl<T: Transport> Shard<T> {
         }
         let outcome = self.subscribe(number, &subscribe, now);
         match (dialect, outcome) {
-            (Dialect::Json, Ok(())) if subscribe.topics.is_empty() => {}
-            (Dialect::Json, Ok(())) => self.acknowledge(number, &subscribe, now),
+            (Dialect::Json, Ok(_)) if subscribe.topics.is_empty() => {}
+            (Dialect::Json, Ok(recovery)) => self.acknowledge(number, &subscribe, &recovery, now),
             // It may subscribe again.
             (Dialect::Json, Err(error)) => self.reply_error(number, &error, now),
-            (_, Ok(())) => self.confess(number, &subscribe, now),
+            (_, Ok(recovery)) => self.confess(number, &recovery, now),
             (_, Err(error)) => self.turn_away(number, &error, CloseReason::AtCapacity, now),
         }
+        self.send_last(number, &subscribe, now);
     }
 
     /// Ends a session that cannot be served, and says why.
@@ -319,12 +320,13 @@ impl<T: Transport> Shard<T> {
         self.close_client(number, reason, "", now);
     }
 
-    /// Tells a client that wants to go on where it was that no topic has a history: it may have missed events.
-    fn confess(&mut self, number: u32, subscribe: &Subscribe, now: Now) {
+    /// Tells a client that wants to go on, in a dialect without acks, what of its topics could not be recovered.
+    fn confess(&mut self, number: u32, recovery: &Recovery, now: Now) {
         let Role::Client(session) = &self.connections[number as usize].role else { return };
         let mut notices = Vec::new();
-        for topic in subscribe.since.iter().flatten() {
-            session.dialect.write_gap(&mut notices, self.iso.format(now.wall_ms), topic, None);
+        for (topic, missing) in &recovery.missing {
+            let count = missing.map(|(from, to)| u32::try_from(to - from + 1).unwrap_or(u32::MAX));
+            session.dialect.write_gap(&mut notices, self.iso.format(now.wall_ms), topic, count);
         }
         if !notices.is_empty() {
             self.push_reply(number, notices);

@@ -23,6 +23,7 @@ use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::intake::REPLY_CAP;
 use crate::fanout::lifecycle::Drain;
+use crate::fanout::replay::comes_through;
 use crate::fanout::shared::{Key, Message, Shared};
 use crate::fanout::subscribers::{Member, Subscribers};
 use crate::link::Link;
@@ -30,9 +31,10 @@ use crate::metrics::{DropReason, ShardMetrics};
 use crate::publish::ingress::Ingress;
 use crate::session::chunk::{Appended, Chunks, NO_CHUNK, Span};
 use crate::session::outbox::Bound;
+use crate::session::policy::Policy;
 use crate::session::session::Filter;
 use crate::session::timer::{Due, Wheel};
-use crate::topic::log::NO_SLOT;
+use crate::topic::log::{NO_SLOT, STRIPES};
 use crate::transport::Transport;
 
 /// Connections flushed in one turn.
@@ -78,7 +80,11 @@ pub struct Shard<T: Transport> {
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
     condemned: Vec<u32>,
+    /// Subscriptions that go on from the history, and after which offset.
+    rewound: Vec<(u32, u32, u64)>,
     next_look: u64,
+    /// The stripe of the topics' table that is swept next.
+    next_sweep: usize,
     turn_began: u64,
 }
 
@@ -161,7 +167,9 @@ impl<T: Transport> Shard<T> {
             scratch: Scratch::default(),
             work: Work::default(),
             condemned: Vec::new(),
+            rewound: Vec::new(),
             next_look: 0,
+            next_sweep: 0,
             turn_began: 0,
         }
     }
@@ -290,6 +298,7 @@ impl<T: Transport> Shard<T> {
             }
             let Some(local) = self.subscribers.get_mut(slot) else { continue };
             let was_before_some = placed.offset <= local.joined;
+            local.seen = placed.offset + round.events.len() as u64 - 1;
             for list in 0..local.lists.len() as u32 {
                 let owner = (slot, list);
                 if self.subscribers.list(owner).members.is_empty() {
@@ -297,7 +306,7 @@ impl<T: Transport> Shard<T> {
                 }
                 let same = match round.topics.len() {
                     1 => None, // A topic's lists are all different.
-                    _ => appended.iter().find(|(other, _)| self.subscribers.are_written_alike(*other, owner)),
+                    _ => appended.iter().find(|(other, _)| self.are_written_alike(*other, owner)),
                 };
                 let at = match same {
                     Some((_, at)) => *at,
@@ -313,14 +322,27 @@ impl<T: Transport> Shard<T> {
         for (_, at) in appended {
             self.chunks.release(at.chunk); // The dispatch's own hold, taken in `append`.
         }
+        while let Some((number, subscription, after)) = self.rewound.pop() {
+            self.rewind(number, subscription, after);
+        }
         while let Some(number) = self.condemned.pop() {
             self.close_client(number, CloseReason::SlowConsumer, "", now);
         }
     }
 
+    /// Whether the subscribers of two lists get an event in the same bytes.
+    fn are_written_alike(&self, one: (u32, u32), other: (u32, u32)) -> bool {
+        let has_position = |list: (u32, u32)| self.subscribers.get(list.0).topic.epoch().is_some();
+        let by_topic = one.0 != other.0
+            && (has_position(one) || has_position(other))
+            && self.shared.envelopes.get(self.subscribers.list(one).envelope).is_by_topic();
+        !by_topic && self.subscribers.are_written_alike(one, other)
+    }
+
     /// Puts a round's frames into the chunk of a list. Writes them if no other shard has.
     fn append(&mut self, round: &Arc<Round>, owner: (u32, u32)) -> Appended {
         self.forget_chunks();
+        let topic = &self.subscribers.get(owner.0).topic;
         let list = self.subscribers.list(owner);
         let current = list.chunk;
         let (shared, iso) = (&self.shared, &mut self.iso);
@@ -331,13 +353,14 @@ impl<T: Transport> Shard<T> {
         let at = self.chunks.append(current, owner, round.ingress, |bytes, ends| {
             if !round.shared {
                 written.add(events);
-                template.write(round, values, iso, bytes, ends);
+                template.write(round, topic, values, iso, bytes, ends);
                 return;
             }
-            let frames = round.frames(list.envelope, list.values.as_ref(), || {
+            let by_topic = round.several != 0 && topic.epoch().is_some() && template.is_by_topic();
+            let frames = round.frames(list.envelope, list.values.as_ref(), by_topic.then_some(topic), || {
                 written.add(events);
                 let mut frames = Frames::default();
-                template.write(round, values, iso, &mut frames.bytes, &mut frames.ends);
+                template.write(round, topic, values, iso, &mut frames.bytes, &mut frames.ends);
                 frames
             });
             let base = bytes.len() as u32;
@@ -378,7 +401,7 @@ impl<T: Transport> Shard<T> {
         offset: u64,
         was_before_some: bool,
     ) {
-        let Self { connections, subscribers, chunks, sweep, shared, limits, condemned, .. } = self;
+        let Self { connections, subscribers, chunks, sweep, shared, limits, condemned, rewound, .. } = self;
         let metrics = &shared.metrics[self.id];
         let all =
             Span { chunk: at.chunk, start: at.start, end: at.end, topic: list.0, gap: 0, droppable: false };
@@ -387,7 +410,12 @@ impl<T: Transport> Shard<T> {
         for member in &subscribers.list(list).members {
             let number = member.connection;
             let connection = &mut connections[number as usize];
-            if round.several != 0 {
+            if round.several != 0 && connection.has_replayed {
+                let Role::Client(session) = &connection.role else { continue };
+                if comes_through(session, round, self.id) != Some(list.0) {
+                    continue;
+                }
+            } else if round.several != 0 {
                 if connection.last_several == round.several {
                     continue;
                 }
@@ -396,14 +424,18 @@ impl<T: Transport> Shard<T> {
                 }
             }
             let is_plain = !(was_before_some || member.filtered || connection.outbox.is_blocked());
-            let has_room = if is_plain && !connection.has_gaps {
-                delivery.push(connection, Span { droppable: member.droppable, ..all }, all_bytes);
-                true
+            let verdict = if is_plain && !connection.has_gaps {
+                let droppable = member.policy.drops_queued();
+                delivery.push(connection, Span { droppable, ..all }, all_bytes);
+                Verdict::Queued
             } else {
                 delivery.push_carefully(connection, *member, all, round, offset)
             };
-            if !has_room {
+            if verdict == Verdict::TooSlow {
                 condemned.push(number);
+            } else if let Verdict::Behind(after) = verdict {
+                connection.has_replayed = true;
+                rewound.push((number, member.subscription, after));
             } else if !connection.is_owed && !connection.outbox.is_empty() && !connection.outbox.is_blocked()
             {
                 connection.is_owed = true;
@@ -552,6 +584,10 @@ impl<T: Transport> Shard<T> {
             return;
         }
         self.next_look = now.mono + 250_000_000;
+        if self.id == 0 {
+            self.shared.topics.sweep(self.next_sweep, now.mono);
+            self.next_sweep = (self.next_sweep + 1) % STRIPES;
+        }
         let head = self.sweep.front().and_then(|number| self.connections.get(*number as usize));
         let mut oldest = head.and_then(|head| head.outbox.oldest(&self.chunks));
         if self.counts.blocked > 0 {
@@ -560,6 +596,17 @@ impl<T: Transport> Shard<T> {
         }
         self.metrics().oldest_age.set(oldest.map_or(0, |oldest| now.mono.saturating_sub(oldest)));
     }
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is queued, but for what was left out.
+    Queued,
+    /// The queue is full, and nothing may be left out.
+    TooSlow,
+    /// The queue is full, and what comes after this offset is to come from the history.
+    Behind(u64),
 }
 
 /// The push of one round to one list.
@@ -578,7 +625,7 @@ impl Delivery<'_> {
         self.spans += u32::from(connection.outbox.push(span, bytes, self.chunks));
     }
 
-    /// For whoever does not simply get everything: one event at a time. Answers whether the client may stay.
+    /// For whoever does not simply get everything: one event at a time.
     fn push_carefully<T>(
         &mut self,
         connection: &mut Connection<T>,
@@ -586,14 +633,15 @@ impl Delivery<'_> {
         all: Span,
         round: &Round,
         offset: u64,
-    ) -> bool {
-        let Role::Client(session) = &mut connection.role else { return true };
+    ) -> Verdict {
+        let Role::Client(session) = &mut connection.role else { return Verdict::Queued };
         let queue_events = session.terms(self.limits).queue_events;
         let bound = Bound { events: queue_events as u32, bytes: self.limits.queue_bytes };
         let subscription = session.subscriptions.get_mut(member.subscription);
         let (joined, mut gap) = (subscription.joined, std::mem::take(&mut subscription.gap));
         let wants = wanted(subscription.filter.as_deref(), round);
-        let mut stays = true;
+        let mut verdict = Verdict::Queued;
+        let droppable = member.policy.drops_queued();
         for (place, is_wanted) in wants.into_iter().enumerate() {
             if !is_wanted || offset + place as u64 <= joined {
                 continue;
@@ -602,18 +650,29 @@ impl Delivery<'_> {
             let start = all.start + place as u32;
             let bytes = self.chunks.frames_len(all.chunk, start, start + 1);
             if !self.make_room(connection, member, bytes, bound, &mut gap) {
-                if member.droppable {
+                let reason = match member.policy {
+                    // It counts as dispatched and goes with the rest of the queue when the client is closed.
+                    Policy::Disconnect => {
+                        verdict = Verdict::TooSlow;
+                        None
+                    }
+                    Policy::Replay => {
+                        verdict = Verdict::Behind(offset + place as u64 - 1);
+                        break;
+                    }
                     // Nothing older may go: this one does.
+                    Policy::DropOldest | Policy::Conflate => Some(DropReason::DropOldest),
+                    Policy::DropNewest => Some(DropReason::DropNewest),
+                };
+                if let Some(reason) = reason {
                     gap += 1;
                     self.dispatched += 1;
-                    self.metrics.drop_events(DropReason::DropOldest, 1);
+                    self.metrics.drop_events(reason, 1);
                     continue;
                 }
-                // It counts as dispatched and goes with the rest of the queue when the client is closed.
-                stays = false;
             }
             let gap = std::mem::take(&mut gap);
-            let span = Span { start, end: start + 1, gap, droppable: member.droppable, ..all };
+            let span = Span { start, end: start + 1, gap, droppable, ..all };
             self.dispatched += 1;
             if connection.outbox.push(span, bytes, self.chunks) {
                 // At once: the round's next event may already leave this one out.
@@ -623,7 +682,7 @@ impl Delivery<'_> {
         if gap > 0 {
             note_gap(connection, all.topic, gap);
         }
-        stays
+        verdict
     }
 
     /// Leaves out older events until there is room; answers whether there is. `gap` collects what of the same
@@ -637,7 +696,7 @@ impl Delivery<'_> {
         gap: &mut u32,
     ) -> bool {
         while !connection.outbox.has_room(1, bytes, bound) {
-            if !member.droppable {
+            if !member.policy.drops_queued() {
                 return false;
             }
             let Some(dropped) = connection.outbox.drop_oldest(self.chunks) else { return false };

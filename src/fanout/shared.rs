@@ -15,6 +15,7 @@ use crate::link::Link;
 use crate::metrics::ShardMetrics;
 use crate::publish::ingress::{Destination, Tail};
 use crate::topic::log::Topics;
+use crate::topic::rules::Rules;
 
 /// One node.
 #[derive(Debug)]
@@ -137,7 +138,7 @@ impl Shared {
     /// A node of `shards` shards, starting.
     pub fn new(shards: usize, limits: &Limits, access: Access, started: Now) -> Self {
         Self {
-            topics: Topics::new(shards, limits.max_topics),
+            topics: Topics::new(shards, limits.max_topics, limits.max_history_bytes),
             envelopes: Envelopes::built_in(),
             streams: Streams::default(),
             links: (0..shards).map(|_| Link::new()).collect(),
@@ -159,6 +160,11 @@ impl Shared {
     /// The same with configured streams; `envelopes` has theirs.
     pub fn with_streams(self, streams: Streams, envelopes: Envelopes) -> Self {
         Self { streams, envelopes, ..self }
+    }
+
+    /// The same with rules for topics.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { topics: self.topics.with_rules(rules), ..self }
     }
 
     /// How many shards.
@@ -192,7 +198,7 @@ impl Shared {
 
     /// Gives every shard new limits.
     pub fn set_limits(&self, limits: &Arc<Limits>) {
-        self.topics.set_max(limits.max_topics);
+        self.topics.set_max(limits.max_topics, limits.max_history_bytes);
         self.max_clients.store(limits.max_clients, Ordering::Relaxed);
         self.max_outbox_bytes.store(limits.max_outbox_bytes, Ordering::Relaxed);
         for link in &self.links {

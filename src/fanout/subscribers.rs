@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::dialect::envelope::Values;
 use crate::session::chunk::NO_CHUNK;
+use crate::session::policy::Policy;
 use crate::topic::log::{Topic, Topics};
 
 /// A topic with at least one subscriber in this shard.
@@ -19,6 +20,8 @@ pub struct LocalTopic {
     pub lists: SmallVec<[List; 1]>,
     /// The newest offset at which anybody joined: rounds wholly after it go to everybody.
     pub joined: u64,
+    /// The offset of the newest event that was dispatched here.
+    pub seen: u64,
     members: usize,
 }
 
@@ -42,8 +45,8 @@ pub struct Member {
     pub connection: u32,
     /// The number of its subscription.
     pub subscription: u32,
-    /// Whether the policy allows leaving events out.
-    pub droppable: bool,
+    /// What happens when its queue is full.
+    pub policy: Policy,
     /// Whether only some event names are wanted.
     pub filtered: bool,
 }
@@ -55,19 +58,8 @@ pub struct Joined {
     pub topic: u32,
     /// The number of the list.
     pub list: u32,
-    /// The place in the list.
-    pub place: u32,
     /// The offset of the newest event before the subscription.
     pub head: u64,
-}
-
-/// What leaving changed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Left {
-    /// The member that has the place now.
-    pub moved: Option<Member>,
-    /// The growing chunks of lists that are gone.
-    pub orphans: SmallVec<[u32; 1]>,
 }
 
 /// The shard's topics.
@@ -131,7 +123,8 @@ impl Subscribers {
         self.topics.iter().map(|(_, local)| (&**local.topic.name(), local.members))
     }
 
-    /// Adds a subscriber. What is appended after [`Joined::head`] reaches this shard's link.
+    /// Counts one more subscriber of a topic. What is appended after [`Joined::head`] reaches this shard's link,
+    /// and the subscriber once it stands in the list.
     ///
     /// # Errors
     /// `None` where the node holds `max_topics` topics already.
@@ -140,7 +133,6 @@ impl Subscribers {
         topics: &Topics,
         name: &str,
         (envelope, values): (u16, Option<&Values>),
-        member: Member,
     ) -> Option<Joined> {
         let (number, head) = match self.names.get(name) {
             Some(number) => (*number, self.topics[*number as usize].topic.head()),
@@ -149,12 +141,11 @@ impl Subscribers {
                 let number = entry.key() as u32;
                 let (topic, head) = topics.register(name, self.shard, number)?;
                 self.names.insert(Arc::clone(topic.name()), number);
-                entry.insert(LocalTopic { topic, lists: SmallVec::new(), joined: 0, members: 0 });
+                entry.insert(LocalTopic { topic, lists: SmallVec::new(), joined: 0, seen: 0, members: 0 });
                 (number, head)
             }
         };
         let local = &mut self.topics[number as usize];
-        local.joined = local.joined.max(head);
         local.members += 1;
         self.members += 1;
         let is_it = |list: &List| list.envelope == envelope && list.values.as_ref() == values;
@@ -163,9 +154,23 @@ impl Subscribers {
             local.lists.push(List { envelope, values, chunk: NO_CHUNK, members: Vec::new() });
             local.lists.len() - 1
         });
-        let members = &mut local.lists[list].members;
+        Some(Joined { topic: number, list: list as u32, head })
+    }
+
+    /// Puts a subscriber into its list: it gets what comes after the offset `joined`. Answers its place.
+    pub fn enlist(&mut self, (topic, list): (u32, u32), joined: u64, member: Member) -> u32 {
+        let local = &mut self.topics[topic as usize];
+        local.joined = local.joined.max(joined);
+        let members = &mut local.lists[list as usize].members;
         members.push(member);
-        Some(Joined { topic: number, list: list as u32, place: members.len() as u32 - 1, head })
+        members.len() as u32 - 1
+    }
+
+    /// Takes the subscriber at a place out of its list; the last of the list takes the place, and is answered.
+    pub fn delist(&mut self, list: (u32, u32), place: u32) -> Option<Member> {
+        let members = &mut self.list_mut(list).members;
+        members.swap_remove(place as usize);
+        members.get(place as usize).copied()
     }
 
     /// The member at a place.
@@ -174,25 +179,19 @@ impl Subscribers {
         lists.get_mut(list as usize)?.members.get_mut(place as usize)
     }
 
-    /// Takes the subscriber at a place out; the last of the list takes the place. The topic goes with its
-    /// last subscriber.
-    pub fn leave(&mut self, topics: &Topics, topic: u32, list: u32, place: u32) -> Left {
+    /// Counts one subscriber less, who stands in no list any more. The topic goes with its last subscriber;
+    /// answered are the growing chunks of its lists.
+    pub fn leave(&mut self, topics: &Topics, topic: u32) -> SmallVec<[u32; 1]> {
         let local = &mut self.topics[topic as usize];
-        let mut left = Left::default();
-        if let Some(list) = local.lists.get_mut(list as usize) {
-            list.members.swap_remove(place as usize);
-            left.moved = list.members.get(place as usize).copied();
-        }
         local.members -= 1;
         self.members -= 1;
-        if local.members == 0 {
-            let local = self.topics.remove(topic as usize);
-            self.names.remove(local.topic.name());
-            topics.release(&local.topic, self.shard);
-            left.orphans =
-                local.lists.iter().map(|list| list.chunk).filter(|chunk| *chunk != NO_CHUNK).collect();
+        if local.members > 0 {
+            return SmallVec::new();
         }
-        left
+        let local = self.topics.remove(topic as usize);
+        self.names.remove(local.topic.name());
+        topics.release(&local.topic, self.shard);
+        local.lists.iter().map(|list| list.chunk).filter(|chunk| *chunk != NO_CHUNK).collect()
     }
 }
 
@@ -201,30 +200,33 @@ mod tests {
     use super::*;
 
     fn member(connection: u32) -> Member {
-        Member { connection, subscription: 0, droppable: false, filtered: false }
+        Member { connection, subscription: 0, policy: Policy::Disconnect, filtered: false }
     }
 
     #[test]
     fn places_are_taken_by_the_last_and_topics_go_with_the_last() {
-        let topics = Topics::new(1, 10);
+        let topics = Topics::new(1, 10, 1 << 20);
         let mut subscribers = Subscribers::new(0);
         for connection in 0..3 {
-            let joined = subscribers.join(&topics, "a", (0, None), member(connection)).unwrap();
-            assert_eq!(joined, Joined { topic: 0, list: 0, place: connection, head: 0 });
+            let joined = subscribers.join(&topics, "a", (0, None)).unwrap();
+            assert_eq!(joined, Joined { topic: 0, list: 0, head: 0 });
+            assert_eq!(subscribers.enlist((0, 0), 0, member(connection)), connection);
         }
         let values: Values = Arc::new(["v".into()]);
         let equal: Values = Arc::new(["v".into()]);
         for (values, list) in [(None, 1), (Some(&values), 2), (Some(&equal), 2)] {
-            assert_eq!(subscribers.join(&topics, "a", (1, values), member(9)).unwrap().list, list);
+            assert_eq!(subscribers.join(&topics, "a", (1, values)).unwrap().list, list);
+            subscribers.enlist((0, list), 7, member(9));
         }
         assert_eq!((subscribers.members(), subscribers.topics(), topics.count()), (6, 1, 1));
-        subscribers.leave(&topics, 0, 2, 1);
-        subscribers.leave(&topics, 0, 2, 0);
-        assert_eq!(subscribers.leave(&topics, 0, 0, 0).moved, Some(member(2)));
-        assert_eq!(subscribers.leave(&topics, 0, 0, 1).moved, None);
-        subscribers.get_mut(0).unwrap().lists[1].chunk = 5;
-        assert!(subscribers.leave(&topics, 0, 0, 0).orphans.is_empty());
-        assert_eq!(subscribers.leave(&topics, 0, 1, 0).orphans[..], [5]);
+        assert_eq!(subscribers.get(0).joined, 7);
+        assert_eq!(subscribers.delist((0, 0), 0), Some(member(2)));
+        assert_eq!(subscribers.delist((0, 0), 1), None);
+        subscribers.list_mut((0, 1)).chunk = 5;
+        for _ in 0..5 {
+            assert!(subscribers.leave(&topics, 0).is_empty());
+        }
+        assert_eq!(subscribers.leave(&topics, 0)[..], [5]);
         assert_eq!((subscribers.members(), subscribers.topics(), topics.count()), (0, 0, 0));
         assert_eq!(subscribers.find("a"), None);
     }

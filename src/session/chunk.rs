@@ -150,6 +150,12 @@ impl Chunks {
         Appended { chunk: key, start, end: chunk.ends.len() as u32 }
     }
 
+    /// Puts frames into a chunk that does not grow. To be retained and released like one from
+    /// [`Chunks::append`].
+    pub fn add(&mut self, ingress: u64, write: impl FnOnce(&mut Vec<u8>, &mut Vec<u32>)) -> Appended {
+        self.append(NO_CHUNK, NO_OWNER, ingress, write)
+    }
+
     /// The chunk grows no more: its list of subscribers has another, or is gone.
     pub fn disown(&mut self, chunk: u32) {
         self.chunks[chunk as usize].owner = NO_OWNER;

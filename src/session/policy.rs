@@ -8,17 +8,32 @@ pub enum Policy {
     Disconnect,
     /// The oldest queued event of a subscription that allows it is left out, and the client is told.
     DropOldest,
+    /// The arriving event is left out, and the client is told.
+    DropNewest,
+    /// The older queued event of the same key is left out, and the client is told; without one, the oldest.
+    Conflate,
+    /// Delivery stops and goes on from the topic's history.
+    Replay,
 }
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Self; 2] = [Self::Disconnect, Self::DropOldest];
+    pub const ALL: [Self; 5] =
+        [Self::Disconnect, Self::DropOldest, Self::DropNewest, Self::Conflate, Self::Replay];
+
+    /// Whether a queued event may be left out for a newer one.
+    pub const fn drops_queued(self) -> bool {
+        matches!(self, Self::DropOldest | Self::Conflate)
+    }
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Disconnect => "disconnect",
             Self::DropOldest => "drop-oldest",
+            Self::DropNewest => "drop-newest",
+            Self::Conflate => "conflate",
+            Self::Replay => "replay",
         }
     }
 

@@ -17,9 +17,11 @@ pub struct Subscription {
     pub topic: u32,
     /// The number of the topic's list that the session is in.
     pub list: u32,
-    /// The session's place in that list.
+    /// The session's place in that list, or [`NOT_LISTED`] while it is served from the history.
     pub place: u32,
     /// Events up to this offset came before the subscription.
+    pub start: u64,
+    /// Events up to this offset are not taken from the link: they came before, or from the history.
     pub joined: u64,
     /// Events left out since the last one that is queued, not yet told to the client.
     pub gap: u32,
@@ -29,6 +31,9 @@ pub struct Subscription {
     pub filter: Option<Arc<Filter>>,
 }
 
+/// The place of a subscription that is served from the history.
+pub const NOT_LISTED: u32 = u32::MAX;
+
 /// Which events of a topic are wanted.
 #[derive(Debug, Default)]
 pub struct Filter {
@@ -36,6 +41,19 @@ pub struct Filter {
     pub events: Option<Vec<String>>,
     /// Only events of these categories; `None`: all.
     pub categories: Option<Vec<String>>,
+}
+
+impl Subscription {
+    /// Whether an event of this name and category, at this offset, is one of the subscription's.
+    pub fn wants(&self, offset: u64, event: &str, category: &str) -> bool {
+        let is_wanted = |filter: &Arc<Filter>| filter.wants_event(event) && filter.wants_category(category);
+        offset > self.start && self.filter.as_ref().is_none_or(is_wanted)
+    }
+
+    /// Whether it is served from the history.
+    pub fn is_replaying(&self) -> bool {
+        self.place == NOT_LISTED
+    }
 }
 
 impl Filter {
@@ -170,6 +188,8 @@ pub struct Session {
     pub heard: u64,
     /// When it was last sent a heartbeat.
     pub pinged: u64,
+    /// The number of the subscription that was served from the history last.
+    pub replayed: u32,
     /// Since when its socket takes nothing, where that is bounded.
     pub stalled: u64,
     /// The inbound half, kept only while a frame or message is partial.
@@ -211,6 +231,7 @@ impl Session {
             connected: now,
             heard: now,
             pinged: now,
+            replayed: 0,
             stalled: now,
             decoder: None,
             unread: None,
@@ -220,6 +241,13 @@ impl Session {
     /// What it is called in logs and statistics: the name it gave, or one made from its number.
     pub fn name(&self) -> String {
         self.client_id.as_ref().map_or_else(|| format!("client-{}", self.number), ToString::to_string)
+    }
+
+    /// The next subscription, in turn, that is served from the history.
+    pub fn next_replaying(&self) -> Option<u32> {
+        let count = self.subscriptions.len() as u32;
+        let mut in_turn = (1..=count).map(|step| (self.replayed + step) % count);
+        in_turn.find(|number| self.subscriptions.get(*number).is_replaying())
     }
 
     /// What is put around its events as they go out.
@@ -257,7 +285,7 @@ mod tests {
     use super::*;
 
     fn subscription(topic: u32) -> Subscription {
-        Subscription { topic, list: 0, place: 0, joined: 0, gap: 0, policy: Policy::Disconnect, filter: None }
+        Subscription { topic, list: 0, place: 0, start: 0, joined: 0, gap: 0, policy: Policy::Disconnect, filter: None }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `append`: the one place that gives positions, and the table of topics.
 //!
-//! A topic lives as long as a shard is interested in it. `append` gives the offsets and sends the round under
-//! the topic's lock, so rounds of one topic reach every link in log order. A shard registers its interest
-//! under the same lock, so it knows exactly which events came before.
+//! A topic lives as long as a shard is interested in it or its history keeps an event. `append` gives the
+//! offsets and sends the round under the topic's lock, so rounds of one topic reach every link in log order. A
+//! shard registers its interest under the same lock, so it knows exactly which events came before.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -14,28 +14,73 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
 use crate::event::{Events, Placed, Round};
+use crate::topic::history::{History, Piece};
+use crate::topic::rules::Rules;
 
 /// A shard that holds no subscriber of a topic.
 pub const NO_SLOT: u32 = u32::MAX;
 
-/// One topic: its name, the head of its log, and who is interested.
+/// One topic: its name, the head of its log, its history, and who is interested.
 #[derive(Debug)]
 pub struct Topic {
     name: Arc<str>,
+    /// Tells the life of a log with history from others under the same name; 0: it has no history.
+    epoch: u64,
     log: Mutex<Log>,
     /// For each shard, where its own table keeps this topic. Only that shard reads and writes its place, so
     /// a round finds the shard's subscribers without a look-up by name.
     slots: Box<[AtomicU32]>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Log {
     /// The offset of the newest event; 0 before the first.
     head: u64,
     /// One bit for each shard with a subscriber.
     interest: u64,
-    /// Set when the last interest went and the topic left the table: whoever still holds it looks again.
+    /// Set when nobody was interested any more, nothing was kept, and the topic left the table: whoever still
+    /// holds it looks again.
     retired: bool,
+    history: Option<History>,
+}
+
+/// A place in a topic's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The life of the log.
+    pub epoch: u64,
+    /// The offset of an event in it; 0 is before the first.
+    pub offset: u64,
+}
+
+/// How a topic can go on from a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Everything after it is there.
+    Whole {
+        /// The offset to go on after.
+        after: u64,
+    },
+    /// Something between is not kept any more.
+    Part {
+        /// The offset to go on after.
+        after: u64,
+        /// The first and the last offset of what is missing.
+        missing: (u64, u64),
+    },
+    /// It is not a position of this log.
+    Unknown,
+}
+
+/// What a reader of the history finds.
+#[derive(Debug)]
+pub struct Reading {
+    /// The offset of the newest event; 0 before the first.
+    pub head: u64,
+    /// The offset of the oldest event that is kept; one after the head where none is.
+    pub oldest: u64,
+    /// Events, in order, from the first wanted or kept one on.
+    pub pieces: Vec<Piece>,
 }
 
 impl Topic {
@@ -44,9 +89,19 @@ impl Topic {
         &self.name
     }
 
+    /// The life of its log, where it has history.
+    pub fn epoch(&self) -> Option<u64> {
+        (self.epoch != 0).then_some(self.epoch)
+    }
+
     /// The offset of the newest event; 0 before the first.
     pub fn head(&self) -> u64 {
         self.log.lock().head
+    }
+
+    /// Events and bytes that its history keeps.
+    pub fn kept(&self) -> Option<(usize, usize)> {
+        self.log.lock().history.as_ref().map(|history| (history.events(), history.bytes()))
     }
 
     /// Where `shard` keeps this topic, or [`NO_SLOT`].
@@ -55,48 +110,119 @@ impl Topic {
     }
 }
 
-/// The topics of the node that have a subscriber.
+/// The topics of the node that have a subscriber or keep an event.
 #[derive(Debug)]
 pub struct Topics {
     stripes: Box<[RwLock<HashSet<ByName, ahash::RandomState>>]>,
     hasher: ahash::RandomState,
     shards: usize,
+    rules: Rules,
     count: AtomicUsize,
     max: AtomicUsize,
     rounds_of_several: AtomicU64,
+    /// Topics with history, and what all of it counts for.
+    with_history: AtomicUsize,
+    history_bytes: AtomicUsize,
+    max_history_bytes: AtomicUsize,
 }
 
 /// Stripes of the table: publishers on different shards seldom meet in one.
-const STRIPES: usize = 64;
+pub const STRIPES: usize = 64;
 
 impl Topics {
     /// An empty table for a node of `shards` shards.
-    pub fn new(shards: usize, max: usize) -> Self {
+    pub fn new(shards: usize, max: usize, max_history_bytes: usize) -> Self {
         // `ahash` seeds itself from the system: names are chosen by strangers.
         let hasher = ahash::RandomState::new();
         Self {
             stripes: (0..STRIPES).map(|_| RwLock::new(HashSet::with_hasher(hasher.clone()))).collect(),
             hasher,
             shards,
+            rules: Rules::default(),
             count: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             rounds_of_several: AtomicU64::new(0),
+            with_history: AtomicUsize::new(0),
+            history_bytes: AtomicUsize::new(0),
+            max_history_bytes: AtomicUsize::new(max_history_bytes),
         }
     }
 
-    /// How many topics have a subscriber.
+    /// The same with rules for topics by the beginning of their names.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// What topics have by the beginning of their names.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// How many topics there are.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Changes the bound on [`Topics::count`].
-    pub fn set_max(&self, max: usize) {
-        self.max.store(max, Ordering::Relaxed);
+    /// Topics that have history.
+    pub fn with_history(&self) -> usize {
+        self.with_history.load(Ordering::Relaxed)
     }
 
-    /// The topic with this name, if it has a subscriber anywhere. A publish to any other costs just this.
+    /// What all history counts for.
+    pub fn history_bytes(&self) -> usize {
+        self.history_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bound on [`Topics::history_bytes`].
+    pub fn max_history_bytes(&self) -> usize {
+        self.max_history_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Changes the bounds on [`Topics::count`] and [`Topics::history_bytes`].
+    pub fn set_max(&self, topics: usize, history_bytes: usize) {
+        self.max.store(topics, Ordering::Relaxed);
+        self.max_history_bytes.store(history_bytes, Ordering::Relaxed);
+    }
+
+    /// The topic with this name, if there is one. A publish to any other costs just this.
     pub fn find(&self, name: &str) -> Option<Arc<Topic>> {
         self.stripe(name).read().get(name).map(|found| Arc::clone(&found.0))
+    }
+
+    /// The topic to publish to: one that there is, or a new one where its history is to be kept.
+    pub fn find_or_keep(&self, name: &str) -> Option<Arc<Topic>> {
+        self.find(name).or_else(|| {
+            self.rules.of(name)?.history.as_ref()?;
+            let mut stripe = self.stripe(name).write();
+            self.find_or_create(&mut stripe, name)
+        })
+    }
+
+    /// `None` where there are `max_topics` already.
+    fn find_or_create(
+        &self,
+        stripe: &mut HashSet<ByName, ahash::RandomState>,
+        name: &str,
+    ) -> Option<Arc<Topic>> {
+        if let Some(found) = stripe.get(name) {
+            return Some(Arc::clone(&found.0));
+        }
+        if self.count() >= self.max.load(Ordering::Relaxed) {
+            return None;
+        }
+        let limits = self.rules.of(name).and_then(|rule| rule.history.clone());
+        let epoch = if limits.is_some() { fastrand::u64(1..) } else { 0 };
+        self.with_history.fetch_add(usize::from(epoch != 0), Ordering::Relaxed);
+        let history = limits.map(History::new);
+        let topic = Arc::new(Topic {
+            name: name.into(),
+            epoch,
+            log: Mutex::new(Log { head: 0, interest: 0, retired: false, history }),
+            slots: (0..self.shards).map(|_| AtomicU32::new(NO_SLOT)).collect(),
+        });
+        stripe.insert(ByName(Arc::clone(&topic)));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Some(topic)
     }
 
     /// Registers the interest of `shard`, which will keep the topic at `slot`. Answers the topic and the
@@ -106,22 +232,7 @@ impl Topics {
     /// `None` where the node holds `max_topics` topics already.
     pub fn register(&self, name: &str, shard: usize, slot: u32) -> Option<(Arc<Topic>, u64)> {
         let mut stripe = self.stripe(name).write();
-        let topic = match stripe.get(name) {
-            Some(found) => Arc::clone(&found.0),
-            None => {
-                if self.count() >= self.max.load(Ordering::Relaxed) {
-                    return None;
-                }
-                let topic = Arc::new(Topic {
-                    name: name.into(),
-                    log: Mutex::default(),
-                    slots: (0..self.shards).map(|_| AtomicU32::new(NO_SLOT)).collect(),
-                });
-                stripe.insert(ByName(Arc::clone(&topic)));
-                self.count.fetch_add(1, Ordering::Relaxed);
-                topic
-            }
-        };
+        let topic = self.find_or_create(&mut stripe, name)?;
         let mut log = topic.log.lock();
         log.interest |= 1 << shard;
         topic.slots[shard].store(slot, Ordering::Relaxed);
@@ -130,17 +241,104 @@ impl Topics {
         Some((topic, head))
     }
 
-    /// Takes the interest of `shard` back. The topic goes with its last interest.
+    /// Takes the interest of `shard` back. The topic goes with its last interest, unless its history keeps an
+    /// event.
     pub fn release(&self, topic: &Topic, shard: usize) {
         let mut stripe = self.stripe(&topic.name).write();
         let mut log = topic.log.lock();
         topic.slots[shard].store(NO_SLOT, Ordering::Relaxed);
         log.interest &= !(1 << shard);
-        if log.interest == 0 && !log.retired {
+        self.retire(&mut stripe, topic, &mut log);
+    }
+
+    /// Takes a topic out of the table if nobody needs it.
+    fn retire(&self, stripe: &mut HashSet<ByName, ahash::RandomState>, topic: &Topic, log: &mut Log) {
+        let is_empty = log.history.as_ref().is_none_or(|history| history.events() == 0);
+        if log.interest == 0 && is_empty && !log.retired {
             log.retired = true;
             stripe.remove(&*topic.name);
             self.count.fetch_sub(1, Ordering::Relaxed);
+            self.with_history.fetch_sub(usize::from(topic.epoch != 0), Ordering::Relaxed);
         }
+    }
+
+    /// Reads the events of a topic after an offset, until they come to `bytes`.
+    pub fn read(&self, topic: &Topic, after: u64, bytes: usize, now: u64) -> Reading {
+        let mut log = topic.log.lock();
+        let head = log.head;
+        let Some(history) = &mut log.history else {
+            return Reading { head, oldest: head + 1, pieces: Vec::new() };
+        };
+        self.history_bytes.fetch_sub(history.trim(now), Ordering::Relaxed);
+        Reading { head, oldest: history.oldest().unwrap_or(head + 1), pieces: history.read(after, bytes) }
+    }
+
+    /// The newest event of each key of a topic up to an offset, in their order.
+    pub fn newest_by_key(&self, topic: &Topic, upto: u64, now: u64) -> Vec<Piece> {
+        let mut log = topic.log.lock();
+        let Some(history) = &mut log.history else { return Vec::new() };
+        self.history_bytes.fetch_sub(history.trim(now), Ordering::Relaxed);
+        history.newest_by_key(upto)
+    }
+
+    /// How to go on from a position in a topic.
+    pub fn resume(&self, topic: &Topic, position: Position, now: u64) -> Resume {
+        let Reading { head, oldest, .. } = self.read(topic, position.offset, 0, now);
+        if topic.epoch() != Some(position.epoch) || position.offset > head {
+            Resume::Unknown
+        } else if position.offset + 1 >= oldest {
+            Resume::Whole { after: position.offset }
+        } else {
+            Resume::Part { after: oldest - 1, missing: (position.offset + 1, oldest - 1) }
+        }
+    }
+
+    /// Lets go of what is too old in one of the [`STRIPES`] of the table, and of what is above its share while
+    /// all history together is over its bound.
+    pub fn sweep(&self, stripe: usize, now: u64) {
+        if self.with_history() == 0 {
+            return;
+        }
+        let topics: Vec<Arc<Topic>> = {
+            let all = self.stripes[stripe].read();
+            all.iter().filter(|found| found.0.epoch != 0).map(|found| Arc::clone(&found.0)).collect()
+        };
+        for topic in topics {
+            let mut log = topic.log.lock();
+            let Some(history) = &mut log.history else { continue };
+            let freed = history.trim(now);
+            self.history_bytes.fetch_sub(freed, Ordering::Relaxed);
+            self.keep_share(history);
+            if history.events() == 0 && log.interest == 0 {
+                // The stripe is locked before the log, here as elsewhere.
+                drop(log);
+                let mut all = self.stripes[stripe].write();
+                let mut log = topic.log.lock();
+                self.retire(&mut all, &topic, &mut log);
+            }
+        }
+    }
+
+    /// While all history is over its bound, no topic keeps more than an equal part of it.
+    fn keep_share(&self, history: &mut History) {
+        let max = self.max_history_bytes();
+        if self.history_bytes() <= max {
+            return;
+        }
+        let share = max / self.with_history().max(1);
+        while history.bytes() > share && self.history_bytes() > max {
+            self.history_bytes.fetch_sub(history.pop(), Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps a round, where the topic has history.
+    fn keep(&self, log: &mut Log, round: &Arc<Round>, offset: u64) {
+        let Some(history) = &mut log.history else { return };
+        let before = history.bytes();
+        history.push(Arc::clone(round), offset, round.ingress);
+        // Wrapping: the difference may be below zero, and the sum never is.
+        self.history_bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
+        self.keep_share(history);
     }
 
     /// Appends events of one topic to its log and hands the round to `send` once for each interested shard,
@@ -158,7 +356,7 @@ impl Topics {
             if log.retired {
                 drop(log);
                 // Everyone left between the look-up and now; somebody may have come since.
-                match self.find(current.name()) {
+                match self.find_or_keep(current.name()) {
                     Some(found) => current = found,
                     None => return,
                 }
@@ -169,8 +367,8 @@ impl Topics {
             let interest = log.interest;
             let placed = Placed { topic: Arc::clone(&current), offset };
             let category = Arc::clone(current.name());
-            let topics = SmallVec::from_buf([placed]);
-            let round = Arc::new(round(topics, category, events, 0, ingress, interest));
+            let round = Arc::new(round(SmallVec::from_buf([placed]), category, events, 0, ingress, interest));
+            self.keep(&mut log, &round, offset);
             send_to_each(interest, round, &mut send);
             return;
         }
@@ -179,7 +377,7 @@ impl Topics {
     /// Appends one event of several topics to each of their logs and hands it to `send` once for each shard
     /// interested in any of them. Locks are taken in the order of the topics' addresses.
     ///
-    /// Answers whether any shard was interested.
+    /// Answers whether any shard was interested or any history kept it.
     pub fn append_to_several(
         &self,
         names: &str,
@@ -191,7 +389,7 @@ impl Topics {
             // A name given twice is one topic: the event goes to it once.
             let mut found: SmallVec<[Arc<Topic>; 4]> = SmallVec::new();
             for name in names.split('\n') {
-                if let Some(topic) = self.find(name)
+                if let Some(topic) = self.find_or_keep(name)
                     && !found.iter().any(|other| Arc::ptr_eq(other, &topic))
                 {
                     found.push(topic);
@@ -208,22 +406,23 @@ impl Topics {
                 continue; // Somebody left between the look-up and the lock: look again.
             }
             let mut interest = 0;
-            let mut offsets: SmallVec<[(*const Topic, u64); 4]> = SmallVec::new();
-            for (topic, log) in order.iter().zip(&mut logs) {
+            for log in &mut logs {
                 log.head += 1;
                 interest |= log.interest;
-                offsets.push((Arc::as_ptr(topic), log.head));
             }
-            let topics = found
-                .iter()
-                .map(|topic| {
-                    let offset = offsets.iter().find(|(at, _)| *at == Arc::as_ptr(topic));
-                    Placed { topic: Arc::clone(topic), offset: offset.map_or(0, |(_, offset)| *offset) }
-                })
-                .collect();
+            let offset_of = |topic: &Arc<Topic>| {
+                let place = order.iter().position(|other| Arc::ptr_eq(other, topic));
+                place.map_or(0, |place| logs[place].head)
+            };
+            let placed = |topic: &Arc<Topic>| Placed { topic: Arc::clone(topic), offset: offset_of(topic) };
+            let topics = found.iter().map(placed).collect();
             let category: Arc<str> = names.split('\n').next().unwrap_or_default().into();
             let several = self.rounds_of_several.fetch_add(1, Ordering::Relaxed) + 1;
             let round = Arc::new(round(topics, category, events, several, ingress, interest));
+            for log in &mut logs {
+                let offset = log.head;
+                self.keep(log, &round, offset);
+            }
             send_to_each(interest, round, &mut send);
             return true;
         }
@@ -243,7 +442,9 @@ fn round(
     ingress: u64,
     interest: u64,
 ) -> Round {
-    let shared = interest.count_ones() > 1;
+    // What history keeps is written once for all who will ever read it.
+    let is_kept = topics.iter().any(|placed| placed.topic.epoch != 0);
+    let shared = is_kept || interest.count_ones() > 1;
     Round { topics, category, events, several, ingress, shared, written: Mutex::default() }
 }
 
@@ -299,7 +500,7 @@ mod tests {
 
     #[test]
     fn rounds_go_to_the_interested_shards_with_rising_offsets() {
-        let topics = Topics::new(3, 10);
+        let topics = Topics::new(3, 10, 1 << 20);
         assert!(topics.find("a").is_none());
         let (topic, head) = topics.register("a", 0, 5).unwrap();
         assert_eq!((head, topic.slot(0), topic.slot(1)), (0, 5, NO_SLOT));
@@ -313,7 +514,7 @@ mod tests {
 
     #[test]
     fn a_topic_goes_with_its_last_interest_and_a_held_one_is_looked_up_again() {
-        let topics = Topics::new(2, 1);
+        let topics = Topics::new(2, 1, 1 << 20);
         let (old, _) = topics.register("a", 0, 0).unwrap();
         topics.register("a", 1, 0).unwrap();
         topics.release(&old, 0);
@@ -330,7 +531,7 @@ mod tests {
 
     #[test]
     fn an_event_of_several_topics_is_one_round_with_a_position_in_each() {
-        let topics = Topics::new(2, 10);
+        let topics = Topics::new(2, 10, 1 << 20);
         assert!(!topics.append_to_several("a\nb", events(1), 0, |_, _| panic!("nobody is interested")));
         let (a, _) = topics.register("a", 0, 0).unwrap();
         topics.append(&a, events(4), 0, |_, _| ());

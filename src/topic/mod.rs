@@ -1,4 +1,6 @@
 //! ORDER: topic names, and the log where a topic's order is decided.
 
+pub mod history;
 pub mod log;
 pub mod name;
+pub mod rules;

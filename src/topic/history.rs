@@ -1,0 +1,249 @@
+//! What a topic keeps of its past: the newest rounds, bounded by events, bytes and age.
+//!
+//! A round is kept whole for as long as any of its events is: events taken in together share their memory. The
+//! bound on events is exact all the same.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::clock::nanos;
+use crate::config::HistoryLimits;
+use crate::event::Round;
+
+/// The newest rounds of a topic.
+#[derive(Debug)]
+pub struct History {
+    limits: HistoryLimits,
+    kept: VecDeque<Kept>,
+    events: usize,
+    bytes: usize,
+}
+
+/// A round that is kept, from some event of it on.
+#[derive(Debug)]
+struct Kept {
+    round: Arc<Round>,
+    /// The offset of the round's first event in this topic.
+    offset: u64,
+    /// Events at its beginning that are left out.
+    skipped: usize,
+    /// What it counts for.
+    bytes: usize,
+}
+
+impl Kept {
+    /// One after the offset of its last event.
+    fn end(&self) -> u64 {
+        self.offset + self.round.events.len() as u64
+    }
+}
+
+/// Events of one round that are wanted.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The round.
+    pub round: Arc<Round>,
+    /// The offset of the first of them.
+    pub offset: u64,
+    /// Which events of the round.
+    pub events: Range<usize>,
+}
+
+impl History {
+    /// Nothing kept.
+    pub fn new(limits: HistoryLimits) -> Self {
+        Self { limits, kept: VecDeque::new(), events: 0, bytes: 0 }
+    }
+
+    /// Events kept.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Bytes that they count for.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The offset of the oldest event kept.
+    pub fn oldest(&self) -> Option<u64> {
+        self.kept.front().map(|kept| kept.offset + kept.skipped as u64)
+    }
+
+    /// Keeps a round whose first event has this offset. Answers by how many bytes the history grew or shrank.
+    pub fn push(&mut self, round: Arc<Round>, offset: u64, now: u64) -> isize {
+        let before = self.bytes;
+        // Its frames in one envelope come to about as much again.
+        let bytes = round.cost() + round.events.bytes() + 128 * round.events.len();
+        self.events += round.events.len();
+        self.bytes += bytes;
+        self.kept.push_back(Kept { round, offset, skipped: 0, bytes });
+        self.trim(now);
+        self.bytes.wrapping_sub(before).cast_signed()
+    }
+
+    /// Lets go of what is above the limits. Answers how many bytes that were.
+    pub fn trim(&mut self, now: u64) -> usize {
+        let before = self.bytes;
+        let age = nanos(self.limits.age);
+        while let Some(front) = self.kept.front_mut() {
+            let left = front.round.events.len() - front.skipped;
+            let is_old = front.round.ingress.saturating_add(age) <= now;
+            let excess = self.events.saturating_sub(self.limits.events);
+            if is_old || self.bytes > self.limits.bytes || excess >= left {
+                self.pop();
+                continue;
+            }
+            front.skipped += excess;
+            self.events -= excess;
+            break;
+        }
+        before.saturating_sub(self.bytes)
+    }
+
+    /// Lets go of the oldest round. Answers how many bytes that were.
+    pub fn pop(&mut self) -> usize {
+        let Some(front) = self.kept.pop_front() else { return 0 };
+        self.events -= front.round.events.len() - front.skipped;
+        self.bytes -= front.bytes;
+        if self.kept.is_empty() {
+            // A topic that was busy once does not hold the room for ever.
+            self.kept = VecDeque::new();
+        }
+        front.bytes
+    }
+
+    /// The newest event of each key up to an offset, in their order. Events without a key share the empty one.
+    pub fn newest_by_key(&self, upto: u64) -> Vec<Piece> {
+        let mut newest: BTreeMap<&str, (u64, &Kept, usize)> = BTreeMap::new();
+        for kept in &self.kept {
+            for (place, event) in kept.round.events.iter().enumerate().skip(kept.skipped) {
+                let offset = kept.offset + place as u64;
+                if offset <= upto {
+                    newest.insert(event.key, (offset, kept, place));
+                }
+            }
+        }
+        let mut all: Vec<_> = newest.into_values().collect();
+        all.sort_unstable_by_key(|(offset, ..)| *offset);
+        let piece = |(offset, kept, place): (u64, &Kept, usize)| Piece {
+            round: Arc::clone(&kept.round),
+            offset,
+            events: place..place + 1,
+        };
+        all.into_iter().map(piece).collect()
+    }
+
+    /// The events after an offset, until they come to `bytes` of what was published: at least one, where there is
+    /// one.
+    pub fn read(&self, after: u64, bytes: usize) -> Vec<Piece> {
+        let mut place = self.kept.partition_point(|kept| kept.end() <= after + 1);
+        let (mut pieces, mut taken) = (Vec::new(), 0);
+        while taken < bytes
+            && let Some(kept) = self.kept.get(place)
+        {
+            let first = kept.skipped.max((after + 1).saturating_sub(kept.offset) as usize);
+            let mut end = first;
+            for event in kept.round.events.iter().skip(first) {
+                if taken >= bytes {
+                    break;
+                }
+                taken += event.data.len() + event.name.len() + event.key.len();
+                // Events without data would never come to anything.
+                taken += 64;
+                end += 1;
+            }
+            let offset = kept.offset + first as u64;
+            pieces.push(Piece { round: Arc::clone(&kept.round), offset, events: first..end });
+            place += 1;
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Events;
+    use crate::publish::wire::Publish;
+    use parking_lot::Mutex;
+    use smallvec::smallvec;
+    use std::time::Duration;
+
+    fn round(events: usize, ingress: u64) -> Arc<Round> {
+        let mut all = Events::default();
+        for n in 0..events {
+            let event = format!("e{n}");
+            all.push(&Publish { topics: "t", event: &event, key: "", data: "1", timestamp_ms: 1 }, 0);
+        }
+        Arc::new(Round {
+            topics: smallvec![],
+            category: "t".into(),
+            events: all,
+            several: 0,
+            ingress,
+            shared: true,
+            written: Mutex::default(),
+        })
+    }
+
+    fn history(events: usize, bytes: usize, seconds: u64) -> History {
+        History::new(HistoryLimits { events, bytes, age: Duration::from_secs(seconds) })
+    }
+
+    fn offsets(history: &History, after: u64, bytes: usize) -> Vec<u64> {
+        let pieces = history.read(after, bytes);
+        pieces.iter().flat_map(|piece| (piece.offset..).take(piece.events.len())).collect()
+    }
+
+    #[test]
+    fn events_are_kept_to_the_exact_number() {
+        let mut history = history(5, 1 << 20, 60);
+        let mut offset = 1;
+        for count in [3, 1, 4, 2, 7] {
+            history.push(round(count, 0), offset, 0);
+            offset += count as u64;
+            let expected: Vec<u64> = ((offset - 1).saturating_sub(4).max(1)..offset).collect();
+            assert_eq!(offsets(&history, 0, usize::MAX), expected);
+            assert_eq!((history.events(), history.oldest()), (expected.len(), Some(expected[0])));
+        }
+    }
+
+    #[test]
+    fn bytes_and_age_bound_it_too_and_what_shrinks_is_told() {
+        let mut history = history(1000, 3_000, 10);
+        let mut held = 0;
+        for n in 0..20_u64 {
+            held += history.push(round(2, n * 1_000_000_000), 1 + 2 * n, n * 1_000_000_000);
+            assert_eq!(held, history.bytes().cast_signed());
+            assert!(history.bytes() <= 3_000);
+        }
+        assert!(history.events() > 2);
+        held -= history.trim(29_500_000_000).cast_signed();
+        assert_eq!((history.events(), held), (0, 0), "the last came at 19 s");
+        assert_eq!(history.oldest(), None);
+        assert_eq!(history.pop(), 0);
+    }
+
+    #[test]
+    fn it_is_read_in_pieces_from_any_offset() {
+        let mut history = history(100, 1 << 20, 60);
+        history.push(round(3, 0), 1, 0);
+        history.push(round(3, 0), 4, 0);
+        for after in 0..=6 {
+            let expected: Vec<u64> = (after + 1..=6).collect();
+            assert_eq!(offsets(&history, after, usize::MAX), expected);
+            let mut cursor = after;
+            let mut seen = Vec::new();
+            loop {
+                let piece = offsets(&history, cursor, 1);
+                assert!(piece.len() <= 1);
+                let Some(last) = piece.last() else { break };
+                cursor = *last;
+                seen.extend(piece);
+            }
+            assert_eq!(seen, expected);
+        }
+    }
+}
