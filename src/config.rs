@@ -12,6 +12,7 @@ mod table;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod value;
 
 use std::fmt;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub streams: Vec<Stream>,
     /// What must not be in events, at most 1,000.
     pub guards: Vec<Guard>,
+    /// What topics have by what their names begin with, at most 1,000. The longest prefix wins.
+    pub topics: Vec<Topic>,
     /// Every bound of the node.
     pub limits: Limits,
 }
@@ -84,6 +87,7 @@ impl Default for Settings {
             catalog_strict: false,
             streams: Vec::new(),
             guards: Vec::new(),
+            topics: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -182,6 +186,35 @@ pub enum GuardRule {
     Pattern(Located<String>),
     /// The name of a shipped set: 1 to 64 letters, digits, `-`, `_`, `.`.
     Set(Located<String>),
+}
+
+/// What topics whose names begin alike have: `[[topic]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// What the names begin with, at most 255 bytes without control characters; empty: every topic. No two the same.
+    pub prefix: Located<String>,
+    /// What is kept of their events; `None`: nothing.
+    pub history: Option<HistoryLimits>,
+    /// What a subscriber may choose, of `disconnect`, `drop-oldest`, `drop-newest`, `conflate` and `replay`: at least
+    /// one, none twice, `replay` only with a history. `None`: all.
+    pub policies: Option<Vec<String>>,
+}
+
+/// What is kept of one topic's events: the newest, as long as all three hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Events, 1 to 10,000,000.
+    pub events: usize,
+    /// Bytes, 1 KiB to 1 TiB.
+    pub bytes: usize,
+    /// How old an event may be, 100 ms to 30 days.
+    pub age: Duration,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { events: 1_000, bytes: 8 << 20, age: Duration::from_secs(600) }
+    }
 }
 
 /// A catalog of events.
@@ -378,6 +411,8 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// Bytes held by all outboxes together (whole node).
     pub max_outbox_bytes: usize,
+    /// Bytes of all topics' history together (whole node).
+    pub max_history_bytes: usize,
     /// Bytes of rounds in flight to one shard; above it publishers are not read.
     pub link_bytes: usize,
     /// From accept to a complete request head.
@@ -414,6 +449,7 @@ impl Default for Limits {
             queue_events: 100,
             queue_bytes: 1 << 20,
             max_outbox_bytes: 256 << 20,
+            max_history_bytes: 256 << 20,
             link_bytes: 4 << 20,
             handshake_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(30),

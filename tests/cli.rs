@@ -69,7 +69,8 @@ fn check_shows_the_settings_with_where_each_came_from() {
 
     // Tables come last: what stands below the header of one belongs to it.
     let tables = "catalog = 'mine.toml'\n[[stream]]\npath = '/runs/{run}'\ntopic = 'run:{run}'\n\
-                  envelope = '{\"data\":{data}}'\n\n[[guard]]\nset = 'us-health'\n";
+                  envelope = '{\"data\":{data}}'\n\n[[guard]]\nset = 'us-health'\n\
+                  [[topic]]\nprefix = 'run:'\npolicies = 'replay'\n[topic.history]\nage = '1h'\n";
     fs::write(&path, tables).unwrap();
     let output = run(fanwire().args(["check", "--catalog-strict", "--config"]).arg(&path));
     assert!(output.status.success(), "{output:?}");
@@ -93,6 +94,11 @@ fn check_shows_the_settings_with_where_each_came_from() {
         ("set = \"us-health\"", format!("{place}:8")),
         ("# topics is not set", "default".to_owned()),
         ("action = \"refuse\"", "default".to_owned()),
+        ("", String::new()),
+        ("[[topic]]", format!("{place}:9")),
+        ("prefix = \"run:\"", format!("{place}:10")),
+        ("history = { events = 1000, bytes = \"8MiB\", age = \"60m\" }", format!("{place}:12")),
+        ("policies = [\"replay\"]", format!("{place}:11")),
     ];
     let line = |(start, place): &(&str, String)| match start.is_empty() {
         true => String::new(),

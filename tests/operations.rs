@@ -302,11 +302,11 @@ fn what_a_reload_cannot_change_is_named() {
     node.wait_log("the reload", |line| line.contains("settings reloaded"));
     assert!(!node.stderr().contains("next start"), "{}", node.stderr());
     let changed = "shards = 7\nlog_format = \"json\"\npublish_token = \"hunter2\"\nmax_clients = 5\n\
-                   catalog = 'runs'\n[[guard]]\nset = 'us-health'\n";
+                   catalog = 'runs'\n[[guard]]\nset = 'us-health'\n[[topic]]\nprefix = ''\n";
     fs::write(&path, changed).unwrap();
     node.signal(Signal::HUP);
     node.wait_stats("the new limit", |stats| stats["maxClients"] == 5);
-    for key in ["shards", "log_format", "publish_token", "catalog", "stream", "guard"] {
+    for key in ["shards", "log_format", "publish_token", "catalog", "stream", "guard", "topic"] {
         node.wait_log(key, |line| line.contains("next start") && line.contains(key));
     }
     assert!(!node.stderr().contains("hunter2"), "secrets are not logged");

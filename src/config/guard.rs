@@ -5,7 +5,7 @@ use super::value::{Input, Kind, List, Maybe, Noun, Text, Word, any_text, one_lin
 use super::{Guard, GuardAction, GuardRule, Located, Settings};
 
 /// Bytes that the name of a topic may have.
-const MAX_TOPIC: usize = 255;
+pub(super) const MAX_TOPIC: usize = 255;
 
 const TOPICS: Noun = Noun { article: "a", one: "topic", many: "topics" };
 

@@ -358,7 +358,9 @@ fn unknown(name: &str, value: &DeValue<'_>) -> String {
         let hint = match did_you_mean(name, tables(), in_brackets) {
             hint if hint.is_empty() => {
                 let known: Vec<String> = tables().map(in_brackets).collect();
-                format!(": there are {}, and every other setting is a top-level key", known.join(" and "))
+                let (last, others) = known.split_last().map_or(("", &known[..]), |(last, rest)| (last, rest));
+                let others = others.join(", ");
+                format!(": there are {others} and {last}, and every other setting is a top-level key")
             }
             hint => hint,
         };

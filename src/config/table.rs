@@ -292,6 +292,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting!(
         Limits,
+        (limits) max_history_bytes,
+        Size(MIB, 1024 * GIB),
+        "SIZE",
+        "Bytes of all topics' history together"
+    ),
+    setting!(
+        Limits,
         (limits) link_bytes,
         Size(64 * KIB, 16 * GIB),
         "SIZE",

@@ -8,11 +8,12 @@ use toml::de::{DeTable, DeValue};
 use super::guard::GuardRow;
 use super::sources::{Origin, Source, did_you_mean};
 use super::stream::StreamRow;
-use super::value::{Input, wrong_type};
+use super::topic::TopicRow;
+use super::value::{Input, Wrong, wrong_type};
 use super::{SETTINGS, Settings};
 
 /// Every array of tables, in the order of `fanwire check` and of the documents.
-pub const TABLES: &[Table] = &[Table::of::<StreamRow>(), Table::of::<GuardRow>()];
+pub const TABLES: &[Table] = &[Table::of::<StreamRow>(), Table::of::<GuardRow>(), Table::of::<TopicRow>()];
 
 /// An array of tables: written `[[name]]`, once for each of them. Only the file has them.
 #[derive(Debug)]
@@ -85,12 +86,13 @@ pub(super) struct Field<R> {
     pub(super) is_required: bool,
     pub(super) show: fn(&R) -> Option<String>,
     /// Reads, checks and stores a value that stands at a place.
-    pub(super) set: fn(&mut R, Input<'_>, &str) -> Result<(), String>,
+    pub(super) set: fn(&mut R, Input<'_>, &str) -> Result<(), Vec<Wrong>>,
 }
 
 /// `field!(required key, Kind)`, `field!(placed key, Kind)`: the value is in the row's field `key`, an `Option` of a
 /// [`Located`](super::Located). `field!((owner) key, Kind)`: it is in the field `key` of the row's field `owner`, or
-/// with `()` of the row, without its place.
+/// with `()` of the row, without its place. `field!(record key, RECORD)`: the same for an `Option` of what a
+/// [`Record`](super::value::Record) holds.
 macro_rules! field {
     (required $key:ident, $kind:expr) => {
         field!(@placed true, $key, $kind)
@@ -98,13 +100,25 @@ macro_rules! field {
     (placed $key:ident, $kind:expr) => {
         field!(@placed false, $key, $kind)
     };
+    (record $key:ident, $record:expr) => {
+        $crate::config::tables::Field {
+            key: stringify!($key),
+            is_required: false,
+            show: |row| row.$key.as_ref().and_then(|value| $record.show(value)),
+            set: |row, input, _| {
+                row.$key = Some($record.read(input)?);
+                Ok(())
+            },
+        }
+    };
     (@placed $is_required:literal, $key:ident, $kind:expr) => {
         $crate::config::tables::Field {
             key: stringify!($key),
             is_required: $is_required,
             show: |row| row.$key.as_ref().and_then(|located| $kind.show(&located.value)),
             set: |row, input, place| {
-                row.$key = Some($crate::config::Located { value: $kind.read(input)?, place: place.to_owned() });
+                let value = $kind.read(input).map_err($crate::config::value::Wrong::of_value)?;
+                row.$key = Some($crate::config::Located { value, place: place.to_owned() });
                 Ok(())
             },
         }
@@ -115,7 +129,7 @@ macro_rules! field {
             is_required: false,
             show: |row| $kind.show(&row.$($owner.)?$key),
             set: |row, input, _| {
-                row.$($owner.)?$key = $kind.read(input)?;
+                row.$($owner.)?$key = $kind.read(input).map_err($crate::config::value::Wrong::of_value)?;
                 Ok(())
             },
         }
@@ -184,14 +198,19 @@ fn read<R: Row>(table: &DeTable<'_>, header: usize, earlier: &[R], reading: &mut
         let line = source.line(key.span().start);
         let name: &str = key.get_ref();
         let Some(index) = R::FIELDS.iter().position(|field| field.key == name) else {
-            wrong.push((line, unknown_key::<R>(name)));
+            let table = format!("[[{}]]", R::NAME);
+            let hint = did_you_mean(name, R::FIELDS.iter().map(|field| field.key), str::to_owned);
+            wrong.push((line, unknown_key::<R>(name, &table, &hint)));
             continue;
         };
         lines[index] = Some(line);
         let place = source.place(source.first_line(value.span().start));
-        if let Err(message) = (R::FIELDS[index].set)(&mut row, Input::Toml(value.get_ref()), &place) {
-            wrong.push((line, format!("{name}: {message}")));
-        }
+        let result = (R::FIELDS[index].set)(&mut row, Input::Toml(value.get_ref()), &place);
+        wrong.extend(result.err().into_iter().flatten().map(|found| match found {
+            Wrong::Value(message) => (line, format!("{name}: {message}")),
+            Wrong::Under(key, at, message) => (source.line(at), format!("{name}.{key}: {message}")),
+            Wrong::Unknown(key, at, hint) => (source.line(at), unknown_key::<R>(&key, name, &hint)),
+        }));
     }
     for (field, line) in R::FIELDS.iter().zip(&lines) {
         if field.is_required && line.is_none() {
@@ -215,16 +234,20 @@ fn read<R: Row>(table: &DeTable<'_>, header: usize, earlier: &[R], reading: &mut
     is_good.then_some(row)
 }
 
-fn unknown_key<R: Row>(name: &str) -> String {
-    let table = R::NAME;
+/// What is wrong with a key that is unknown in a table, or in the value of one of its keys.
+fn unknown_key<R: Row>(name: &str, within: &str, hint: &str) -> String {
     if SETTINGS.iter().any(|setting| setting.key == name) {
         // In TOML, whatever stands below a table's header belongs to that table.
+        return format!("unknown key `{name}` in {within}: as a setting it must stand above the first table");
+    }
+    if R::FIELDS.iter().any(|field| field.key == name) {
+        // Likewise for a header such as `[topic.history]`.
         return format!(
-            "unknown key `{name}` in [[{table}]]: as a setting it must stand above the first table"
+            "unknown key `{name}` in {within}: as a key of [[{}]] it must stand above {within}",
+            R::NAME
         );
     }
-    let hint = did_you_mean(name, R::FIELDS.iter().map(|field| field.key), str::to_owned);
-    format!("unknown key `{name}` in [[{table}]]{hint}")
+    format!("unknown key `{name}` in {within}{hint}")
 }
 
 /// What is wrong with the value of a table's name, where it is no array of tables.

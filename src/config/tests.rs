@@ -133,7 +133,7 @@ fn bad_files_are_named_by_line() {
         ("xyzzy = 1", "FILE:1: unknown key `xyzzy`"),
         (
             "[limits]\nmax_clients = 1",
-            "FILE:1: unknown table `limits`: there are [[stream]] and [[guard]], and every other setting is a top-level key",
+            "FILE:1: unknown table `limits`: there are [[stream]], [[guard]] and [[topic]], and every other setting is a top-level key",
         ),
         ("shards = 1\nshards = 2", "FILE:2: duplicate key"),
         ("shards = 1\nshards =\n", "FILE:2: "),
@@ -343,6 +343,8 @@ fn bad_values_are_refused_with_a_reason() {
         ("max_header_bytes", "'65KiB'", "must be at most 64KiB"),
         ("link_bytes", "'63KiB'", "must be at least 64KiB"),
         ("max_outbox_bytes", "'1MB'", "must be at least 1MiB"),
+        ("max_history_bytes", "'1MB'", "must be at least 1MiB, not 1000000"),
+        ("max_history_bytes", "'1025GiB'", "must be at most 1024GiB, not 1100585369600"),
         ("event_stream_keep_alive", "'9ms'", "must be at least 10ms, not 9ms"),
         ("event_stream_keep_alive", "'2h'", "must be at most 60m, not 2h"),
         ("send_buffer", "1", "must be at least 4KiB"),
@@ -560,7 +562,7 @@ fn what_is_wrong_in_tables_is_told_by_line() {
              FILE:6: unknown key `a` in [[stream]]\n\
              FILE:8: topic: is missing; every [[stream]] needs one\n\
              FILE:9: path: must not be empty\n\
-             FILE:11: unknown table `b`: there are [[stream]] and [[guard]], and every other setting is a top-level key",
+             FILE:11: unknown table `b`: there are [[stream]], [[guard]] and [[topic]], and every other setting is a top-level key",
         ),
     ] {
         assert_eq!(load_toml(&text).expect_err(&text), expected, "{text}");
@@ -595,7 +597,9 @@ fn shown_tables_read_back_as_the_same() {
     let text = format!(
         "{STREAM}write_timeout = '1500ms'\n\n[[stream]]\npath = '/q\"{{a}}'\ntopic = \"a'b\"\nenvelope = '''\n\
          {{\"a\":\n'\\ ''}}'''\nqueue_events = 5\nheartbeat_timeout = '2m'\nmax_message_bytes = 1000\n\
-         [[guard]]\nset = 's'\ntopics = 'a*'\n[[guard]]\nname = 'n'\npattern = '\\b\"'\naction = 'mask'\n"
+         [[guard]]\nset = 's'\ntopics = 'a*'\n[[guard]]\nname = 'n'\npattern = '\\b\"'\naction = 'mask'\n\
+         [[topic]]\nprefix = \"a'b\"\nhistory.bytes = 5000\n[[topic]]\nprefix = ''\n\
+         policies = ['conflate', 'drop-oldest']\n"
     );
     let file = File::new(&text);
     let loaded = load(Some(&file.0), &[], &[]).unwrap();
@@ -614,6 +618,13 @@ fn shown_tables_read_back_as_the_same() {
         ("topics = [\"a*\"] ", format!(" # {path}:18")),
         ("action = \"refuse\" ", " # default".to_owned()),
         ("action = \"mask\" ", format!(" # {path}:22")),
+        ("[[topic]] ", format!(" # {path}:23")),
+        ("prefix = \"a'b\" ", format!(" # {path}:24")),
+        ("history = { events = 1000, bytes = 5000, age = \"10m\" } ", format!(" # {path}:25")),
+        ("# policies is not set ", " # default".to_owned()),
+        ("prefix = \"\" ", format!(" # {path}:27")),
+        ("# history is not set ", " # default".to_owned()),
+        ("policies = [\"conflate\", \"drop-oldest\"] ", format!(" # {path}:28")),
     ] {
         assert!(
             shown.lines().any(|line| line.starts_with(start) && line.ends_with(&end)),
@@ -714,6 +725,191 @@ fn what_is_wrong_in_guards_is_told_by_line() {
     }
 }
 
+/// A `[[topic]]` with what it must have, two lines long.
+const TOPIC: &str = "[[topic]]\nprefix = 'run:'\n";
+
+#[test]
+fn topics_are_read_with_their_lines_and_defaults() {
+    let text = "[[topic]]\nhistory = { events = 5, bytes = '1KiB', age = '100ms' }\nprefix = 'run:'\n\
+                policies = ['replay', 'conflate']\n[[topic]]\nprefix = ''\n[[guard]]\nset = 's'\n\
+                [[topic]]\nprefix = 'a'\nhistory = {}\npolicies = 'drop-newest'\n";
+    let file = File::new(text);
+    let settings = load(Some(&file.0), &[], &[]).unwrap().settings;
+    let at = |value: &str, line: usize| Located {
+        value: value.to_owned(),
+        place: format!("{}:{line}", file.0.display()),
+    };
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+    let expected = [
+        Topic {
+            prefix: at("run:", 3),
+            history: Some(HistoryLimits { events: 5, bytes: 1024, age: Duration::from_millis(100) }),
+            policies: words(&["replay", "conflate"]),
+        },
+        Topic { prefix: at("", 6), history: None, policies: None },
+        Topic {
+            prefix: at("a", 10),
+            history: Some(HistoryLimits { events: 1_000, bytes: 8 << 20, age: Duration::from_secs(600) }),
+            policies: words(&["drop-newest"]),
+        },
+    ];
+    // Equality is for values; how it is shown has the places.
+    assert_eq!(format!("{:#?}", settings.topics), format!("{expected:#?}"));
+    assert_eq!(settings.guards.len(), 1);
+
+    let every = "policies = ['disconnect', 'drop-oldest', 'drop-newest', 'conflate', 'replay']\nhistory = {}";
+    assert_eq!(load_toml(&format!("{TOPIC}{every}")).unwrap().topics[0].policies.as_ref().unwrap().len(), 5);
+}
+
+#[test]
+fn history_may_be_written_in_every_way_that_toml_has() {
+    let history = |events: usize, bytes: usize, age: Duration| Some(HistoryLimits { events, bytes, age });
+    let age = Duration::from_secs(600);
+    for (text, expected) in [
+        ("", None),
+        ("history = {}", history(1_000, 8 << 20, age)),
+        ("[topic.history]", history(1_000, 8 << 20, age)),
+        ("history = { events = 1 }", history(1, 8 << 20, age)),
+        ("history = { bytes = 2048 }", history(1_000, 2048, age)),
+        ("history = { age = '720h' }", history(1_000, 8 << 20, Duration::from_secs(30 * 24 * 3600))),
+        (
+            "history = {\nevents = 10_000_000, # many\nbytes = '1024GiB',\n}",
+            history(10_000_000, 1 << 40, age),
+        ),
+        ("history.events = 2\nhistory.age = '1s'", history(2, 8 << 20, Duration::from_secs(1))),
+        ("history.bytes = '1KiB'\npolicies = 'replay'", history(1_000, 1 << 10, age)),
+        ("[topic.history]\nevents = 3\n[[topic]]\nprefix = 'b'", history(3, 8 << 20, age)),
+    ] {
+        let file = File::new(format!("{TOPIC}{text}\n"));
+        let loaded = load(Some(&file.0), &[], &[]).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(loaded.settings.topics[0].history, expected, "{text}");
+        assert_eq!(load_toml(&loaded.to_toml()).unwrap(), loaded.settings, "{text}");
+        let line = expected.map_or("default".to_owned(), |_| format!("{}:3", file.0.display()));
+        let shown = loaded.to_toml();
+        let shown = shown.lines().find(|line| line.contains("history") && !line.starts_with("max_")).unwrap();
+        assert!(shown.ends_with(&format!(" # {line}")), "{text}: {shown}");
+    }
+    // Also where the whole array is one value.
+    let inline = load_toml("topic = [{ prefix = '', history = { events = 4 } }]").unwrap();
+    assert_eq!(inline.topics[0].history, history(4, 8 << 20, age));
+}
+
+#[test]
+fn what_is_wrong_in_topics_is_told_by_line() {
+    let with = |key: &str| format!("{TOPIC}{key}\n");
+    let five = "disconnect, drop-oldest, drop-newest, conflate, replay";
+    for (text, expected) in [
+        // The array and its keys.
+        ("[topic]\nprefix = ''".to_owned(), "FILE:1: topic: must be written [[topic]], with double brackets"),
+        (
+            "[topic.history]\nevents = 1".to_owned(),
+            "FILE:1: topic: must be written [[topic]], with double brackets",
+        ),
+        ("[[topics]]".to_owned(), "FILE:1: unknown table `topics`; did you mean `[[topic]]`?"),
+        (with("policy = 'replay'"), "FILE:3: unknown key `policy` in [[topic]]; did you mean `policies`?"),
+        ("\n[[topic]]".to_owned(), "FILE:2: prefix: is missing; every [[topic]] needs one"),
+        // The prefix.
+        ("[[topic]]\nprefix = 1".to_owned(), "FILE:2: prefix: must be a string, not a whole number"),
+        ("[[topic]]\nprefix = ['a']".to_owned(), "FILE:2: prefix: must be a string, not a list"),
+        ("[[topic]]\nprefix = \"a\\tb\"".to_owned(), "FILE:2: prefix: `a\\tb` has a control character"),
+        (
+            "[[topic]]\nprefix = 'run:*'".to_owned(),
+            "FILE:2: prefix: `run:*` must not end in `*`: it is for all names that begin with it anyway",
+        ),
+        (format!("{TOPIC}{TOPIC}"), "FILE:4: prefix: `run:` is the prefix at FILE:2 already"),
+        (
+            "[[topic]]\nprefix = ''\n[[topic]]\nhistory = {}\nprefix = ''".to_owned(),
+            "FILE:5: prefix: `` is the prefix at FILE:2 already",
+        ),
+        // The policies.
+        (with("policies = []"), "FILE:3: policies: must name at least one policy"),
+        (
+            with("policies = 1"),
+            "FILE:3: policies: must be a policy or a list of policies, not a whole number",
+        ),
+        (
+            with("policies = [1]"),
+            "FILE:3: policies: must be a list of strings; one of them is a whole number",
+        ),
+        (with("policies = 'drop'"), &format!("FILE:3: policies: `drop` is not one of {five}")),
+        (with("policies = ['conflate', '']"), &format!("FILE:3: policies: `` is not one of {five}")),
+        (with("policies = 'Replay'"), &format!("FILE:3: policies: `Replay` is not one of {five}")),
+        (
+            with("policies = ['conflate', 'disconnect', 'conflate']"),
+            "FILE:3: policies: `conflate` is there twice",
+        ),
+        (
+            with("policies = ['conflate', 'replay']"),
+            "FILE:3: policies: `replay` needs a history, which this [[topic]] does not have",
+        ),
+        // The history.
+        (
+            with("history = true"),
+            "FILE:3: history: must be a table such as { events = 1000, bytes = \"8MiB\", age = \"10m\" }, \
+             not true or false",
+        ),
+        (
+            with("[[topic.history]]\nevents = 1"),
+            "FILE:3: history: must be a table such as { events = 1000, bytes = \"8MiB\", age = \"10m\" }, \
+             not a list",
+        ),
+        (with("history = { event = 1 }"), "FILE:3: unknown key `event` in history; did you mean `events`?"),
+        (with("history = { xyzzy = 1 }"), "FILE:3: unknown key `xyzzy` in history"),
+        (with("[topic.history]\n\nmore.a = 1"), "FILE:5: unknown key `more` in history"),
+        (
+            with("[topic.history]\nevents = 5\npolicies = 'replay'"),
+            "FILE:5: unknown key `policies` in history: as a key of [[topic]] it must stand above history",
+        ),
+        (
+            with("[topic.history]\nmax_clients = 5"),
+            "FILE:4: unknown key `max_clients` in history: as a setting it must stand above the first table",
+        ),
+        (with("history = {}\n[topic.history]"), "FILE:4: duplicate key"),
+        (with("history.events = 1\nhistory.events = 1"), "FILE:4: duplicate key"),
+        (with("history = { events = 0 }"), "FILE:3: history.events: must be at least 1, not 0"),
+        (
+            with("history.events = 10_000_001"),
+            "FILE:3: history.events: must be at most 10000000, not 10000001",
+        ),
+        (with("history = { events = '1' }"), "FILE:3: history.events: must be a whole number, not a string"),
+        (
+            with("history = { events.most = 1 }"),
+            "FILE:3: history.events: must be a whole number, not a table",
+        ),
+        (with("history = { bytes = 1023 }"), "FILE:3: history.bytes: must be at least 1KiB, not 1023"),
+        (
+            with("history = { bytes = '1025GiB' }"),
+            "FILE:3: history.bytes: must be at most 1024GiB, not 1100585369600",
+        ),
+        (
+            with("history = { bytes = true }"),
+            "FILE:3: history.bytes: must be a size such as 65536 or \"64KiB\", not true or false",
+        ),
+        (with("history = { age = '99ms' }"), "FILE:3: history.age: must be at least 100ms, not 99ms"),
+        (with("history = { age = '721h' }"), "FILE:3: history.age: must be at most 720h, not 721h"),
+        (
+            with("history = { age = 10 }"),
+            "FILE:3: history.age: `10` has no unit: write \"10s\" for seconds or \"10ms\" for milliseconds",
+        ),
+        // Everything, in the order of the file.
+        (
+            with("policies = 'all'\n[topic.history]\nevents = 0\nbyte = 1\nage = '1d'\n[[topic]]"),
+            &format!(
+                "FILE:3: policies: `all` is not one of {five}\n\
+                 FILE:5: history.events: must be at least 1, not 0\n\
+                 FILE:6: unknown key `byte` in history; did you mean `bytes`?\n\
+                 FILE:7: history.age: `1d`: unknown unit `d`; use ms, s, m or h\n\
+                 FILE:8: prefix: is missing; every [[topic]] needs one"
+            ),
+        ),
+    ] {
+        assert_eq!(load_toml(&text).expect_err(&text), expected, "{text}");
+    }
+    let long = |length: usize| format!("[[topic]]\nprefix = '{}'", "x".repeat(length));
+    assert!(load_toml(&long(255)).is_ok());
+    assert_eq!(load_toml(&long(256)).unwrap_err(), "FILE:2: prefix: must have at most 255 bytes, not 256");
+}
+
 #[test]
 fn catalogs_are_kept_with_where_they_were_named() {
     let dir = std::env::temp_dir();
@@ -762,7 +958,8 @@ fn catalogs_are_kept_with_where_they_were_named() {
 #[test]
 fn a_reload_changes_the_limits_of_streams_but_not_the_streams() {
     let other = STREAM.replace("/s", "/other");
-    let base = format!("catalog = 'runs'\n{STREAM}{other}[[guard]]\nname = 'n'\npattern = 'p'\n");
+    let guard = "[[guard]]\nname = 'n'\npattern = 'p'\n";
+    let base = format!("catalog = 'runs'\n{STREAM}{other}{TOPIC}{guard}");
     let before = load_toml(&base).unwrap();
     for (text, restart) in [
         // The same on other lines.
@@ -773,24 +970,33 @@ fn a_reload_changes_the_limits_of_streams_but_not_the_streams() {
         (base.replace("{data}", "{event}"), &["stream"]),
         (format!("{base}{}", STREAM.replace("/s", "/third")), &["stream"]),
         (base.replace(&other, ""), &["stream"]),
-        (format!("catalog = 'runs'\n{other}{STREAM}[[guard]]\nname = 'n'\npattern = 'p'\n"), &["stream"]),
+        (format!("catalog = 'runs'\n{other}{STREAM}{TOPIC}{guard}"), &["stream"]),
         (base.replace("'n'", "'m'"), &["guard"]),
         (base.replace("'p'", "'q'"), &["guard"]),
         (format!("{base}topics = 'a'"), &["guard"]),
         (format!("{base}action = 'mask'"), &["guard"]),
         (format!("{base}action = 'refuse'"), &[]),
+        // Written in another way.
+        (base.replace("'run:'", "\"run:\""), &[]),
+        (base.replace("'run:'", "'run'"), &["topic"]),
+        (base.replace("'run:'", "'run:'\nhistory = {}"), &["topic"]),
+        (base.replace("'run:'", "'run:'\npolicies = 'conflate'"), &["topic"]),
+        (base.replace(TOPIC, ""), &["topic"]),
         (base.replace("'runs'", "['runs', 'projects']"), &["catalog"]),
         (format!("catalog_strict = true\n{base}"), &["catalog_strict"]),
         (
-            format!("shards = 63\n{}", base.replace("/s'", "/s2'").replace("'n'", "'m'")),
-            &["shards", "stream", "guard"],
+            format!(
+                "shards = 63\n{}",
+                base.replace("/s'", "/s2'").replace("'n'", "'m'").replace("'run:'", "''")
+            ),
+            &["shards", "stream", "guard", "topic"],
         ),
     ] {
-        let text = format!("max_clients = 5\nlog_level = 'debug'\n{text}");
+        let text = format!("max_clients = 5\nmax_history_bytes = '1MiB'\nlog_level = 'debug'\n{text}");
         let new = load_toml(&text).unwrap();
         assert_eq!(before.needs_restart(&new), restart, "{text}");
         let running = before.reloaded(new.clone());
-        assert_eq!(running.limits.max_clients, 5);
+        assert_eq!((running.limits.max_clients, running.limits.max_history_bytes), (5, 1 << 20));
         for setting in SETTINGS {
             assert!(
                 (setting.same)(&running, if setting.reloads() { &new } else { &before }),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::sources::did_you_mean;
+
 /// How many words a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -336,6 +338,84 @@ impl<K: Kind> Kind for Maybe<K> {
 
     fn secret(&self) -> bool {
         self.0.secret()
+    }
+}
+
+/// Several values, each under a key of its own: `{ events = 1000, age = "10m" }`. What is left out has its default.
+/// It has no words, so that only tables have it.
+pub(super) struct Record<T: 'static>(pub &'static [Part<T>]);
+
+/// One key of a [`Record`].
+pub(super) struct Part<T> {
+    pub(super) key: &'static str,
+    pub(super) show: fn(&T) -> Option<String>,
+    /// Reads, checks and stores its value.
+    pub(super) set: fn(&mut T, Input<'_>) -> Result<(), String>,
+}
+
+/// `part!(key, Kind)`: the value is in the field `key`.
+macro_rules! part {
+    ($key:ident, $kind:expr) => {
+        Part {
+            key: stringify!($key),
+            show: |value| $kind.show(&value.$key),
+            set: |value, input| {
+                value.$key = $kind.read(input)?;
+                Ok(())
+            },
+        }
+    };
+}
+pub(super) use part;
+
+/// What is wrong with a value.
+pub(super) enum Wrong {
+    /// The value itself, as the sentence says.
+    Value(String),
+    /// What stands in it under this key, which is at this byte of the file.
+    Under(&'static str, usize, String),
+    /// This key, at this byte of the file, which it does not have; and which may be meant.
+    Unknown(String, usize, String),
+}
+
+impl Wrong {
+    pub(super) fn of_value(message: String) -> Vec<Self> {
+        vec![Self::Value(message)]
+    }
+}
+
+impl<T: Default> Record<T> {
+    /// Reads and checks a value, and tells everything that is wrong with it.
+    pub(super) fn read(&self, input: Input<'_>) -> Result<T, Vec<Wrong>> {
+        let mut value = T::default();
+        let table = match input {
+            Input::Toml(DeValue::Table(table)) => table,
+            Input::Toml(other) => {
+                let expected = format!("a table such as {}", self.show(&value).unwrap_or_default());
+                return Err(Wrong::of_value(wrong_type(&expected, other)));
+            }
+            Input::Words(_) => return Err(Wrong::of_value("must stand in the file".to_owned())),
+        };
+        let mut wrong = Vec::new();
+        for (key, item) in table {
+            let (name, at): (&str, usize) = (key.get_ref(), key.span().start);
+            let Some(part) = self.0.iter().find(|part| part.key == name) else {
+                let hint = did_you_mean(name, self.0.iter().map(|part| part.key), str::to_owned);
+                wrong.push(Wrong::Unknown(name.to_owned(), at, hint));
+                continue;
+            };
+            if let Err(message) = (part.set)(&mut value, Input::Toml(item.get_ref())) {
+                wrong.push(Wrong::Under(part.key, at, message));
+            }
+        }
+        if wrong.is_empty() { Ok(value) } else { Err(wrong) }
+    }
+
+    /// The value as it is written in TOML.
+    pub(super) fn show(&self, value: &T) -> Option<String> {
+        let part = |part: &Part<T>| (part.show)(value).map(|shown| format!("{} = {shown}", part.key));
+        let parts: Vec<String> = self.0.iter().filter_map(part).collect();
+        Some(format!("{{ {} }}", parts.join(", ")))
     }
 }
 
