@@ -1,9 +1,11 @@
 //! What settings come to before a node starts: `serve` and `check` find the same mistakes.
 
 use crate::admin::api::is_taken;
-use crate::config::{ConfigError, Problem, Settings};
+use crate::config::{self, ConfigError, Problem, Settings};
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::{Definition, Field, Streams};
+use crate::session::policy::Policy;
+use crate::topic::rules::{Rule, Rules};
 
 /// Everything that is compiled from settings.
 #[derive(Debug)]
@@ -12,6 +14,8 @@ pub struct Prepared {
     pub streams: Streams,
     /// How events are written, for those streams too.
     pub envelopes: Envelopes,
+    /// What topics have by the beginning of their names.
+    pub rules: Rules,
 }
 
 /// Compiles what the settings say.
@@ -26,7 +30,8 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         envelope: &stream.envelope.value,
     });
     let streams = Streams::compile(definitions, is_taken, &mut envelopes);
-    streams.map(|streams| Prepared { streams, envelopes }).map_err(|mistakes| {
+    let rules = Rules::new(settings.topics.iter().map(rule).collect());
+    streams.map(|streams| Prepared { streams, envelopes, rules }).map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {
             let stream = &settings.streams[mistake.stream];
             let (name, place) = match mistake.field {
@@ -38,4 +43,13 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         });
         ConfigError { problems: problems.collect() }
     })
+}
+
+fn rule(topic: &config::Topic) -> Rule {
+    let policies = match &topic.policies {
+        // The settings allow no other words than these.
+        Some(names) => names.iter().filter_map(|name| Policy::parse(name).ok()).collect(),
+        None => Policy::ALL.into(),
+    };
+    Rule { prefix: topic.prefix.value.clone(), history: topic.history.clone(), policies }
 }

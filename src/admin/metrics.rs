@@ -82,6 +82,7 @@ impl Snapshot {
                 ("envelope_writes", "Events written, once for each envelope", sum(|m| &m.envelope_writes)),
                 ("rounds", "Rounds dispatched", sum(|m| &m.rounds)),
                 ("dispatched", "Events matched with a session", sum(|m| &m.dispatched)),
+                ("replayed", "Events of those that came from a history", sum(|m| &m.replayed)),
                 ("deliveries", "Events handed to the kernel", sum(|m| &m.deliveries)),
                 ("delivered_bytes", "Bytes handed to the kernel", sum(|m| &m.delivered_bytes)),
                 ("flushes", "Writes to connections", sum(|m| &m.flushes)),
@@ -116,6 +117,13 @@ impl Snapshot {
                     "outbox_bytes_max",
                     "Bound on the memory held by outboxes",
                     shared.max_outbox_bytes() as f64,
+                ),
+                ("history_topics", "Topics that have history", shared.topics.with_history() as f64),
+                ("history_bytes", "Memory held by histories", shared.topics.history_bytes() as f64),
+                (
+                    "history_bytes_max",
+                    "Bound on the memory held by histories",
+                    shared.topics.max_history_bytes() as f64,
                 ),
                 (
                     "link_bytes",

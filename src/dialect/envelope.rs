@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::clock::Iso8601;
 use crate::event::Round;
-use crate::topic::log::Topic;
 use crate::proto::websocket::{Opcode, header_len, write_header};
+use crate::topic::log::Topic;
 
 /// A round's events as one envelope writes them: frames back to back.
 #[derive(Debug, Default)]
@@ -403,6 +403,7 @@ mod tests {
     use super::*;
     use crate::event::Events;
     use crate::publish::wire::Publish;
+    use crate::topic::log::Topics;
     use parking_lot::Mutex;
     use smallvec::smallvec;
 
@@ -429,7 +430,9 @@ mod tests {
 
     fn write_in(envelope: &Envelope, round: &Round, values: &[Box<str>]) -> Frames {
         let mut frames = Frames::default();
-        envelope.write(round, values, &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
+        let topics = Topics::new(1, 10, 0);
+        let (topic, _) = topics.register("none of its own", 0, 0).unwrap();
+        envelope.write(round, &topic, values, &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
         frames
     }
 

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::dialect::command::{
-    Command, Since, Subscribe, check_client_id, checked_filter, checked_topics,
-};
+use crate::dialect::command::{Command, Since, Subscribe, check_client_id, checked_filter, checked_topics};
 use crate::dialect::envelope::{read_epoch, write_epoch, write_json_string};
 use crate::proto::websocket::{Opcode, write_frame};
 use crate::session::policy::Policy;

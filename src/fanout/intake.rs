@@ -345,17 +345,14 @@ impl<T: Transport> Shard<T> {
             };
             let mut start = head;
             if let Some(since) = &subscribe.since {
-                let resumed = since.position(name, &subscribers.get(topic).topic);
-                match resumed.map(|position| {
-                    shared.topics.resume(&subscribers.get(topic).topic, position, now.mono)
-                }) {
-                    Some(Resume::Whole { after }) => start = after,
-                    Some(Resume::Part { after, missing }) => {
-                        start = after;
-                        recovery.missing.push((name.clone(), Some(missing)));
-                    }
-                    Some(Resume::Unknown) | None => recovery.missing.push((name.clone(), None)),
-                }
+                let topic = &subscribers.get(topic).topic;
+                let missing;
+                (start, missing) = match shared.topics.resume(topic, since.position(name, topic), now.mono) {
+                    Resume::Whole { after } => (after, None),
+                    Resume::Part { after, missing } => (after, Some(Some(missing))),
+                    Resume::Unknown { after } => (after, Some(None)),
+                };
+                recovery.missing.extend(missing.map(|missing| (name.clone(), missing)));
             }
             let member = Member { connection: number, subscription, policy, filtered };
             let place = if start < head {

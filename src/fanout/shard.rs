@@ -253,7 +253,11 @@ impl<T: Transport> Shard<T> {
             self.awake_until = now.mono;
             return Next::Now;
         }
-        let next = self.wheel.next();
+        let mut next = self.wheel.next();
+        if self.id == 0 && self.shared.topics.with_history() > 0 {
+            // What is too old goes also while nothing else happens.
+            next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
+        }
         self.awake_until = next.unwrap_or(u64::MAX);
         next.map_or(Next::Wait, Next::At)
     }

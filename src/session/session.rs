@@ -285,7 +285,16 @@ mod tests {
     use super::*;
 
     fn subscription(topic: u32) -> Subscription {
-        Subscription { topic, list: 0, place: 0, start: 0, joined: 0, gap: 0, policy: Policy::Disconnect, filter: None }
+        Subscription {
+            topic,
+            list: 0,
+            place: 0,
+            start: 0,
+            joined: 0,
+            gap: 0,
+            policy: Policy::Disconnect,
+            filter: None,
+        }
     }
 
     #[test]

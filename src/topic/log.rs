@@ -68,8 +68,11 @@ pub enum Resume {
         /// The first and the last offset of what is missing.
         missing: (u64, u64),
     },
-    /// It is not a position of this log.
-    Unknown,
+    /// It is not a position of this log: all that is kept may be new.
+    Unknown {
+        /// The offset to go on after.
+        after: u64,
+    },
 }
 
 /// What a reader of the history finds.
@@ -281,15 +284,16 @@ impl Topics {
         history.newest_by_key(upto)
     }
 
-    /// How to go on from a position in a topic.
-    pub fn resume(&self, topic: &Topic, position: Position, now: u64) -> Resume {
-        let Reading { head, oldest, .. } = self.read(topic, position.offset, 0, now);
-        if topic.epoch() != Some(position.epoch) || position.offset > head {
-            Resume::Unknown
-        } else if position.offset + 1 >= oldest {
-            Resume::Whole { after: position.offset }
-        } else {
-            Resume::Part { after: oldest - 1, missing: (position.offset + 1, oldest - 1) }
+    /// How to go on from a position in a topic; `None`: one that no node gave.
+    pub fn resume(&self, topic: &Topic, position: Option<Position>, now: u64) -> Resume {
+        let Reading { head, oldest, .. } = self.read(topic, 0, 0, now);
+        let of_this_log = |p: &Position| topic.epoch() == Some(p.epoch) && p.offset <= head;
+        match position.filter(of_this_log) {
+            None => Resume::Unknown { after: oldest - 1 },
+            Some(Position { offset, .. }) if offset + 1 >= oldest => Resume::Whole { after: offset },
+            Some(Position { offset, .. }) => {
+                Resume::Part { after: oldest - 1, missing: (offset + 1, oldest - 1) }
+            }
         }
     }
 

@@ -74,7 +74,9 @@ mod tests {
             rule("run:", true, &Policy::ALL),
             rule("run:x", true, &[Policy::Replay]),
         ]);
-        for (topic, prefix) in [("a", ""), ("run", ""), ("run:", "run:"), ("run:7", "run:"), ("run:xy", "run:x")] {
+        for (topic, prefix) in
+            [("a", ""), ("run", ""), ("run:", "run:"), ("run:7", "run:"), ("run:xy", "run:x")]
+        {
             assert_eq!(rules.of(topic).unwrap().prefix, prefix, "{topic}");
         }
         assert_eq!(rules.check_policy("run:7", Policy::Replay), Ok(()));
