@@ -14,6 +14,7 @@ use crate::topic::log::Topic;
 pub struct Events {
     text: String,
     records: Vec<Record>,
+    have_keys: bool,
 }
 
 /// Where one event's parts end in the text; each begins where the one before it ends.
@@ -47,6 +48,7 @@ impl Events {
         self.text.push_str(publish.event);
         let name_end = self.text.len() as u32;
         self.text.push_str(publish.key);
+        self.have_keys |= !publish.key.is_empty();
         let key_end = self.text.len() as u32;
         self.text.push_str(data);
         let data_end = self.text.len() as u32;
@@ -62,6 +64,11 @@ impl Events {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// Whether any has a key.
+    pub fn have_keys(&self) -> bool {
+        self.have_keys
     }
 
     /// Bytes of all names, keys and data.

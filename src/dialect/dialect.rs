@@ -7,6 +7,7 @@ use crate::dialect::command::Command;
 use crate::dialect::{json, path, sse};
 use crate::error::CloseReason;
 use crate::proto::websocket::{Opcode, write_close, write_frame};
+use crate::session::chunk::Gap;
 
 /// How a client is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +88,8 @@ impl Dialect {
     }
 
     /// Appends a notice of events that were left out; `None`: nobody knows how many.
-    pub fn write_gap(self, out: &mut Vec<u8>, timestamp: &str, topic: &str, dropped: Option<u32>) {
-        self.write_message(out, "gap", &json::gap(timestamp, topic, dropped));
+    pub fn write_gap(self, out: &mut Vec<u8>, timestamp: &str, topic: &str, gap: Option<Gap>) {
+        self.write_message(out, "gap", &json::gap(timestamp, topic, gap));
     }
 
     /// Appends an error message.
@@ -123,7 +124,7 @@ mod tests {
         let farewell = Farewell { reason: CloseReason::SlowConsumer, retry_after_ms: Some(1800), detail: "" };
         for dialect in Dialect::ALL {
             let mut out = Vec::new();
-            dialect.write_gap(&mut out, "T", "t", Some(3));
+            dialect.write_gap(&mut out, "T", "t", Some(Gap::dropped(3)));
             dialect.write_error(&mut out, "T", "no");
             dialect.write_heartbeat(&mut out, "T");
             dialect.write_farewell(&mut out, &farewell);

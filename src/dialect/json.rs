@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::dialect::command::{Command, Since, Subscribe, check_client_id, checked_filter, checked_topics};
 use crate::dialect::envelope::{read_epoch, write_epoch, write_json_string};
 use crate::proto::websocket::{Opcode, write_frame};
+use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 use crate::topic::log::Position;
 
@@ -155,13 +156,17 @@ pub fn error(timestamp: &str, error: &str) -> Vec<u8> {
     })
 }
 
-/// A `gap` notice: `dropped` events of `topic` were left out here; `None`: nobody knows how many.
-pub fn gap(timestamp: &str, topic: &str, dropped: Option<u32>) -> Vec<u8> {
+/// A `gap` notice: events of `topic` were left out here; `None`: nobody knows how many.
+pub fn gap(timestamp: &str, topic: &str, gap: Option<Gap>) -> Vec<u8> {
     message("gap", timestamp, |data| {
         data.extend_from_slice(br#"{"topic":"#);
         write_json_string(data, topic);
-        let dropped = dropped.map_or_else(|| "null".to_owned(), |count| count.to_string());
-        data.extend_from_slice(format!(r#","dropped":{dropped}}}"#).as_bytes());
+        let dropped = gap.map_or_else(|| "null".to_owned(), |gap| gap.dropped.to_string());
+        data.extend_from_slice(format!(r#","dropped":{dropped}"#).as_bytes());
+        if let Some(Gap { conflated: conflated @ 1.., .. }) = gap {
+            data.extend_from_slice(format!(r#","conflated":{conflated}"#).as_bytes());
+        }
+        data.push(b'}');
     })
 }
 
@@ -311,7 +316,9 @@ mod tests {
             read(error("T", "no \"way\"\n")),
             serde_json::json!({"type":"error","timestamp":"T","data":{"error":"no \"way\"\n"}})
         );
-        for (dropped, expected) in [(Some(7), serde_json::json!(7)), (None, serde_json::Value::Null)] {
+        for (dropped, expected) in
+            [(Some(Gap::dropped(7)), serde_json::json!(7)), (None, serde_json::Value::Null)]
+        {
             assert_eq!(
                 read(gap("T", "t", dropped)),
                 serde_json::json!({"type":"gap","timestamp":"T","data":{"topic":"t","dropped":expected}})

@@ -7,7 +7,7 @@ use crate::dialect::envelope::Private;
 use crate::proto::http1::Request;
 use crate::publish::http::Batch;
 use crate::publish::socket::Publisher;
-use crate::session::chunk::Chunks;
+use crate::session::chunk::{Chunks, Gap};
 use crate::session::handshake::Exchange;
 use crate::session::outbox::{Mark, Outbox, Progress};
 use crate::session::session::Session;
@@ -197,7 +197,7 @@ impl<T: Transport> Connection<T> {
         chunks: &mut Chunks,
         scratch: &mut Scratch,
         work: &mut Work,
-        mut gap: impl FnMut(Dialect, &mut Vec<u8>, u32, u32),
+        mut gap: impl FnMut(Dialect, &mut Vec<u8>, u32, Gap),
     ) -> io::Result<Flushed> {
         let (private, dialect) = match &self.role {
             Role::Client(session) => (session.private(), session.dialect),

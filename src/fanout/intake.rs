@@ -16,6 +16,7 @@ use crate::metrics::BadInput;
 use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame};
 use crate::publish::socket::{Outcome, Terms};
 use crate::publish::wire::Publish;
+use crate::session::chunk::Gap;
 use crate::session::session::{Filter, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::transport::Transport;
@@ -367,7 +368,7 @@ impl<T: Transport> Shard<T> {
                 place,
                 start,
                 joined: start,
-                gap: 0,
+                gap: Gap::NONE,
                 policy,
                 filter: filter.clone(),
             });
@@ -440,7 +441,7 @@ impl<T: Transport> Shard<T> {
         connection
             .outbox
             .settle_topic(subscription.topic, |out, n| dialect.write_gap(out, timestamp, name, Some(n)));
-        if gap > 0 {
+        if !gap.is_none() {
             let mut notice = Vec::new();
             dialect.write_gap(&mut notice, timestamp, name, Some(gap));
             connection.outbox.push_reply(notice, &mut self.chunks);

@@ -15,7 +15,7 @@ use crate::fanout::connection::Role;
 use crate::fanout::shard::Shard;
 use crate::fanout::subscribers::Member;
 use crate::metrics::DropReason;
-use crate::session::chunk::Span;
+use crate::session::chunk::{Gap, Span};
 use crate::session::session::{NOT_LISTED, Session};
 use crate::topic::history::Piece;
 use crate::topic::log::NO_SLOT;
@@ -73,7 +73,7 @@ impl<T: Transport> Shard<T> {
         if subscription.joined + 1 < reading.oldest {
             let missing = reading.oldest - 1 - subscription.joined;
             subscription.joined = reading.oldest - 1;
-            subscription.gap = subscription.gap.saturating_add(u32::try_from(missing).unwrap_or(u32::MAX));
+            subscription.gap += Gap::dropped(u32::try_from(missing).unwrap_or(u32::MAX));
             connection.has_gaps = true;
             metrics.dispatched.add(missing);
             metrics.drop_events(DropReason::HistoryTrimmed, missing);
@@ -137,6 +137,7 @@ impl<T: Transport> Shard<T> {
         let metrics = &shared.metrics[*id];
         let (envelope, values) = (session.envelope, session.values.as_ref());
         let template = shared.envelopes.get(envelope);
+        let mut keys = Vec::new();
         let at = chunks.add(now.mono, |bytes, ends| {
             for Piece { round, offset, events } in pieces {
                 let by_topic = round.several != 0 && template.is_by_topic();
@@ -147,15 +148,19 @@ impl<T: Transport> Shard<T> {
                     template.write(round, topic, values, iso, &mut frames.bytes, &mut frames.ends);
                     frames
                 });
-                let names = round.events.iter().map(|event| event.name);
-                for (place, name) in names.enumerate().take(events.end).skip(events.start) {
+                let named = round.events.iter().map(|event| event.name).zip(shared.key_hashes(&round.events));
+                for (place, (name, key)) in named.enumerate().take(events.end).skip(events.start) {
                     if is_wanted(session, round, offset + (place - events.start) as u64, name) {
                         bytes.extend_from_slice(frames.frame(place));
                         ends.push(bytes.len() as u32);
+                        keys.push(key);
                     }
                 }
             }
         });
+        if keys.iter().any(|key| *key != 0) {
+            chunks.set_keys(at.chunk, at.start, keys.into_iter());
+        }
         chunks.retain(at.chunk, 1);
         let count = at.end - at.start;
         if count > 0 {

@@ -19,6 +19,7 @@ use crate::fanout::shared::{Gather, Key, Message, Origin, Shared, State};
 use crate::metrics::BadInput;
 use crate::proto::http1::{self, HttpError, Request};
 use crate::publish::http;
+use crate::session::chunk::Gap;
 use crate::session::handshake::Step;
 use crate::session::session::Session;
 use crate::transport::Transport;
@@ -325,8 +326,9 @@ impl<T: Transport> Shard<T> {
         let Role::Client(session) = &self.connections[number as usize].role else { return };
         let mut notices = Vec::new();
         for (topic, missing) in &recovery.missing {
-            let count = missing.map(|(from, to)| u32::try_from(to - from + 1).unwrap_or(u32::MAX));
-            session.dialect.write_gap(&mut notices, self.iso.format(now.wall_ms), topic, count);
+            let missing =
+                missing.map(|(from, to)| Gap::dropped(u32::try_from(to - from + 1).unwrap_or(u32::MAX)));
+            session.dialect.write_gap(&mut notices, self.iso.format(now.wall_ms), topic, missing);
         }
         if !notices.is_empty() {
             self.push_reply(number, notices);

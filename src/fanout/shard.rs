@@ -29,7 +29,7 @@ use crate::fanout::subscribers::{Member, Subscribers};
 use crate::link::Link;
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::publish::ingress::Ingress;
-use crate::session::chunk::{Appended, Chunks, NO_CHUNK, Span};
+use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
 use crate::session::outbox::Bound;
 use crate::session::policy::Policy;
 use crate::session::session::Filter;
@@ -371,6 +371,9 @@ impl<T: Transport> Shard<T> {
             bytes.extend_from_slice(&frames.bytes);
             ends.extend(frames.ends.iter().map(|end| base + end));
         });
+        if round.events.have_keys() {
+            self.chunks.set_keys(at.chunk, at.start, shared.key_hashes(&round.events));
+        }
         self.chunks.retain(at.chunk, 1);
         self.subscribers.list_mut(owner).chunk = at.chunk;
         if current != NO_CHUNK && current != at.chunk && self.counts.blocked > 0 {
@@ -407,8 +410,14 @@ impl<T: Transport> Shard<T> {
     ) {
         let Self { connections, subscribers, chunks, sweep, shared, limits, condemned, rewound, .. } = self;
         let metrics = &shared.metrics[self.id];
-        let all =
-            Span { chunk: at.chunk, start: at.start, end: at.end, topic: list.0, gap: 0, droppable: false };
+        let all = Span {
+            chunk: at.chunk,
+            start: at.start,
+            end: at.end,
+            topic: list.0,
+            gap: Gap::NONE,
+            droppable: false,
+        };
         let all_bytes = chunks.frames_len(at.chunk, at.start, at.end);
         let mut delivery = Delivery { chunks, metrics, limits, dispatched: 0, spans: 0 };
         for member in &subscribers.list(list).members {
@@ -503,10 +512,10 @@ impl<T: Transport> Shard<T> {
         let private = connection.outbox.private_bytes();
         let written = self.work.bytes;
         let (subscribers, iso) = (&self.subscribers, &mut self.iso);
-        let gap = |dialect: Dialect, out: &mut Vec<u8>, topic: u32, count: u32| {
+        let gap = |dialect: Dialect, out: &mut Vec<u8>, topic: u32, gap: Gap| {
             let now = clock();
             let topic = subscribers.get(topic).topic.name();
-            dialect.write_gap(out, iso.format(now.wall_ms), topic, Some(count));
+            dialect.write_gap(out, iso.format(now.wall_ms), topic, Some(gap));
         };
         let flushed = connection.flush(&mut self.chunks, &mut self.scratch, &mut self.work, gap);
         self.counts.private_bytes += connection.outbox.private_bytes();
@@ -653,7 +662,8 @@ impl Delivery<'_> {
             connection.last_several = round.several;
             let start = all.start + place as u32;
             let bytes = self.chunks.frames_len(all.chunk, start, start + 1);
-            if !self.make_room(connection, member, bytes, bound, &mut gap) {
+            let key = self.chunks.key(all.chunk, start);
+            if !self.make_room(connection, member, (all.topic, key), bytes, bound, &mut gap) {
                 let reason = match member.policy {
                     // It counts as dispatched and goes with the rest of the queue when the client is closed.
                     Policy::Disconnect => {
@@ -669,7 +679,7 @@ impl Delivery<'_> {
                     Policy::DropNewest => Some(DropReason::DropNewest),
                 };
                 if let Some(reason) = reason {
-                    gap += 1;
+                    gap += Gap::dropped(1);
                     self.dispatched += 1;
                     self.metrics.drop_events(reason, 1);
                     continue;
@@ -683,7 +693,7 @@ impl Delivery<'_> {
                 self.chunks.retain(span.chunk, 1);
             }
         }
-        if gap > 0 {
+        if !gap.is_none() {
             note_gap(connection, all.topic, gap);
         }
         verdict
@@ -695,17 +705,23 @@ impl Delivery<'_> {
         &mut self,
         connection: &mut Connection<T>,
         member: Member,
+        (topic, key): (u32, u64),
         bytes: usize,
         bound: Bound,
-        gap: &mut u32,
+        gap: &mut Gap,
     ) -> bool {
         while !connection.outbox.has_room(1, bytes, bound) {
             if !member.policy.drops_queued() {
                 return false;
             }
-            let Some(dropped) = connection.outbox.drop_oldest(self.chunks) else { return false };
-            self.metrics.drop_events(DropReason::DropOldest, 1);
-            if dropped.pending_gap > 0 {
+            let conflated = (key != 0 && member.policy == Policy::Conflate)
+                .then(|| connection.outbox.drop_key(topic, key, self.chunks))
+                .flatten();
+            let reason = if conflated.is_some() { DropReason::Conflated } else { DropReason::DropOldest };
+            let dropped = conflated.or_else(|| connection.outbox.drop_oldest(self.chunks));
+            let Some(dropped) = dropped else { return false };
+            self.metrics.drop_events(reason, 1);
+            if !dropped.pending_gap.is_none() {
                 let Role::Client(session) = &connection.role else { return false };
                 if session.subscriptions.get(member.subscription).topic == dropped.topic {
                     *gap += dropped.pending_gap;
@@ -730,12 +746,12 @@ fn wanted(filter: Option<&Filter>, round: &Round) -> SmallVec<[bool; 16]> {
 }
 
 /// Keeps a count of missing events on the subscription until it can be told.
-pub(super) fn note_gap<T>(connection: &mut Connection<T>, topic: u32, count: u32) {
+pub(super) fn note_gap<T>(connection: &mut Connection<T>, topic: u32, gap: Gap) {
     let Role::Client(session) = &mut connection.role else { return };
-    if count > 0
+    if !gap.is_none()
         && let Some(number) = session.subscriptions.find(topic)
     {
-        session.subscriptions.get_mut(number).gap += count;
+        session.subscriptions.get_mut(number).gap += gap;
         connection.has_gaps = true;
     }
 }

@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::config::Limits;
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::Streams;
-use crate::event::Round;
+use crate::event::{Events, Round};
 use crate::link::Link;
 use crate::metrics::ShardMetrics;
 use crate::publish::ingress::{Destination, Tail};
@@ -48,6 +48,7 @@ pub struct Shared {
     max_outbox_bytes: AtomicUsize,
     state: AtomicU8,
     complained: AtomicU64,
+    hasher: ahash::RandomState,
 }
 
 /// What a link carries.
@@ -154,6 +155,7 @@ impl Shared {
             max_outbox_bytes: AtomicUsize::new(limits.max_outbox_bytes),
             state: AtomicU8::new(State::Starting as u8),
             complained: AtomicU64::new(0),
+            hasher: ahash::RandomState::new(),
         }
     }
 
@@ -165,6 +167,14 @@ impl Shared {
     /// The same with rules for topics.
     pub fn with_rules(self, rules: Rules) -> Self {
         Self { topics: self.topics.with_rules(rules), ..self }
+    }
+
+    /// A hash of each event's key, 0 for none. Strangers choose keys, so its seed is this node's own.
+    pub fn key_hashes<'a>(&'a self, events: &'a Events) -> impl Iterator<Item = u64> + 'a {
+        events.iter().map(|event| match event.key {
+            "" => 0,
+            key => self.hasher.hash_one(key) | 1,
+        })
     }
 
     /// How many shards.

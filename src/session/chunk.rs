@@ -3,6 +3,8 @@
 //! A chunk is a growing, contiguous stretch of one topic's frames in one envelope. A span is a run of frames
 //! inside a chunk, by number: no pointer, no atomic. A chunk counts the spans in it and goes with the last.
 
+use std::ops::AddAssign;
+
 use slab::Slab;
 
 use crate::dialect::envelope::Frames;
@@ -19,6 +21,40 @@ const NO_OWNER: (u32, u32) = (u32::MAX, u32::MAX);
 /// Bytes of empty buffers kept for the next chunks.
 const POOL_BYTES: usize = 8 << 20;
 
+/// How many events were left out somewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// All of them.
+    pub dropped: u32,
+    /// Those that a newer event of the same key replaced.
+    pub conflated: u32,
+}
+
+impl Gap {
+    /// None.
+    pub const NONE: Self = Self { dropped: 0, conflated: 0 };
+
+    /// So many for want of room.
+    pub const fn dropped(dropped: u32) -> Self {
+        Self { dropped, conflated: 0 }
+    }
+
+    /// One for a newer event of its key.
+    pub const CONFLATED: Self = Self { dropped: 1, conflated: 1 };
+
+    /// Whether it is none.
+    pub const fn is_none(self) -> bool {
+        self.dropped == 0
+    }
+}
+
+impl AddAssign for Gap {
+    fn add_assign(&mut self, other: Self) {
+        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.conflated = self.conflated.saturating_add(other.conflated);
+    }
+}
+
 /// A run of frames inside a chunk, on its way to one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -31,18 +67,24 @@ pub struct Span {
     /// The shard's number of the topic whose subscription the frames came through.
     pub topic: u32,
     /// Events of that topic left out just before the first frame.
-    pub gap: u32,
+    pub gap: Gap,
     /// Whether the subscription's policy allows leaving frames out.
     pub droppable: bool,
 }
 
 impl Span {
     /// No frames.
-    pub const EMPTY: Self = Self { chunk: NO_CHUNK, start: 0, end: 0, topic: 0, gap: 0, droppable: false };
+    pub const EMPTY: Self =
+        Self { chunk: NO_CHUNK, start: 0, end: 0, topic: 0, gap: Gap::NONE, droppable: false };
 
     /// Whether this is no span.
     pub const fn is_empty(&self) -> bool {
         self.chunk == NO_CHUNK
+    }
+
+    /// Whether it has no frames.
+    pub const fn is_empty_run(&self) -> bool {
+        self.start == self.end
     }
 
     /// How many frames.
@@ -57,6 +99,8 @@ struct Chunk {
     ends: Vec<u32>,
     /// When the frames came in: for each round its first frame and its ingress.
     stamps: Vec<(u32, u64)>,
+    /// The hash of each frame's key, 0 for none; empty, or short of the last, where no more frames have one.
+    keys: Vec<u64>,
     spans: u32,
     /// The topic and list that append to this chunk, or [`NO_OWNER`] once it grows no more.
     owner: (u32, u32),
@@ -196,6 +240,7 @@ impl Chunks {
             chunk.bytes.clear();
             chunk.ends.clear();
             chunk.stamps.clear();
+            chunk.keys.clear();
             self.pool.push(chunk);
         }
     }
@@ -216,6 +261,18 @@ impl Chunks {
     pub fn frame(&self, chunk: u32, frame: u32) -> &[u8] {
         let chunk = &self.chunks[chunk as usize];
         &chunk.bytes[chunk.offset(frame)..chunk.offset(frame + 1)]
+    }
+
+    /// Says what keys the frames from `start` on have: a hash of each, 0 for none.
+    pub fn set_keys(&mut self, chunk: u32, start: u32, keys: impl Iterator<Item = u64>) {
+        let all = &mut self.chunks[chunk as usize].keys;
+        all.resize(start as usize, 0);
+        all.extend(keys);
+    }
+
+    /// The hash of a frame's key, 0 for none.
+    pub fn key(&self, chunk: u32, frame: u32) -> u64 {
+        self.chunks[chunk as usize].keys.get(frame as usize).copied().unwrap_or_default()
     }
 
     /// Of a span whose first `written` bytes are gone: how many frames are gone whole, and how many bytes of
@@ -270,7 +327,11 @@ impl Chunks {
             first += count;
         });
         self.held += frames.bytes.capacity();
-        let chunk = Chunk { bytes: frames.bytes, ends: frames.ends, stamps, spans: 1, owner: NO_OWNER };
+        let keys = &self.chunks[span.chunk as usize].keys;
+        let keys = keys.get(span.start as usize..keys.len().min(span.end as usize));
+        let keys = keys.map(<[u64]>::to_vec).unwrap_or_default();
+        let Frames { bytes, ends } = frames;
+        let chunk = Chunk { bytes, ends, stamps, keys, spans: 1, owner: NO_OWNER };
         let end = span.frames();
         Span { chunk: self.chunks.insert(chunk) as u32, start: 0, end, ..*span }
     }
@@ -338,14 +399,14 @@ mod tests {
         let big = "x".repeat(1000);
         let first = append(&mut chunks, NO_CHUNK, &[&big, "small", "er"], 5);
         chunks.retain(first.chunk, 1);
-        let small = Span { start: 1, gap: 3, droppable: true, ..span(first) };
+        let small = Span { start: 1, gap: Gap::dropped(3), droppable: true, ..span(first) };
         assert!(!chunks.is_worth_copying(&small), "it still grows");
         chunks.disown(first.chunk);
         assert!(chunks.is_worth_copying(&small));
         let copy = chunks.copy_out(&small);
         chunks.release(first.chunk);
         assert_eq!(chunks.bytes(&copy), b"smaller");
-        assert_eq!((copy.gap, copy.droppable, copy.frames(), chunks.held()), (3, true, 2, 7));
+        assert_eq!((copy.gap, copy.droppable, copy.frames(), chunks.held()), (Gap::dropped(3), true, 2, 7));
         assert_eq!(chunks.ingress(copy.chunk, 1), 5);
         chunks.release(copy.chunk);
         assert!(chunks.is_empty());

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::dialect::envelope::Private;
-use crate::session::chunk::{Chunks, Span};
+use crate::session::chunk::{Chunks, Gap, Span};
 
 /// The topic of a span whose subscription is gone.
 const NO_TOPIC: u32 = u32::MAX;
@@ -73,8 +73,8 @@ pub struct Dropped {
     /// The shard's number of the topic that it came through.
     pub topic: u32,
     /// How many events of that topic are missing there with no span of it behind them to carry the count:
-    /// the subscription keeps it. 0 where a span carries it.
-    pub pending_gap: u32,
+    /// the subscription keeps it. None where a span carries it.
+    pub pending_gap: Gap,
 }
 
 /// What a stretch of gathered bytes is.
@@ -166,7 +166,7 @@ impl Outbox {
             && tail.end == span.start
             && tail.topic == span.topic
             && tail.droppable == span.droppable
-            && span.gap == 0
+            && span.gap.is_none()
         {
             tail.end = span.end;
             return false;
@@ -228,68 +228,109 @@ impl Outbox {
     /// Leaves out the oldest event of a subscription that allows it, or answers `None` where there is none.
     /// The count of what is missing goes to the next span of that topic.
     pub fn drop_oldest(&mut self, chunks: &mut Chunks) -> Option<Dropped> {
-        let mut spans = self
-            .queue
-            .iter_mut()
-            .flat_map(|queue| queue.iter_mut())
-            .filter_map(|entry| match entry {
-                Entry::Span(span) => Some(span),
-                Entry::Reply(_) => None,
-            })
-            .chain((!self.tail.is_empty()).then_some(&mut self.tail));
-        let span = spans.find(|span| span.droppable)?;
-        self.events -= 1;
-        self.bytes -= chunks.frames_len(span.chunk, span.start, span.start + 1);
-        span.start += 1;
-        span.gap += 1;
-        let (topic, gap) = (span.topic, span.gap);
-        if span.start < span.end {
-            return Some(Dropped { topic, pending_gap: 0 });
-        }
-        let emptied = *span;
-        let heir = spans.find(|span| span.topic == topic);
-        let pending_gap = match heir {
-            Some(heir) => {
-                heir.gap += gap;
-                0
-            }
-            None => gap,
-        };
-        self.remove(&emptied);
-        chunks.release(emptied.chunk);
-        Some(Dropped { topic, pending_gap })
+        let (place, span) = self.places().find(|(_, span)| span.droppable)?;
+        Some(self.drop_frame(place, span, span.start, Gap::dropped(1), chunks))
     }
 
-    /// Removes a span that has no frames left.
-    fn remove(&mut self, emptied: &Span) {
-        if let Some(queue) = &mut self.queue
-            && let Some(place) = queue.iter().position(|e| matches!(e, Entry::Span(span) if span == emptied))
-        {
-            queue.remove(place);
-            if queue.is_empty() {
-                self.queue = None;
+    /// Leaves out the oldest event of a topic with this key (a hash), as [`Outbox::drop_oldest`] does.
+    pub fn drop_key(&mut self, topic: u32, key: u64, chunks: &mut Chunks) -> Option<Dropped> {
+        let (place, span, frame) = self.places().find_map(|(place, span)| {
+            let mut frames = span.start..span.end;
+            let frame = frames.find(|frame| chunks.key(span.chunk, *frame) == key);
+            (span.droppable && span.topic == topic).then_some((place, span, frame?))
+        })?;
+        Some(self.drop_frame(place, span, frame, Gap::CONFLATED, chunks))
+    }
+
+    /// Every span with its place in the queue; that of the tail is one behind the queue's last.
+    fn places(&self) -> impl Iterator<Item = (usize, Span)> {
+        let queued = self.queue.iter().flat_map(|queue| queue.iter()).enumerate();
+        let queued = queued.filter_map(|(place, entry)| match entry {
+            Entry::Span(span) => Some((place, *span)),
+            Entry::Reply(_) => None,
+        });
+        queued.chain((!self.tail.is_empty()).then_some((self.queued(), self.tail)))
+    }
+
+    fn queued(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.len())
+    }
+
+    /// The span at a place.
+    fn at(&mut self, place: usize) -> &mut Span {
+        match self.queue.as_mut().and_then(|queue| queue.get_mut(place)) {
+            Some(Entry::Span(span)) => span,
+            _ => &mut self.tail,
+        }
+    }
+
+    /// Takes one frame out of a span.
+    fn drop_frame(&mut self, place: usize, span: Span, frame: u32, gap: Gap, chunks: &mut Chunks) -> Dropped {
+        self.events -= 1;
+        self.bytes -= chunks.frames_len(span.chunk, frame, frame + 1);
+        let topic = span.topic;
+        let mut behind = Span { start: frame + 1, gap, ..span };
+        let before = Span { end: frame, ..span };
+        match (before.is_empty_run(), behind.is_empty_run()) {
+            (true, true) => {
+                behind.gap += span.gap;
+                self.remove(place);
+                chunks.release(span.chunk);
             }
-        } else {
-            self.tail = Span::EMPTY;
+            (true, false) => {
+                behind.gap += span.gap;
+                *self.at(place) = behind;
+                return Dropped { topic, pending_gap: Gap::NONE };
+            }
+            (false, true) => *self.at(place) = before,
+            (false, false) => {
+                *self.at(place) = behind;
+                self.queue.get_or_insert_default().insert(place, Entry::Span(before));
+                chunks.retain(span.chunk, 1);
+                return Dropped { topic, pending_gap: Gap::NONE };
+            }
+        }
+        // The next span of the topic carries the count, if there is one.
+        let after = if before.is_empty_run() { place } else { place + 1 };
+        let heir = self.places().find(|(other, heir)| *other >= after && heir.topic == topic);
+        match heir {
+            Some((heir, _)) => {
+                self.at(heir).gap += behind.gap;
+                Dropped { topic, pending_gap: Gap::NONE }
+            }
+            None => Dropped { topic, pending_gap: behind.gap },
+        }
+    }
+
+    /// Takes out a span that has no frames left.
+    fn remove(&mut self, place: usize) {
+        match &mut self.queue {
+            Some(queue) if place < queue.len() => {
+                queue.remove(place);
+                if queue.is_empty() {
+                    self.queue = None;
+                }
+            }
+            _ => self.tail = Span::EMPTY,
         }
     }
 
     /// The client leaves a topic whose number may soon be another's. Its spans stay in line, but can be left
     /// out no more, and the notices they carry are written now.
-    pub fn settle_topic(&mut self, topic: u32, mut gap: impl FnMut(&mut Vec<u8>, u32)) {
+    pub fn settle_topic(&mut self, topic: u32, mut gap: impl FnMut(&mut Vec<u8>, Gap)) {
         if !self.spans().any(|span| span.topic == topic) {
             return;
         }
         let mut settled = VecDeque::new();
         let mut settle = |mut span: Span, settled: &mut VecDeque<Entry>| {
             if span.topic == topic {
-                if span.gap > 0 {
+                if !span.gap.is_none() {
                     let mut notice = Vec::new();
                     gap(&mut notice, span.gap);
                     self.reply_bytes += notice.len() + REPLY_COST;
                     settled.push_back(Entry::Reply(notice.into()));
                 }
-                span = Span { topic: NO_TOPIC, gap: 0, droppable: false, ..span };
+                span = Span { topic: NO_TOPIC, gap: Gap::NONE, droppable: false, ..span };
             }
             span
         };
@@ -324,7 +365,7 @@ impl Outbox {
     /// The span that is all there is, to be written from where it lies: what nearly every write is.
     pub fn single_span(&self) -> Option<&Span> {
         let single =
-            self.first.is_none() && self.queue.is_none() && !self.tail.is_empty() && self.tail.gap == 0;
+            self.first.is_none() && self.queue.is_none() && !self.tail.is_empty() && self.tail.gap.is_none();
         single.then_some(&self.tail)
     }
 
@@ -364,7 +405,7 @@ impl Outbox {
         chunks: &Chunks,
         private: Private<'_>,
         limit: usize,
-        mut gap: impl FnMut(&mut Vec<u8>, u32, u32),
+        mut gap: impl FnMut(&mut Vec<u8>, u32, Gap),
         out: &mut Vec<u8>,
         marks: &mut Vec<Mark>,
     ) {
@@ -382,7 +423,7 @@ impl Outbox {
                     continue;
                 }
             };
-            if span.gap > 0 {
+            if !span.gap.is_none() {
                 gap(out, span.topic, span.gap);
                 marks.push(Mark { end: out.len(), what: What::Gap });
             }
@@ -423,7 +464,7 @@ impl Outbox {
             // Where the piece is cut: its rest goes out before all else.
             let mut piece_end = mark.end;
             match mark.what {
-                What::Gap => self.head().gap = 0,
+                What::Gap => self.head().gap = Gap::NONE,
                 What::Private(count) => self.advance(count, chunks, progress),
                 What::Reply => self.pop_reply(),
                 What::Frames => {
@@ -554,7 +595,7 @@ mod tests {
                 start: appended.start,
                 end: appended.end,
                 topic,
-                gap,
+                gap: Gap::dropped(gap),
                 droppable,
             };
             if self.outbox.push(span, frame.len(), &mut self.chunks) {
@@ -578,8 +619,10 @@ mod tests {
                 return;
             }
             let (mut out, mut marks) = (Vec::new(), Vec::new());
-            let gap = |out: &mut Vec<u8>, topic: u32, count: u32| {
-                out.extend_from_slice(format!("<{topic} lost {count}>").as_bytes());
+            let gap = |out: &mut Vec<u8>, topic: u32, gap: Gap| {
+                let Gap { dropped, conflated } = gap;
+                let conflated = if conflated > 0 { format!(" ({conflated})") } else { String::new() };
+                out.extend_from_slice(format!("<{topic} lost {dropped}{conflated}>").as_bytes());
             };
             self.outbox.gather(&self.chunks, Private::Nothing, 1 << 20, gap, &mut out, &mut marks);
             let n = out.len().min(limit);
@@ -648,7 +691,7 @@ mod tests {
         f.push(1, "c", true, 0);
         f.push(0, "d", false, 0);
         f.push(1, "e", true, 0);
-        let dropped = |topic, pending_gap| Some(Dropped { topic, pending_gap });
+        let dropped = |topic, gap| Some(Dropped { topic, pending_gap: Gap::dropped(gap) });
         assert_eq!(f.outbox.drop_oldest(&mut f.chunks), dropped(1, 0));
         assert_eq!(f.outbox.drop_oldest(&mut f.chunks), dropped(1, 0), "the span with `e` carries it");
         assert_eq!(f.outbox.events(), 3);
@@ -662,12 +705,47 @@ mod tests {
     }
 
     #[test]
+    fn the_older_event_of_a_key_goes_wherever_it_stands() {
+        // Each letter is an event of topic 1 with that key; `|` begins another span.
+        for (queued, key, expected) in [
+            ("abc", 'a', "<1 lost 1 (1)>1b;1c;"),
+            ("abc", 'b', "1a;<1 lost 1 (1)>1c;"),
+            ("abc", 'c', "1a;1b;"),
+            ("aab", 'a', "<1 lost 1 (1)>1a;1b;"),
+            ("a|b|c", 'a', "0-;<1 lost 1 (1)>1b;0-;1c;"),
+            ("a|bcd|e", 'c', "1a;0-;1b;<1 lost 1 (1)>1d;0-;1e;"),
+            ("a|bc|d", 'c', "1a;0-;1b;0-;<1 lost 1 (1)>1d;"),
+            ("a|b", 'b', "1a;0-;"),
+        ] {
+            let mut f = Fixture::new();
+            for c in queued.chars() {
+                if c == '|' {
+                    f.push(0, "-", false, 0);
+                    continue;
+                }
+                f.push(1, &c.to_string(), true, 0);
+                let tail = f.outbox.tail;
+                f.chunks.set_keys(tail.chunk, tail.end - 1, [c as u64].into_iter());
+            }
+            assert_eq!(f.outbox.drop_key(0, u64::from(u32::from(key)), &mut f.chunks), None);
+            assert_eq!(f.outbox.drop_key(1, 7, &mut f.chunks), None);
+            let dropped = f.outbox.drop_key(1, u64::from(u32::from(key)), &mut f.chunks).unwrap();
+            let is_last = queued.ends_with(key);
+            assert_eq!(dropped.pending_gap.is_none(), !is_last, "{queued} {key}");
+            assert_eq!(f.drain(3), expected, "{queued} {key}");
+        }
+    }
+
+    #[test]
     fn a_frame_partly_written_is_never_dropped() {
         let mut f = Fixture::new();
         f.push(1, "abc", true, 0);
         f.push(1, "def", true, 0);
         f.write(2);
-        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), Some(Dropped { topic: 1, pending_gap: 1 }));
+        assert_eq!(
+            f.outbox.drop_oldest(&mut f.chunks),
+            Some(Dropped { topic: 1, pending_gap: Gap::dropped(1) })
+        );
         assert_eq!(f.outbox.drop_oldest(&mut f.chunks), None);
         assert_eq!(f.drain(100), "1abc;");
     }
@@ -679,8 +757,12 @@ mod tests {
             f.push(topic, payload, true, 0);
         }
         assert!(f.outbox.drop_oldest(&mut f.chunks).is_some());
-        f.outbox.settle_topic(1, |out, count| out.extend_from_slice(format!("<left {count}>").as_bytes()));
-        assert_eq!(f.outbox.drop_oldest(&mut f.chunks), Some(Dropped { topic: 0, pending_gap: 1 }));
+        f.outbox
+            .settle_topic(1, |out, gap| out.extend_from_slice(format!("<left {}>", gap.dropped).as_bytes()));
+        assert_eq!(
+            f.outbox.drop_oldest(&mut f.chunks),
+            Some(Dropped { topic: 0, pending_gap: Gap::dropped(1) })
+        );
         assert_eq!(f.outbox.drop_oldest(&mut f.chunks), None);
         f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
         assert_eq!(f.drain(100), "<left 1>1b;1d;1e;[ack]");

@@ -8,6 +8,7 @@ use crate::config::Limits;
 use crate::dialect::dialect::Dialect;
 use crate::dialect::envelope::{Private, Values};
 use crate::proto::websocket::{Accept, Decoder};
+use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 
 /// One topic that a session is subscribed to.
@@ -24,7 +25,7 @@ pub struct Subscription {
     /// Events up to this offset are not taken from the link: they came before, or from the history.
     pub joined: u64,
     /// Events left out since the last one that is queued, not yet told to the client.
-    pub gap: u32,
+    pub gap: Gap,
     /// What happens when the client's queue is full.
     pub policy: Policy,
     /// Which events are wanted; `None`: all.
@@ -291,7 +292,7 @@ mod tests {
             place: 0,
             start: 0,
             joined: 0,
-            gap: 0,
+            gap: Gap::NONE,
             policy: Policy::Disconnect,
             filter: None,
         }
