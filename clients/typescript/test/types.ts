@@ -2,6 +2,7 @@
 import { WebSocket as WsWebSocket } from "ws";
 import { connect, httpPublisher, isEvent, isGap, type AnyEvent, type Publisher, type Target } from "fanwire-client";
 import { broadcastStageProgress, isStageProgress, runsCategories, type RunsEvents } from "fanwire-client/catalogs/runs";
+import samples from "./samples.json" with { type: "json" };
 import { ConnectionState, createEventHook, useRunEvents } from "fanwire-client/react";
 
 /** Exactly this type, neither wider nor narrower. */
@@ -78,17 +79,20 @@ client.subscribe("a", { policy: "drop-all" });
 
 exactly<(typeof runsCategories.run)[number], "run-created" | "run-started" | "run-completed" | "run-failed">(true);
 
+// The samples that the tests publish have every member there is, each of its type.
+samples satisfies { [N in keyof RunsEvents]: Required<RunsEvents[N]> };
+
 export function guards(message: unknown): void {
   if (isEvent(message)) exactly<typeof message, AnyEvent>(true);
   else if (isGap(message)) exactly<typeof message.data.dropped, number>(true);
 }
 
 export async function publish(publisher: Publisher, target: Target): Promise<void> {
-  const data: RunsEvents["stage-progress"] = { ...({} as RunsEvents["stage-progress"]), progress: 50 };
+  const data: RunsEvents["stage-progress"] = { runId: "42", stageId: "fetch", progress: 50 };
   await broadcastStageProgress(publisher, target, data);
   await broadcastStageProgress(httpPublisher({ url: "http://127.0.0.1:8080" }), { run: "42" }, data);
   // @ts-expect-error not the data of this event
-  await broadcastStageProgress(publisher, "all", { progress: "half" });
+  await broadcastStageProgress(publisher, "all", { ...data, progress: "half" });
   // @ts-expect-error neither "all" nor a target
   await broadcastStageProgress(publisher, "everyone", data);
 }

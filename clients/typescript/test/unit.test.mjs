@@ -1,6 +1,8 @@
 // The client against a WebSocket that the test plays: clocks, closes and messages that a real node does not provide at will.
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, mock, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
 import * as fanwire from 'fanwire-client';
 import { resolveUrl } from '../dist/url.js';
 import { FakeSocket, ack, event } from './fake-socket.mjs';
@@ -428,6 +430,22 @@ test('the address comes from the options, the environment, or the page', (t) => 
   } finally {
     globalThis.process = kept;
   }
+});
+
+test('bundlers put their settings in place of the expressions', async () => {
+  const bundled = async (define) => {
+    const entry = new URL('../dist/url.js', import.meta.url);
+    const { outputFiles: [file] } = await build({ entryPoints: [fileURLToPath(entry)], bundle: true, format: 'esm', platform: 'browser', write: false, define });
+    const { resolveUrl: resolve } = await import(`data:text/javascript,${encodeURIComponent(file.text)}`);
+    return resolve(undefined, {});
+  };
+  // Vite's way, and that of webpack's DefinePlugin in Create React App.
+  const vite = { 'import.meta.env.VITE_WEBSOCKET_URL': '"ws://vite/ws"' };
+  const webpack = { 'process.env.REACT_APP_WEBSOCKET_URL': '"ws://webpack/ws"' };
+  assert.equal(await bundled(vite), 'ws://vite/ws');
+  assert.equal(await bundled(webpack), 'ws://webpack/ws');
+  assert.equal(await bundled({ ...vite, ...webpack }), 'ws://vite/ws');
+  await assert.rejects(bundled({}), /no `url`/);
 });
 
 test('topics of targets', () => {
