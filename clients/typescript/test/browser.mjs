@@ -34,7 +34,12 @@ page.on('console', (message) => {
   if (['error', 'warning'].includes(message.type()) && !message.text().includes('net::ERR_CONNECTION_REFUSED')) troubles.push(message.text());
 });
 let opened = 0;
-page.on('websocket', () => (opened += 1));
+/** All that nodes sent, as text. */
+const frames = [];
+page.on('websocket', (socket) => {
+  opened += 1;
+  socket.on('framereceived', ({ payload }) => frames.push(payload));
+});
 
 // At the node's address, so that the hook finds it from the page's; not from the node, which serves no page of ours.
 await page.route(`${nodeUrl}/**`, (route) => {
@@ -181,11 +186,15 @@ async function withoutAScopeHandlersDecideWhatComes() {
   await show({ name: 'three', options: {}, events: ['stage-progress'], categories: ['governance'] });
   await isIn('three', 'connected');
   await clientsAre(1);
+  const received = frames.length;
+  await publish({}, 'stage-started');
   await progress(1, 'any');
   await publish({}, 'approval-granted');
   await publisher.publish('all', 'run', 'stage-progress', { ...samples['stage-progress'], progress: 2 });
   assert.deepEqual((await has('three', 'events', 2)).map(({ data }) => data.progress), [1, 2]);
   await has('three', 'categories', 1);
+  // What no handler wants the node does not send.
+  assert.ok(!frames.slice(received).some((text) => text.includes('"stage-started"')));
   const topicsAre = (...topics) => until(`topics ${topics}`, async () => Object.keys((await status()).subscriptions).sort().join() === topics.join());
   await topicsAre('global', 'governance', 'stage');
   // One handler less, one topic less; another one, another topic. The connection stays.

@@ -111,6 +111,22 @@ async function whatIsLeftOutIsTold() {
   client.close();
 }
 
+async function closedBeforeItIsOpen() {
+  let socket;
+  class Kept extends WebSocket {
+    constructor(url) {
+      super(url);
+      socket = this;
+    }
+  }
+  const states = [];
+  const client = connect({ url: `ws://${address}/ws`, WebSocket: Kept, onState: (state) => states.push(state), onError: assert.fail });
+  client.close();
+  // `ws` tells of this as an error, and errors that nobody listens for end the process.
+  await until('the socket closed', () => socket.readyState === WebSocket.CLOSED);
+  assert.deepEqual(states, ['connecting', 'disconnected']);
+}
+
 async function refusedEventsAreErrors() {
   await assert.rejects(publisher.publish({}, 'topic', '', 1), { name: 'PublishError', status: 400, message: /event/, code: 4 });
   await assert.rejects(publisher.publish({ topics: ['\u0000'] }, 'topic', 'x', 1), { name: 'PublishError', status: 400 });
@@ -147,7 +163,7 @@ async function aNodeThatIsKilled() {
 }
 
 for (const test of [
-  theScopeBringsItsTopics, topicsFiltersAndNames, aRefusedSubscribeHarmsNoOther, whatIsLeftOutIsTold, refusedEventsAreErrors, aNodeThatEndsInOrder,
+  theScopeBringsItsTopics, topicsFiltersAndNames, aRefusedSubscribeHarmsNoOther, whatIsLeftOutIsTold, closedBeforeItIsOpen, refusedEventsAreErrors, aNodeThatEndsInOrder,
   aNodeThatIsKilled,
 ]) {
   console.error(test.name);
