@@ -307,13 +307,8 @@ export class Client<E = Record<string, unknown>> {
         this.acknowledged();
         break;
       case "subscription-ack":
-        for (const name of message.data.categories) {
-          const subscription = this.subscriptions.get(name);
-          if (subscription) subscription.granted = true;
-        }
+        this.granted(new Set(message.data.categories));
         this.call("onAck", message.data);
-        // A node's pong says the same. Stand-ins for one may know subscriptions only.
-        if (this.topics.every((name) => message.data.categories.includes(name))) this.acknowledged();
         break;
       case "unsubscription-ack":
         this.call("onAck", message.data);
@@ -338,9 +333,18 @@ export class Client<E = Record<string, unknown>> {
     this.handlers.dispatch(event, (error) => this.threw("a handler", error));
   }
 
+  private granted(topics: ReadonlySet<string>): void {
+    let missing = this.subscriptions.size;
+    for (const [name, subscription] of this.subscriptions) {
+      if (!topics.has(name)) continue;
+      subscription.granted = true;
+      missing -= 1;
+    }
+    // A node's pong says the same. Stand-ins for one may know subscriptions only.
+    if (missing === 0) this.acknowledged();
+  }
+
   private acknowledged(): void {
-    // `onAck` may have closed it.
-    if (this.socket === null) return;
     clearTimeout(this.connectTimer);
     this.attempts = 0;
     this.lastError = null;

@@ -391,6 +391,16 @@ test('callbacks may close', () => {
   assert.equal(FakeSocket.made.length, made);
 });
 
+test('what onAck opens anew is not connected yet', () => {
+  const { client } = start({ onAck: () => client.reconnect() });
+  client.subscribe('a');
+  FakeSocket.last.open();
+  FakeSocket.last.receive(ack('a'));
+  assert.equal(client.state, RECONNECTING);
+  up();
+  assert.equal(client.state, CONNECTED);
+});
+
 test('an address that is none, or no WebSocket, is an error and no exception', () => {
   for (const options of [{ url: 'ws://' }, { url: 'ftp://node/' }, { url: undefined }, { url: '/ws' }, { WebSocket: class { constructor() { throw new SyntaxError('no'); } } }]) {
     const { client, states, errors } = start(options);
