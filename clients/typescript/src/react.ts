@@ -1,6 +1,6 @@
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { runsCategories, type RunsEvents } from "./catalogs/runs.js";
-import { Client, ConnectionState, type ClientError, type Policy, type WebSocketConstructor } from "./client.js";
+import { Client, ClientError, ConnectionState, type Policy, type WebSocketConstructor } from "./client.js";
 import type { CatalogEvent, Categories, CategoryEvent, EventHandler } from "./events.js";
 import { Handlers } from "./handlers.js";
 import type { GapData } from "./messages.js";
@@ -199,7 +199,10 @@ class Connection {
       {
         ...{ runId, projectId, userId, url, clientId, policy, WebSocket },
         reconnect: { attempts, baseMs, maxMs },
-        onState: () => this.changed(client),
+        onState: (state) => {
+          // That of one that was let go is nobody's business.
+          if (client === this.client) this.become(state, client.error);
+        },
         onError: (error) => this.failed(client, error),
         onGap: (gap) => this.options.onGap?.(gap),
       },
@@ -213,16 +216,22 @@ class Connection {
   }
 
   private close(): void {
-    this.client?.close();
+    const client = this.client;
+    if (client === null) return;
+    // First: a callback may open another one.
     this.client = null;
+    client.close();
+    try {
+      this.become(ConnectionState.DISCONNECTED, null);
+    } catch (cause) {
+      this.report(new ClientError("handler", `a callback threw: ${String(cause)}`, { cause }));
+    }
   }
 
-  private changed(client: Client): void {
-    if (client !== this.client) return;
+  private become(state: ConnectionState, error: Error | null): void {
     const before = this.now.state;
-    const state = client.state;
-    this.set({ state, error: client.error });
-    // One that throws is the client's to report, and does not keep the next from being called.
+    this.set({ state, error });
+    // One that throws does not keep the next from being called.
     try {
       if (state === ConnectionState.CONNECTED) this.options.onConnect?.();
       else if (before === ConnectionState.CONNECTED) this.options.onDisconnect?.();
@@ -235,8 +244,16 @@ class Connection {
     if (client === this.client && (error.kind === "connection" || error.kind === "node")) {
       this.set({ state: client.state, error });
     }
-    if (this.options.onError) this.options.onError(error);
-    else console.error(error);
+    this.report(error);
+  }
+
+  private report(error: ClientError): void {
+    try {
+      if (this.options.onError) this.options.onError(error);
+      else console.error(error);
+    } catch (another) {
+      console.error(another, "thrown by onError for", error);
+    }
   }
 
   private set(next: Snapshot): void {

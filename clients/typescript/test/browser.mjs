@@ -216,6 +216,17 @@ async function connectingCanBeLeftToTheComponent() {
   await has('four', 'events', 1);
 }
 
+async function aCallbackMayReconnect() {
+  await show({ name: 'five', options: { runId: '5' }, insisting: true });
+  await isIn('five', 'connected');
+  await call('five', 'disconnect');
+  await until('connected again', async () => (await seen('five', 'states')).filter((state) => state === 'connected').length === 2);
+  await clientsAre(1);
+  assert.deepEqual(await seen('five', 'states'), ['connecting', 'connected', 'disconnected', 'connecting', 'connected']);
+  assert.equal(await attribute('five', 'state'), 'connected');
+  assert.match((await seen('five', 'errors'))[0], /^handler: a callback threw: .*no/);
+}
+
 async function everyFieldOfEveryEventArrives() {
   await show({ name: 'reader', readsRun: 'r' });
   await isIn('reader', 'connected');
@@ -246,7 +257,7 @@ async function unmountedItIsGone() {
 try {
   for (const test of [
     eventsComeToTheirHandlers, itComesBackToANodeThatComesBack, anotherRunIsAnotherConnection, itGivesUpAndCanBeToldToTryAgain, itClosesAndOpensByHand,
-    troubleIsTold, withoutAScopeHandlersDecideWhatComes, connectingCanBeLeftToTheComponent, everyFieldOfEveryEventArrives, unmountedItIsGone,
+    troubleIsTold, withoutAScopeHandlersDecideWhatComes, connectingCanBeLeftToTheComponent, aCallbackMayReconnect, everyFieldOfEveryEventArrives, unmountedItIsGone,
   ]) {
     console.error(test.name);
     await test();

@@ -3,7 +3,7 @@ import { StrictMode, useEffect, type ReactNode } from "react";
 import { createRoot } from "react-dom/client";
 import type { GapData } from "fanwire-client";
 import type { RunsEvents } from "fanwire-client/catalogs/runs";
-import { useRunEvents, type UseRunEventsOptions, type UseRunEventsReturn } from "fanwire-client/react";
+import { ConnectionState, useRunEvents, type UseRunEventsOptions, type UseRunEventsReturn } from "fanwire-client/react";
 
 /** The sockets that were made, for a test that speaks in the node's place. */
 const sockets: WebSocket[] = [];
@@ -22,6 +22,8 @@ interface Props {
   events?: Parameters<UseRunEventsReturn["subscribe"]>[0][];
   categories?: Parameters<UseRunEventsReturn["subscribe_category"]>[0][];
   throwing?: boolean;
+  /** Whether it calls `reconnect()` as soon as it is disconnected, and throws then. */
+  insisting?: boolean;
   /** To have a typed handler for everything of this run instead. */
   readsRun?: string;
 }
@@ -42,7 +44,7 @@ class Seen {
 
 const seen: Record<string, Seen> = {};
 
-function Watcher({ name, options, events = [], categories = [], throwing = false }: Props): ReactNode {
+function Watcher({ name, options, events = [], categories = [], throwing = false, insisting = false }: Props): ReactNode {
   const mine = (seen[name] ??= new Seen());
   // Made anew at each render, as careless components do.
   const hook = useRunEvents({
@@ -51,7 +53,12 @@ function Watcher({ name, options, events = [], categories = [], throwing = false
     maxReconnectDelay: 200,
     onConnect: () => mine.calls.push("connect"),
     onDisconnect: () => mine.calls.push("disconnect"),
-    onStateChange: (state) => mine.states.push(state),
+    onStateChange: (state) => {
+      mine.states.push(state);
+      if (!insisting || state !== ConnectionState.DISCONNECTED) return;
+      mine.hook.reconnect();
+      throw new Error("no");
+    },
     onError: (error) => mine.errors.push(`${error.kind}: ${error.message}`),
     onGap: (gap) => mine.gaps.push(gap),
     ...options,
