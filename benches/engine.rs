@@ -27,10 +27,11 @@ use fanwire::metrics::ShardMetrics;
 use fanwire::publish::http::{self, Format};
 use fanwire::publish::socket::{Publisher, Terms};
 use fanwire::publish::wire::{HEADER_LEN, Publish};
-use fanwire::session::chunk::{Chunks, NO_CHUNK, Span};
+use fanwire::session::chunk::{Chunks, Gap, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
 use fanwire::session::session::Session;
 use fanwire::session::timer::{Due, TICK, Wheel};
+use fanwire::topic::log::{Topic, Topics};
 use fanwire::transport::Transport;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -114,17 +115,22 @@ fn round(count: usize, is_escaped: bool) -> Round {
     }
 }
 
+fn topic() -> Arc<Topic> {
+    Topics::new(1, 1, 0).register("t", 0, 0).unwrap().0
+}
+
 fn write_frames(count: usize, is_escaped: bool) -> Frames {
     let mut frames = Frames::default();
     let envelopes = Envelopes::built_in();
     let round = round(count, is_escaped);
-    envelopes.get(JSON).write(&round, &[], &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
+    let (bytes, ends) = (&mut frames.bytes, &mut frames.ends);
+    envelopes.get(JSON).write(&round, &topic(), &[], &mut Iso8601::new(), bytes, ends);
     frames
 }
 
 fn envelope(c: &mut Criterion) {
     let mut group = c.benchmark_group("envelope");
-    let (envelopes, mut iso) = (Envelopes::built_in(), Iso8601::new());
+    let (envelopes, mut iso, topic) = (Envelopes::built_in(), Iso8601::new(), topic());
     for (names, is_escaped) in [("plain", false), ("escaped", true)] {
         for count in [1, 32] {
             let round = round(count, is_escaped);
@@ -136,6 +142,7 @@ fn envelope(c: &mut Criterion) {
                     frames.ends.clear();
                     envelopes.get(JSON).write(
                         black_box(&round),
+                        &topic,
                         &[],
                         &mut iso,
                         &mut frames.bytes,
@@ -161,7 +168,7 @@ fn envelope(c: &mut Criterion) {
                 frames.bytes.clear();
                 frames.ends.clear();
                 let (bytes, ends) = (&mut frames.bytes, &mut frames.ends);
-                envelope.write(black_box(&round), &values, &mut iso, bytes, ends);
+                envelope.write(black_box(&round), &topic, &values, &mut iso, bytes, ends);
             });
         });
     }
@@ -343,7 +350,8 @@ fn chunk(chunks: &mut Chunks, topic: u32) -> Vec<(Span, usize)> {
         ends.extend_from_slice(&frames.ends);
     });
     chunks.retain(at.chunk, 1);
-    let span = |start| Span { chunk: at.chunk, start, end: start + 1, topic, gap: 0, droppable: false };
+    let span =
+        |start| Span { chunk: at.chunk, start, end: start + 1, topic, gap: Gap::NONE, droppable: false };
     (at.start..at.end).map(|start| (span(start), chunks.frames_len(at.chunk, start, start + 1))).collect()
 }
 

@@ -1,6 +1,6 @@
 //! What settings come to before a node starts: `serve` and `check` find the same mistakes.
 
-use crate::admin::api::is_taken;
+use crate::admin::api::own_paths;
 use crate::config::{self, ConfigError, Problem, Settings};
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::{Definition, Field, Streams};
@@ -29,7 +29,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         topic: &stream.topic.value,
         envelope: &stream.envelope.value,
     });
-    let streams = Streams::compile(definitions, is_taken, &mut envelopes);
+    let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
     let rules = Rules::new(settings.topics.iter().map(rule).collect());
     streams.map(|streams| Prepared { streams, envelopes, rules }).map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {

@@ -1,7 +1,7 @@
 //! HTTP routes: from a request to what is to be done (`docs/operations.md`). Pure but for reading figures.
 
 use crate::admin::report::{self, Part, Report};
-use crate::admin::{metrics, page, stats};
+use crate::admin::{history, metrics, page, stats};
 use crate::clock::Now;
 use crate::dialect::command::check_topic;
 use crate::dialect::opening::{self, Asked, Opening};
@@ -11,6 +11,7 @@ use crate::fanout::shared::{Shared, State};
 use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, websocket_key};
 use crate::publish::http::Format;
 use crate::publish::socket::is_secret;
+use crate::topic::log::Topics;
 
 /// The operators' endpoints that are one path each.
 const OPERATORS: [&str; 3] = ["/metrics", "/api/websocket/status", "/api/v1/websocket/stats"];
@@ -85,7 +86,11 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
         return client(asked, context.shared.state());
     }
     match (request.path, key) {
-        (path, Some(_)) => Err(HttpError::new(404, format!("no WebSocket endpoint at {path}; there is /ws"))),
+        (path, Some(_)) => {
+            let message =
+                format!("no WebSocket endpoint at {path}; there is /ws, and what [[stream]] configures");
+            Err(HttpError::new(404, message))
+        }
         ("/healthz", None) => read_only(request).map(|()| Route::Reply(Reply::text(200, "ok\n"))),
         ("/readyz", None) => read_only(request).map(|()| ready(context.shared.state())),
         ("/api/publish", None) => publish(request, context),
@@ -93,10 +98,12 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
     }
 }
 
-/// Whether the node serves a path itself, so that no stream can have it.
-pub fn is_taken(path: &str) -> bool {
-    let own = ["/ws", "/sse", "/healthz", "/readyz", "/api/publish"];
-    own.contains(&path) || OPERATORS.contains(&path) || path.starts_with(TOPICS) || page::find(path).is_some()
+/// The paths that the node serves itself, so that no stream can have them.
+pub fn own_paths() -> Vec<&'static str> {
+    let mut own = vec!["/ws", "/sse", "/healthz", "/readyz", "/api/publish", "/api/topics/any"];
+    own.extend(OPERATORS);
+    own.extend(page::paths());
+    own
 }
 
 fn client(asked: Asked, state: State) -> Result<Route, HttpError> {
@@ -189,12 +196,20 @@ fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result
             Ok(Route::Reply(Reply::json(200, &stats::stats(shared, tail, context.now))))
         }
         (_, Some(topic)) => {
-            if topic.contains('/') {
-                return Err(not_found());
+            let (topic, of_it) = topic.split_once('/').unwrap_or((topic, ""));
+            let name = decode_path_segment(topic)?.into_owned();
+            check_topic(&name).map_err(|error| HttpError::new(400, error))?;
+            match of_it {
+                "" if !path.ends_with('/') || topic.is_empty() => Ok(Route::Gather(Report::Topic(name))),
+                "history" => {
+                    let limit = number("limit", 100, 1_000)?;
+                    let query = request.query.unwrap_or_default();
+                    let reply =
+                        history::history(shared, &name, history::Since::read(query)?, limit, context.now);
+                    Ok(Route::Reply(reply))
+                }
+                _ => Err(not_found()),
             }
-            let topic = decode_path_segment(topic)?.into_owned();
-            check_topic(&topic).map_err(|error| HttpError::new(400, error))?;
-            Ok(Route::Gather(Report::Topic(topic)))
         }
         _ => Err(not_found()),
     }
@@ -225,8 +240,8 @@ fn read_only(request: &Request<'_>) -> Result<(), HttpError> {
 }
 
 /// The answer to a question that every shard has answered.
-pub fn gathered(report: &Report, parts: Vec<Part>, now: Now) -> Reply {
-    Reply::json(200, &report::render(report, parts, now))
+pub fn gathered(report: &Report, parts: Vec<Part>, topics: &Topics, now: Now) -> Reply {
+    Reply::json(200, &report::render(report, parts, topics, now))
 }
 
 #[cfg(test)]
@@ -346,12 +361,15 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_the_nodes_own_are_taken() {
-        for own in ["/", "/ws", "/sse", "/healthz", "/metrics", "/api/topics/a", "/api/publish", "/page.js"] {
-            assert!(is_taken(own), "{own}");
+    fn what_the_node_serves_no_stream_can_have() {
+        let own = own_paths();
+        for path in
+            ["/", "/ws", "/sse", "/healthz", "/metrics", "/api/topics/any", "/api/publish", "/page.js"]
+        {
+            assert!(own.contains(&path), "{path}");
         }
-        for free in ["/runs/{runId}", "/api/v2/x", "/ws/other"] {
-            assert!(!is_taken(free), "{free}");
+        for path in own {
+            assert_ne!(status(Access::default(), &format!("GET {path} HTTP/1.1")), 404, "{path}");
         }
     }
 }

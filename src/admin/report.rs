@@ -6,8 +6,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::clock::{Iso8601, Now};
+use crate::dialect::envelope::write_epoch;
 use crate::fanout::subscribers::Subscribers;
 use crate::session::session::Session;
+use crate::topic::log::Topics;
 
 /// What is asked.
 #[derive(Debug)]
@@ -29,8 +31,8 @@ pub struct Part {
     subscriptions: Vec<(String, usize)>,
     /// Whether there are more topics than those.
     is_cut: bool,
-    /// Subscribers and position of the topic asked for.
-    topic: Option<(usize, u64)>,
+    /// Subscribers of the topic asked for.
+    topic: usize,
 }
 
 /// Topics listed by the status at most: there can be a million.
@@ -60,11 +62,7 @@ impl Part {
                 part.subscriptions = topics.map(|(name, count)| (name.to_owned(), count)).collect();
             }
             Report::Topic(name) => {
-                part.topic = subscribers.find(name).map(|topic| {
-                    let local = subscribers.get(topic);
-                    let members = local.lists.iter().map(|list| list.members.len()).sum();
-                    (members, local.topic.head())
-                });
+                part.topic = subscribers.find(name).map_or(0, |topic| subscribers.get(topic).members());
             }
         }
         part
@@ -72,19 +70,24 @@ impl Part {
 }
 
 /// Puts the parts together.
-pub fn render(report: &Report, parts: Vec<Part>, now: Now) -> Value {
+pub fn render(report: &Report, parts: Vec<Part>, topics: &Topics, now: Now) -> Value {
     let timestamp = Iso8601::new().format(now.wall_ms).to_owned();
     match report {
         Report::Status { clients } => status(*clients, parts, &timestamp),
         Report::Topic(name) => {
-            let known: Vec<(usize, u64)> = parts.into_iter().filter_map(|part| part.topic).collect();
-            json!({
+            let topic = topics.find(name);
+            let (events, bytes) = topic.as_ref().and_then(|topic| topic.kept()).unwrap_or_default();
+            let mut answer = json!({
                 "topic": name,
-                "subscribers": known.iter().map(|(members, _)| members).sum::<usize>(),
-                "offset": known.iter().map(|(_, head)| *head).max().unwrap_or(0),
-                "history": { "events": 0, "bytes": 0 },
+                "subscribers": parts.iter().map(|part| part.topic).sum::<usize>(),
+                "offset": topic.as_ref().map_or(0, |topic| topic.head()),
+                "history": { "events": events, "bytes": bytes },
                 "timestamp": timestamp,
-            })
+            });
+            if let Some(epoch) = topic.and_then(|topic| topic.epoch()) {
+                answer["epoch"] = write_epoch(epoch).into();
+            }
+            answer
         }
     }
 }
@@ -146,22 +149,25 @@ mod tests {
             details: vec![(name.to_owned(), vec![topic.into()])],
             subscriptions: vec![(topic.to_owned(), 1)],
             is_cut: false,
-            topic: Some((2, 17)),
+            topic: 2,
         };
+        let topics = Topics::new(1, 10, 0);
+        topics.register("t", 0, 0).unwrap();
         let parts = || vec![part("me", "a"), part("me", "a"), part("you", "b")];
         let now = Now { mono: 0, wall_ms: 0 };
-        let answer = render(&Report::Status { clients: 1000 }, parts(), now);
+        let answer = render(&Report::Status { clients: 1000 }, parts(), &topics, now);
         assert_eq!(
             answer,
             json!({"status":"operational","connectedClients":3,"subscriptions":{"a":2,"b":1},
                    "clientDetails":{"me":["a"],"me#2":["a"],"you":["b"]},"timestamp":"1970-01-01T00:00:00.000Z"})
         );
-        let answer = render(&Report::Status { clients: 2 }, parts(), now);
+        let answer = render(&Report::Status { clients: 2 }, parts(), &topics, now);
         assert_eq!(
             (answer["clientDetails"].as_object().unwrap().len(), &answer["clientDetailsTruncated"]),
             (2, &true.into())
         );
-        let answer = render(&Report::Topic("t".into()), parts(), now);
-        assert_eq!((&answer["subscribers"], &answer["offset"]), (&6.into(), &17.into()));
+        let answer = render(&Report::Topic("t".into()), parts(), &topics, now);
+        assert_eq!((&answer["subscribers"], &answer["offset"]), (&6.into(), &0.into()));
+        assert_eq!((&answer["history"]["events"], &answer["epoch"]), (&0.into(), &Value::Null));
     }
 }

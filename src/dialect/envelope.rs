@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clock::Iso8601;
 use crate::event::Round;
-use crate::proto::websocket::{Opcode, header_len, write_header};
+use crate::proto::websocket::{Opcode, header_len, payload, write_header};
 use crate::topic::log::Topic;
 
 /// A round's events as one envelope writes them: frames back to back.
@@ -362,12 +362,8 @@ fn finish_frame(bytes: &mut Vec<u8>, start: usize) {
 
 /// Appends `frame` with the last byte of its payload replaced by `suffix`.
 pub fn splice(frame: &[u8], suffix: &[u8], out: &mut Vec<u8>) {
-    let header = match frame[1] {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    };
-    let shared = &frame[header..frame.len() - 1];
+    let payload = payload(frame);
+    let shared = &payload[..payload.len() - 1];
     write_header(out, Opcode::Text, shared.len() + suffix.len());
     out.extend_from_slice(shared);
     out.extend_from_slice(suffix);

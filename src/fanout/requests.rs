@@ -57,6 +57,7 @@ impl<T: Transport> Shard<T> {
         match self.read(number, CLIENT_READ) {
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
                 let Role::Http(http) = &mut self.connections[number as usize].role else { return };
                 if !had && http.is_kept {
@@ -147,7 +148,9 @@ impl<T: Transport> Shard<T> {
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
             Route::Open(opening) => {
                 if opening.subscribe.topics.len() > limits.max_subscriptions {
-                    return Err(HttpError::new(400, "the query has more topics than max_subscriptions"));
+                    let error = HttpError::new(400, "the query has more topics than max_subscriptions");
+                    let is_web_socket = opening.dialect.is_web_socket();
+                    return Err(if is_web_socket { error } else { error.for_any_origin() });
                 }
                 Ok(Decision::Open(opening))
             }
@@ -357,7 +360,12 @@ impl<T: Transport> Shard<T> {
         }
         let Role::Http(http) = &connection.role else { return };
         let Some(answer) = http.awaits else { return };
-        let reply = api::gathered(&gather.report, std::mem::take(&mut *gather.parts.lock()), now);
+        let reply = api::gathered(
+            &gather.report,
+            std::mem::take(&mut *gather.parts.lock()),
+            &self.shared.topics,
+            now,
+        );
         self.respond(number, &reply, answer, now);
     }
 }

@@ -25,6 +25,13 @@ pub struct LocalTopic {
     members: usize,
 }
 
+impl LocalTopic {
+    /// How many subscribers it has here.
+    pub fn members(&self) -> usize {
+        self.members
+    }
+}
+
 /// The subscribers of a topic in one envelope.
 #[derive(Debug)]
 pub struct List {

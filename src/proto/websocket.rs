@@ -313,6 +313,16 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
+/// The payload of a whole frame that a server wrote.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    &frame[header..]
+}
+
 /// Bytes of a server's frame header for a payload of this length.
 pub const fn header_len(payload: usize) -> usize {
     match payload {
