@@ -1,6 +1,8 @@
 //! The command line: what each command takes, and what its help teaches.
 
+mod catalogs;
 mod flags;
+mod generate;
 mod log;
 mod publish;
 mod serve;
@@ -90,6 +92,18 @@ enum Command {
             FANWIRE_MAX_CLIENTS=500 fanwire check"
     )]
     Check(Flags),
+    /// Make types, publish helpers and a reference page from catalogs of events
+    #[command(
+        long_about = "Makes code and documentation from catalogs: for each event the type of its data, a test \
+            whether an event is that one, and a function that publishes it. Without --catalog, from the four \
+            catalogs that come with the node.",
+        after_help = "Examples:\n  \
+            fanwire generate typescript --catalog runs > runs.ts\n  \
+            fanwire generate typescript --catalog shop.toml --out src/catalogs\n  \
+            fanwire generate python --out clients/python/fanwire_catalogs\n  \
+            fanwire generate reference --out docs"
+    )]
+    Generate(generate::Arguments),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  \
         fanwire completions bash > ~/.local/share/bash-completion/completions/fanwire\n  \
@@ -138,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
         Command::Check(flags) => check(flags),
+        Command::Generate(arguments) => generate::run(&arguments),
         Command::Completions { shell } => completions(shell),
         Command::Man { command } => man(command.as_deref()),
     };
