@@ -6,5 +6,7 @@
 
 pub mod file;
 pub mod generate;
+pub mod guard;
 pub mod json;
+pub mod rules;
 pub mod schema;

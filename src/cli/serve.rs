@@ -16,5 +16,5 @@ pub(super) fn run(flags: Flags) -> Outcome {
         }
         Ok(new)
     };
-    Ok(crate::node::run(settings, reload))
+    Ok(crate::node::run(settings, Default::default(), reload))
 }
