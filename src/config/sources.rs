@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::tables::{Reading, not_an_array};
 use super::value::{Input, Shape};
-use super::{PublishAddress, SETTINGS, Setting, Settings};
+use super::{PublishAddress, SETTINGS, Settings, TABLES, TableOrigin};
 
 /// What every environment variable of ours begins with.
 const PREFIX: &str = "FANWIRE_";
@@ -101,6 +102,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// Where each value came from, in the order of [`SETTINGS`].
     pub origins: Vec<Origin>,
+    /// Where each table of each array stands, in the order of [`TABLES`].
+    pub tables: Vec<Vec<TableOrigin>>,
 }
 
 impl Sources {
@@ -126,6 +129,7 @@ impl Sources {
         let mut loading = Loading {
             settings: Settings::default(),
             origins: vec![Origin::Default; SETTINGS.len()],
+            tables: vec![Vec::new(); TABLES.len()],
             problems: Vec::new(),
         };
         if let Some(path) = &self.file {
@@ -142,16 +146,53 @@ impl Sources {
             loading.check_together();
         }
         if loading.problems.is_empty() {
-            Ok(Loaded { settings: loading.settings, origins: loading.origins })
+            Ok(Loaded { settings: loading.settings, origins: loading.origins, tables: loading.tables })
         } else {
             Err(ConfigError { problems: loading.problems })
         }
     }
 }
 
+/// The file, in whose text lines are found.
+pub(super) struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+    /// Where each line but the first begins.
+    line_starts: Vec<usize>,
+}
+
+impl<'a> Source<'a> {
+    fn new(path: &'a Path, text: &'a str) -> Self {
+        Self { path, text, line_starts: text.match_indices('\n').map(|(at, _)| at + 1).collect() }
+    }
+
+    /// The line, counted from 1, that this byte is on.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        1 + self.line_starts.partition_point(|&start| start <= offset)
+    }
+
+    /// The line on which the text of the value at this byte begins: a newline after the opening quotes of a
+    /// multi-line string is none of it.
+    pub(super) fn first_line(&self, offset: usize) -> usize {
+        let value = self.text.get(offset..).unwrap_or_default();
+        let text = value.strip_prefix("\"\"\"").or_else(|| value.strip_prefix("'''"));
+        let begins_below = text.is_some_and(|text| text.starts_with('\n') || text.starts_with("\r\n"));
+        self.line(offset) + usize::from(begins_below)
+    }
+
+    pub(super) fn place(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.display())
+    }
+
+    pub(super) fn origin(&self, line: usize) -> Origin {
+        Origin::File(self.path.to_owned(), line)
+    }
+}
+
 struct Loading {
     settings: Settings,
     origins: Vec<Origin>,
+    tables: Vec<Vec<TableOrigin>>,
     problems: Vec<Problem>,
 }
 
@@ -161,7 +202,7 @@ impl Loading {
     }
 
     fn set(&mut self, index: usize, input: Input<'_>, origin: Origin, place: &str) {
-        match (SETTINGS[index].set)(&mut self.settings, input) {
+        match (SETTINGS[index].set)(&mut self.settings, input, &origin) {
             Ok(()) => self.origins[index] = origin,
             Err(message) => self.problem(place, message),
         }
@@ -177,38 +218,42 @@ impl Loading {
             }
             Err(error) => return self.problem(path.display().to_string(), error.to_string()),
         };
-        let line_at = |offset: usize| 1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count();
+        let source = Source::new(path, &text);
         let table = match DeTable::parse(&text) {
             Ok(table) => table.into_inner(),
             Err(error) => {
-                let line = line_at(error.span().map_or(0, |span| span.start));
-                return self.problem(format!("{}:{line}", path.display()), error.message());
+                let line = source.line(error.span().map_or(0, |span| span.start));
+                return self.problem(source.place(line), error.message());
             }
         };
-        // In the order of the file, which the table's own order need not be.
-        let mut entries: Vec<_> = table.iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
-        for (key, value) in entries {
-            let line = line_at(key.span().start);
-            let place = format!("{}:{line}", path.display());
+        let mut problems = Vec::new();
+        for (key, value) in &table {
+            let line = source.line(key.span().start);
             let name: &str = key.get_ref();
-            match SETTINGS.iter().position(|setting| setting.key == name) {
-                Some(index) => {
-                    let origin = Origin::File(path.to_owned(), line);
-                    self.set(index, Input::Toml(value.get_ref()), origin, &format!("{place}: {name}"));
+            let value = value.get_ref();
+            if let Some(index) = SETTINGS.iter().position(|setting| setting.key == name) {
+                let origin = source.origin(line);
+                match (SETTINGS[index].set)(&mut self.settings, Input::Toml(value), &origin) {
+                    Ok(()) => self.origins[index] = origin,
+                    Err(message) => problems.push((line, format!("{name}: {message}"))),
                 }
-                None if matches!(value.get_ref(), DeValue::Table(_)) => {
-                    self.problem(
-                        place,
-                        format!("unknown key `{name}`: settings are top-level keys, without tables"),
-                    );
+            } else if let Some(index) = TABLES.iter().position(|table| table.name == name) {
+                if let Some(message) = not_an_array(name, value) {
+                    problems.push((line, message));
+                    continue;
                 }
-                None => {
-                    let keys = SETTINGS.iter().map(|setting| setting.key);
-                    let hint = did_you_mean(name, keys, str::to_owned);
-                    self.problem(place, format!("unknown key `{name}`{hint}"));
-                }
+                let mut reading = Reading { source: &source, problems: Vec::new(), origins: Vec::new() };
+                (TABLES[index].set)(&mut self.settings, value, &mut reading);
+                problems.append(&mut reading.problems);
+                self.tables[index] = reading.origins;
+            } else {
+                problems.push((line, unknown(name, value)));
             }
+        }
+        // In the order of the file, which the order of its values need not be.
+        problems.sort_by_key(|(line, _)| *line);
+        for (line, message) in problems {
+            self.problem(source.place(line), message);
         }
     }
 
@@ -263,6 +308,10 @@ impl Loading {
             );
             found.push((vec!["queue_bytes", "max_outbox_bytes"], message));
         }
+        if self.settings.catalog_strict && self.settings.catalog.is_empty() {
+            let message = "catalog_strict without a catalog would refuse every event: set catalog as well";
+            found.push((vec!["catalog_strict", "catalog"], message.to_owned()));
+        }
         found.extend(same_address_twice(&self.settings));
         if !self.settings.insecure {
             found.extend(open_to_others(&self.settings));
@@ -296,7 +345,34 @@ fn belongs_to_others(name: &str) -> bool {
         || service_port
 }
 
-fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>, write: fn(&str) -> String) -> String {
+/// What is wrong with a key that is neither a setting nor a table.
+fn unknown(name: &str, value: &DeValue<'_>) -> String {
+    let in_brackets = |name: &str| format!("[[{name}]]");
+    let tables = || TABLES.iter().map(|table| table.name);
+    let is_table = match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(array) => array.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))),
+        _ => false,
+    };
+    if is_table {
+        let hint = match did_you_mean(name, tables(), in_brackets) {
+            hint if hint.is_empty() => {
+                let known: Vec<String> = tables().map(in_brackets).collect();
+                format!(": there are {}, and every other setting is a top-level key", known.join(" and "))
+            }
+            hint => hint,
+        };
+        return format!("unknown table `{name}`{hint}");
+    }
+    let hint = did_you_mean(name, SETTINGS.iter().map(|setting| setting.key), str::to_owned);
+    format!("unknown key `{name}`{hint}")
+}
+
+pub(super) fn did_you_mean<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+    write: fn(&str) -> String,
+) -> String {
     /// Below this, the nearest name is no help.
     const ALIKE: f64 = 0.85;
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
@@ -365,11 +441,6 @@ fn open_to_others(settings: &Settings) -> Vec<(Vec<&'static str>, String)> {
 impl Loaded {
     /// The settings as TOML, each with where it came from. Tokens are not shown.
     pub fn to_toml(&self) -> String {
-        let line = |setting: &Setting| match (setting.show)(&self.settings) {
-            Some(_) if (setting.secret)() => format!("# {} is set, and not shown", setting.key),
-            Some(value) => format!("{} = {value}", setting.key),
-            None => format!("# {} is not set", setting.key),
-        };
         let mut out = String::new();
         let mut group = None;
         for (setting, origin) in SETTINGS.iter().zip(&self.origins) {
@@ -378,8 +449,27 @@ impl Loaded {
                 let _ = writeln!(out, "{gap}# {}", setting.group.name());
                 group = Some(setting.group);
             }
-            let _ = writeln!(out, "{:<40} # {origin}", line(setting));
+            let value = (setting.show)(&self.settings);
+            let line = match value {
+                Some(_) if (setting.secret)() => format!("# {} is set, and not shown", setting.key),
+                value => assignment(setting.key, value),
+            };
+            let _ = writeln!(out, "{line:<40} # {origin}");
+        }
+        // After everything else: what stands below the header of a table belongs to it.
+        for (table, origins) in TABLES.iter().zip(&self.tables) {
+            let keys = (table.keys)();
+            for (values, origin) in (table.show)(&self.settings).into_iter().zip(origins) {
+                let _ = writeln!(out, "\n{:<40} # {}", format!("[[{}]]", table.name), origin.header);
+                for ((key, value), origin) in keys.iter().zip(values).zip(&origin.values) {
+                    let _ = writeln!(out, "{:<40} # {origin}", assignment(key.name, value));
+                }
+            }
         }
         out
     }
+}
+
+fn assignment(key: &str, value: Option<String>) -> String {
+    value.map_or_else(|| format!("# {key} is not set"), |value| format!("{key} = {value}"))
 }

@@ -133,7 +133,7 @@ fn bad_files_are_named_by_line() {
         ("xyzzy = 1", "FILE:1: unknown key `xyzzy`"),
         (
             "[limits]\nmax_clients = 1",
-            "FILE:1: unknown key `limits`: settings are top-level keys, without tables",
+            "FILE:1: unknown table `limits`: there are [[stream]] and [[guard]], and every other setting is a top-level key",
         ),
         ("shards = 1\nshards = 2", "FILE:2: duplicate key"),
         ("shards = 1\nshards =\n", "FILE:2: "),
@@ -327,7 +327,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("0", "has no unit"),
         ("1.5", "has no unit"),
         ("'30'", "has no unit"),
-        ("'0s'", "must be at least 1ms, not 0ms"),
+        ("'0s'", "must be at least"),
         ("'-1s'", "must not be negative"),
         ("'1d'", "unknown unit `d`; use ms, s, m or h"),
         ("'1.5s'", "is not a duration"),
@@ -343,6 +343,8 @@ fn bad_values_are_refused_with_a_reason() {
         ("max_header_bytes", "'65KiB'", "must be at most 64KiB"),
         ("link_bytes", "'63KiB'", "must be at least 64KiB"),
         ("max_outbox_bytes", "'1MB'", "must be at least 1MiB"),
+        ("event_stream_keep_alive", "'9ms'", "must be at least 10ms, not 9ms"),
+        ("event_stream_keep_alive", "'2h'", "must be at most 60m, not 2h"),
         ("send_buffer", "1", "must be at least 4KiB"),
         ("send_buffer", "'abc'", "is not a size"),
         ("shards", "0", "must be at least 1"),
@@ -408,11 +410,412 @@ fn switches_in_words() {
     assert!(load(None, &[("FANWIRE_LISTEN", "")], &[]).is_err());
 }
 
-/// `docs/fanwire.toml`: `#key = value` is the default, `# Example: key = value` has no fixed default.
+// Arrays of tables -----------------------------------------------------------------------------------------------
+
+/// A `[[stream]]` with what it must have, four lines long.
+const STREAM: &str = "[[stream]]\npath = '/s'\ntopic = 't'\nenvelope = '{data}'\n";
+
+#[test]
+fn streams_are_read_with_their_lines_and_defaults() {
+    let text = "max_clients = 7\n\n[[stream]]\n\npath = '/runs/{runId}/stream'\ntopic = 'run:{runId}'\n\
+                envelope = \"\"\"\n{data}\n\"\"\"\nqueue_events = 256\nwrite_timeout = '10s'\n\
+                heartbeat_interval = '1s'\nheartbeat_timeout = '2s'\nmax_message_bytes = '1KiB'\n\
+                [[stream]] # another\nenvelope = \"\"\"{data}\n\"\"\"\ntopic = 't'\npath = '/s'\n";
+    let file = File::new(text);
+    let loaded = load(Some(&file.0), &[], &[]).unwrap();
+    let settings = &loaded.settings;
+    let located = |value: &str, line: usize| (value.to_owned(), format!("{}:{line}", file.0.display()));
+    let streams: Vec<_> = settings
+        .streams
+        .iter()
+        .map(|stream| {
+            [&stream.path, &stream.topic, &stream.envelope].map(|l| (l.value.clone(), l.place.clone()))
+        })
+        .collect();
+    assert_eq!(
+        streams,
+        [
+            [located("/runs/{runId}/stream", 5), located("run:{runId}", 6), located("{data}\n", 8)],
+            [located("/s", 19), located("t", 18), located("{data}\n", 16)],
+        ]
+    );
+    let first = StreamLimits {
+        queue_events: Some(256),
+        write_timeout: Some(Duration::from_secs(10)),
+        heartbeat_interval: Duration::from_secs(1),
+        heartbeat_timeout: Duration::from_secs(2),
+        max_message_bytes: 1024,
+    };
+    let second = StreamLimits {
+        queue_events: None,
+        write_timeout: None,
+        heartbeat_interval: Duration::from_secs(54),
+        heartbeat_timeout: Duration::from_secs(60),
+        max_message_bytes: 512,
+    };
+    assert_eq!(settings.limits.streams, [first, second]);
+    assert_eq!(settings.limits.max_clients, 7);
+    let crlf = load_toml(&text.replace('\n', "\r\n")).unwrap();
+    assert!(crlf.streams[0].envelope.place.ends_with(".toml:8"));
+    // The other way that TOML has to write the same.
+    let inline = load_toml("stream = [\n{ path = '/s', topic = 't', envelope = '{data}' }]").unwrap();
+    assert_eq!(inline.streams, load_toml(STREAM).unwrap().streams);
+    assert!(inline.streams[0].topic.place.ends_with(".toml:2"));
+    assert!(load_toml("stream = []").unwrap().streams.is_empty());
+}
+
+#[test]
+fn what_is_wrong_in_tables_is_told_by_line() {
+    let with = |key: &str| format!("{STREAM}{key}\n");
+    for (text, expected) in [
+        // The array.
+        (
+            "\n[stream]\npath = '/s'".to_owned(),
+            "FILE:2: stream: must be written [[stream]], with double brackets",
+        ),
+        ("stream.path = '/s'".to_owned(), "FILE:1: stream: must be written [[stream]], with double brackets"),
+        (
+            "stream = 1".to_owned(),
+            "FILE:1: stream: must be tables, each under its [[stream]], not a whole number",
+        ),
+        (
+            "stream = [\n1]".to_owned(),
+            "FILE:2: stream: must be tables, each under its [[stream]], not a whole number",
+        ),
+        ("[[streams]]\n".to_owned(), "FILE:1: unknown table `streams`; did you mean `[[stream]]`?"),
+        ("[streem]\n".to_owned(), "FILE:1: unknown table `streem`; did you mean `[[stream]]`?"),
+        (format!("{STREAM}[stream]\n"), "FILE:5: duplicate key"),
+        (with("path = '/t'"), "FILE:5: duplicate key"),
+        // Its keys.
+        (with("pat = 1"), "FILE:5: unknown key `pat` in [[stream]]; did you mean `path`?"),
+        (
+            with("queue-events = 1"),
+            "FILE:5: unknown key `queue-events` in [[stream]]; did you mean `queue_events`?",
+        ),
+        (with("xyzzy = 1"), "FILE:5: unknown key `xyzzy` in [[stream]]"),
+        (with("[stream.more]\na = 1"), "FILE:5: unknown key `more` in [[stream]]"),
+        (
+            with("max_clients = 5"),
+            "FILE:5: unknown key `max_clients` in [[stream]]: as a setting it must stand above the first table",
+        ),
+        (
+            "\n[[stream]]\ntopic = 't'".to_owned(),
+            "FILE:2: path: is missing; every [[stream]] needs one\n\
+             FILE:2: envelope: is missing; every [[stream]] needs one",
+        ),
+        // Its values.
+        (
+            "[[stream]]\npath = 1\ntopic = 2\nenvelope = {}".to_owned(),
+            "FILE:2: path: must be a string, not a whole number\n\
+             FILE:3: topic: must be a string, not a whole number\n\
+             FILE:4: envelope: must be a string, not a table",
+        ),
+        (
+            "[[stream]]\npath = 's'\ntopic = ''\nenvelope = ''".to_owned(),
+            "FILE:2: path: `s` must begin with /\n\
+             FILE:3: topic: must not be empty\n\
+             FILE:4: envelope: must not be empty",
+        ),
+        (
+            STREAM.replace("'/s'", "'/s?a=b'"),
+            "FILE:2: path: `/s?a=b` must not have `?`: it is a path, not an address",
+        ),
+        (
+            STREAM.replace("'/s'", "'/s t'"),
+            "FILE:2: path: `/s t` must not have ` `: it is a path, not an address",
+        ),
+        (STREAM.replace("'t'", "\"t\\n\""), "FILE:3: topic: `t\\n` has a control character"),
+        (with("queue_events = 0"), "FILE:5: queue_events: must be at least 1, not 0"),
+        (with("queue_events = '1'"), "FILE:5: queue_events: must be a whole number, not a string"),
+        (
+            with("write_timeout = 10"),
+            "FILE:5: write_timeout: `10` has no unit: write \"10s\" for seconds or \"10ms\" for milliseconds",
+        ),
+        (with("write_timeout = '2h'"), "FILE:5: write_timeout: must be at most 60m, not 2h"),
+        (with("heartbeat_interval = '0s'"), "FILE:5: heartbeat_interval: must be at least 1ms, not 0ms"),
+        (with("heartbeat_timeout = '49h'"), "FILE:5: heartbeat_timeout: must be at most 48h, not 49h"),
+        (with("max_message_bytes = 63"), "FILE:5: max_message_bytes: must be at least 64, not 63"),
+        (
+            with("max_message_bytes = '65MiB'"),
+            "FILE:5: max_message_bytes: must be at most 64MiB, not 68157440",
+        ),
+        // What they are together.
+        (
+            with("heartbeat_timeout = '54s'"),
+            "FILE:5: heartbeat_timeout (54s) must be longer than heartbeat_interval (54s)",
+        ),
+        (
+            with("heartbeat_interval = '60s'"),
+            "FILE:5: heartbeat_timeout (60s) must be longer than heartbeat_interval (60s)",
+        ),
+        (
+            with("heartbeat_timeout = '1s'\nheartbeat_interval = '2s'"),
+            "FILE:6: heartbeat_timeout (1s) must be longer than heartbeat_interval (2s)",
+        ),
+        (format!("{STREAM}{STREAM}"), "FILE:6: path: `/s` is the path at FILE:2 already"),
+        // Everything, in the order of the file.
+        (
+            format!("shards = 0\n{STREAM}a = 1\n\n[[stream]]\npath = ''\nenvelope = '{{data}}'\n[b]\n"),
+            "FILE:1: shards: must be at least 1, not 0\n\
+             FILE:6: unknown key `a` in [[stream]]\n\
+             FILE:8: topic: is missing; every [[stream]] needs one\n\
+             FILE:9: path: must not be empty\n\
+             FILE:11: unknown table `b`: there are [[stream]] and [[guard]], and every other setting is a top-level key",
+        ),
+    ] {
+        assert_eq!(load_toml(&text).expect_err(&text), expected, "{text}");
+    }
+    for (key, max) in [("path", 1024), ("topic", 1024), ("envelope", 64 << 10)] {
+        let value = |length: usize| format!("{key} = '/{}'", "x".repeat(length - 1));
+        let text = |length: usize| {
+            let other = |line: &str| if line.starts_with(key) { value(length) } else { line.to_owned() };
+            STREAM.lines().map(other).collect::<Vec<_>>().join("\n")
+        };
+        assert!(load_toml(&text(max)).is_ok(), "{key}");
+        let error = load_toml(&text(max + 1)).unwrap_err();
+        assert!(
+            error.ends_with(&format!("{key}: must have at most {max} bytes, not {}", max + 1)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_has_at_most_1000_of_a_table() {
+    let streams = |count: usize| -> String {
+        (0..count).map(|n| STREAM.replace("'/s'", &format!("'/s{n}'"))).collect()
+    };
+    assert_eq!(load_toml(&streams(1_000)).unwrap().streams.len(), 1_000);
+    let error = load_toml(&streams(1_002)).unwrap_err();
+    assert_eq!(error, "FILE:4001: stream: must be at most 1000 tables, not 1002");
+}
+
+#[test]
+fn shown_tables_read_back_as_the_same() {
+    let text = format!(
+        "{STREAM}write_timeout = '1500ms'\n\n[[stream]]\npath = '/q\"{{a}}'\ntopic = \"a'b\"\nenvelope = '''\n\
+         {{\"a\":\n'\\ ''}}'''\nqueue_events = 5\nheartbeat_timeout = '2m'\nmax_message_bytes = 1000\n\
+         [[guard]]\nset = 's'\ntopics = 'a*'\n[[guard]]\nname = 'n'\npattern = '\\b\"'\naction = 'mask'\n"
+    );
+    let file = File::new(&text);
+    let loaded = load(Some(&file.0), &[], &[]).unwrap();
+    let shown = loaded.to_toml();
+    assert_eq!(load_toml(&shown).unwrap(), loaded.settings, "{shown}");
+    let path = file.0.display();
+    for (start, end) in [
+        ("[[stream]] ", format!(" # {path}:1")),
+        ("path = \"/s\" ", format!(" # {path}:2")),
+        ("# queue_events is not set ", " # default".to_owned()),
+        ("heartbeat_interval = \"54s\" ", " # default".to_owned()),
+        ("[[stream]] ", format!(" # {path}:7")),
+        ("queue_events = 5 ", format!(" # {path}:13")),
+        ("[[guard]] ", format!(" # {path}:16")),
+        ("# name is not set ", " # default".to_owned()),
+        ("topics = [\"a*\"] ", format!(" # {path}:18")),
+        ("action = \"refuse\" ", " # default".to_owned()),
+        ("action = \"mask\" ", format!(" # {path}:22")),
+    ] {
+        assert!(
+            shown.lines().any(|line| line.starts_with(start) && line.ends_with(&end)),
+            "{start}{end}\n{shown}"
+        );
+    }
+}
+
+#[test]
+fn guards_are_read_with_their_lines_and_defaults() {
+    let text = "[[guard]]\nname = 'ssn'\npattern = '\\d'\n[[stream]]\npath = '/s'\ntopic = 't'\n\
+                envelope = '{data}'\n\n[[guard]]\naction = 'mask'\nset = 'us-health'\ntopics = ['run:*', 'audit', '*']\n\
+                [[guard]]\nset = 'us-health'\ntopics = 'a'\naction = 'refuse'\n";
+    let file = File::new(text);
+    let settings = load(Some(&file.0), &[], &[]).unwrap().settings;
+    let place = |line: usize| format!("{}:{line}", file.0.display());
+    let at = |value: &str, line: usize| Located { value: value.to_owned(), place: place(line) };
+    let expected = [
+        Guard {
+            name: Some(at("ssn", 2)),
+            rule: GuardRule::Pattern(at("\\d", 3)),
+            topics: Vec::new(),
+            action: GuardAction::Refuse,
+            place: place(1),
+        },
+        Guard {
+            name: None,
+            rule: GuardRule::Set(at("us-health", 11)),
+            topics: vec!["run:*".to_owned(), "audit".to_owned(), "*".to_owned()],
+            action: GuardAction::Mask,
+            place: place(9),
+        },
+        Guard {
+            name: None,
+            rule: GuardRule::Set(at("us-health", 14)),
+            topics: vec!["a".to_owned()],
+            action: GuardAction::Refuse,
+            place: place(13),
+        },
+    ];
+    // Equality is for values; how it is shown has the places.
+    assert_eq!(format!("{:#?}", settings.guards), format!("{expected:#?}"));
+    assert_eq!(settings.streams.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_in_guards_is_told_by_line() {
+    let guard = "[[guard]]\nname = 'n'\npattern = 'p'\n";
+    let with = |key: &str| format!("{guard}{key}\n");
+    for (text, expected) in [
+        ("[guard]\nname = 'n'".to_owned(), "FILE:1: guard: must be written [[guard]], with double brackets"),
+        ("[[guards]]".to_owned(), "FILE:1: unknown table `guards`; did you mean `[[guard]]`?"),
+        (with("topic = 'a'"), "FILE:4: unknown key `topic` in [[guard]]; did you mean `topics`?"),
+        ("\n[[guard]]".to_owned(), "FILE:2: [[guard]] must have a pattern or a set"),
+        ("[[guard]]\nname = 'n'".to_owned(), "FILE:1: [[guard]] must have a pattern or a set"),
+        (with("set = 's'"), "FILE:4: [[guard]] must have a pattern or a set, not both"),
+        (
+            "[[guard]]\npattern = 'p'".to_owned(),
+            "FILE:1: name: is missing; every [[guard]] with a pattern needs one",
+        ),
+        (
+            "[[guard]]\nname = 'n'\nset = 's'".to_owned(),
+            "FILE:2: name: must not be given with a set, whose rules have names",
+        ),
+        (format!("{guard}{guard}"), "FILE:5: name: `n` is the name at FILE:2 already"),
+        (guard.replace("'n'", "'a b'"), "FILE:2: name: `a b` must be letters, digits, `-`, `_` and `.`"),
+        (guard.replace("'n'", "''"), "FILE:2: name: must not be empty"),
+        (guard.replace("'p'", "''"), "FILE:3: pattern: must not be empty"),
+        (guard.replace("'p'", "['p']"), "FILE:3: pattern: must be a string, not a list"),
+        ("[[guard]]\nset = '/a'".to_owned(), "FILE:2: set: `/a` must be letters, digits, `-`, `_` and `.`"),
+        (with("topics = []"), "FILE:4: topics: must name at least one topic"),
+        (with("topics = ['a', '']"), "FILE:4: topics: must not be empty"),
+        (with("topics = ['*a']"), "FILE:4: topics: `*a`: a `*` may stand only at the end"),
+        (with("topics = ['a**']"), "FILE:4: topics: `a**`: a `*` may stand only at the end"),
+        (with("topics = [\"a\\t\"]"), "FILE:4: topics: `a\\t` has a control character"),
+        (with("topics = 1"), "FILE:4: topics: must be a topic or a list of topics, not a whole number"),
+        (with("topics = [1]"), "FILE:4: topics: must be a list of strings; one of them is a whole number"),
+        (with("action = 'drop'"), "FILE:4: action: `drop` is not one of refuse, mask"),
+        (with("action = true"), "FILE:4: action: must be a string, not true or false"),
+    ] {
+        assert_eq!(load_toml(&text).expect_err(&text), expected, "{text}");
+    }
+    for (key, max) in [("name", 64), ("pattern", 16 << 10), ("topics", 255)] {
+        let text = |length: usize| {
+            let value = "x".repeat(length);
+            match key {
+                "name" => guard.replace("'n'", &format!("'{value}'")),
+                "pattern" => guard.replace("'p'", &format!("'{value}'")),
+                _ => with(&format!("topics = '{value}'")),
+            }
+        };
+        assert!(load_toml(&text(max)).is_ok(), "{key}");
+        let error = load_toml(&text(max + 1)).unwrap_err();
+        assert!(
+            error.ends_with(&format!("{key}: must have at most {max} bytes, not {}", max + 1)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn catalogs_are_kept_with_where_they_were_named() {
+    let dir = std::env::temp_dir();
+    let file = File::new("\ncatalog = ['runs', 'mine.toml', './sub/more', '/etc/all']");
+    let named = |loaded: &Loaded| -> Vec<(CatalogSource, String)> {
+        let pair = |catalog: &Located<CatalogSource>| (catalog.value.clone(), catalog.place.clone());
+        loaded.settings.catalog.iter().map(pair).collect()
+    };
+    let shipped = |name: &str| CatalogSource::Shipped(name.to_owned());
+    let path = |path: &Path| CatalogSource::File(path.to_owned());
+    let place = format!("{}:2", file.0.display());
+    let expected = [
+        shipped("runs"),
+        path(&dir.join("mine.toml")),
+        path(&dir.join("./sub/more")),
+        path(Path::new("/etc/all")),
+    ];
+    let loaded = load(Some(&file.0), &[], &[]).unwrap();
+    assert_eq!(named(&loaded), expected.map(|source| (source, place.clone())));
+    assert_eq!(load_toml(&loaded.to_toml()).unwrap(), loaded.settings);
+
+    // Elsewhere a path begins in the working directory.
+    let loaded = load(Some(&file.0), &[("FANWIRE_CATALOG", "runs, a.toml")], &[]).unwrap();
+    let variable = || "FANWIRE_CATALOG".to_owned();
+    assert_eq!(named(&loaded), [(shipped("runs"), variable()), (path(Path::new("a.toml")), variable())]);
+    // What is shown means the same from everywhere.
+    let shown = std::path::absolute("a.toml").unwrap();
+    assert!(loaded.to_toml().contains(&format!("catalog = [\"runs\", \"{}\"] ", shown.display())));
+    let loaded = load(None, &[], &[("catalog", "../a")]).unwrap();
+    assert_eq!(named(&loaded), [(path(Path::new("../a")), "--catalog".to_owned())]);
+
+    for (text, expected) in [
+        ("catalog = 'a b'", "catalog: `a b` is neither the name of a catalog nor the path of a TOML file"),
+        ("catalog = ''", "catalog: `` is neither"),
+        ("catalog = ['runs', 5]", "catalog: must be a list of strings; one of them is a whole number"),
+        ("catalog = 5", "catalog: must be a catalog or a list of catalogs, not a whole number"),
+        ("catalog_strict = 1", "catalog_strict: must be true or false, not a whole number"),
+        ("catalog_strict = true", "catalog_strict without a catalog would refuse every event"),
+    ] {
+        let error = load_toml(text).unwrap_err();
+        assert!(error.starts_with(&format!("FILE:1: {expected}")), "{error}");
+    }
+    assert!(load_toml("catalog_strict = true\ncatalog = 'runs'").unwrap().catalog_strict);
+}
+
+#[test]
+fn a_reload_changes_the_limits_of_streams_but_not_the_streams() {
+    let other = STREAM.replace("/s", "/other");
+    let base = format!("catalog = 'runs'\n{STREAM}{other}[[guard]]\nname = 'n'\npattern = 'p'\n");
+    let before = load_toml(&base).unwrap();
+    for (text, restart) in [
+        // The same on other lines.
+        (format!("\n{base}"), &[][..]),
+        (base.replace("path = '/s'", "path = '/s'\nqueue_events = 5"), &[]),
+        (base.replace("/s'", "/s2'"), &["stream"]),
+        (base.replace("'t'", "'u'"), &["stream"]),
+        (base.replace("{data}", "{event}"), &["stream"]),
+        (format!("{base}{}", STREAM.replace("/s", "/third")), &["stream"]),
+        (base.replace(&other, ""), &["stream"]),
+        (format!("catalog = 'runs'\n{other}{STREAM}[[guard]]\nname = 'n'\npattern = 'p'\n"), &["stream"]),
+        (base.replace("'n'", "'m'"), &["guard"]),
+        (base.replace("'p'", "'q'"), &["guard"]),
+        (format!("{base}topics = 'a'"), &["guard"]),
+        (format!("{base}action = 'mask'"), &["guard"]),
+        (format!("{base}action = 'refuse'"), &[]),
+        (base.replace("'runs'", "['runs', 'projects']"), &["catalog"]),
+        (format!("catalog_strict = true\n{base}"), &["catalog_strict"]),
+        (
+            format!("shards = 63\n{}", base.replace("/s'", "/s2'").replace("'n'", "'m'")),
+            &["shards", "stream", "guard"],
+        ),
+    ] {
+        let text = format!("max_clients = 5\nlog_level = 'debug'\n{text}");
+        let new = load_toml(&text).unwrap();
+        assert_eq!(before.needs_restart(&new), restart, "{text}");
+        let running = before.reloaded(new.clone());
+        assert_eq!(running.limits.max_clients, 5);
+        for setting in SETTINGS {
+            assert!(
+                (setting.same)(&running, if setting.reloads() { &new } else { &before }),
+                "{}",
+                setting.key
+            );
+        }
+        assert!(TABLES.iter().all(|table| (table.same)(&running, &before)), "{text}");
+        let with = if restart.contains(&"stream") { &before } else { &new };
+        assert_eq!(running.limits.streams, with.limits.streams, "{text}");
+        assert_eq!(running.limits.streams.len(), 2);
+    }
+    // Limits that were taken up stay, when streams change afterwards.
+    let limits = |text: &str| text.replace("path = '/s'", "path = '/s'\nqueue_events = 5");
+    let running = before.reloaded(load_toml(&limits(&base)).unwrap());
+    let running = running.reloaded(load_toml(STREAM).unwrap());
+    assert_eq!(running.limits.streams[0].queue_events, Some(5));
+}
+
+/// `docs/fanwire.toml`: `#key = value` is the default, `# Example: key = value` has no fixed default. Tables last.
 #[test]
 fn the_documented_file_names_every_key_with_its_default() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fanwire.toml")).unwrap();
     assert_eq!(load_toml(&text).unwrap(), Settings::default(), "as it is, it changes nothing");
+    let (text, tables) = text.split_once("\n# Tables ---").unwrap();
     let setting_line = |line: &str| {
         let key = line.split(" = ").next().unwrap_or("");
         line.contains(" = ") && !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
@@ -436,4 +839,33 @@ fn the_documented_file_names_every_key_with_its_default() {
         assert_eq!(is_default, setting.default_note.is_empty(), "{}", setting.key);
     }
     assert_eq!(keys.len(), SETTINGS.len());
+
+    // Tables: the same two prefixes, in the order of a file that loads.
+    let lines: Vec<(bool, &str)> = tables
+        .lines()
+        .filter_map(|line| match line.strip_prefix("# Example: ") {
+            Some(line) => Some((false, line)),
+            None => line.strip_prefix('#').filter(|line| setting_line(line)).map(|line| (true, line)),
+        })
+        .collect();
+    let example: Vec<&str> = lines.iter().map(|(_, line)| *line).collect();
+    let settings = load_toml(&example.join("\n")).unwrap();
+    assert!(TABLES.iter().all(|table| !(table.show)(&settings).is_empty()), "every table is there");
+    let mut known = Vec::new();
+    for table in TABLES {
+        known.push(format!("[[{}]]", table.name));
+        for key in (table.keys)() {
+            let line = match &key.default {
+                Some(value) => (true, format!("{} = {value}", key.name)),
+                None => {
+                    let start = format!("{} = ", key.name);
+                    let line = example.iter().find(|line| line.starts_with(&start));
+                    (false, (*line.unwrap_or_else(|| panic!("{}: {}", table.name, key.name))).to_owned())
+                }
+            };
+            assert!(lines.contains(&(line.0, line.1.as_str())), "{}: {line:?}", table.name);
+            known.push(line.1);
+        }
+    }
+    assert!(example.iter().all(|line| known.iter().any(|known| known == line)), "{example:?}");
 }

@@ -232,29 +232,76 @@ impl<T: Display> Kind for Word<T> {
     }
 }
 
+/// A text that is not empty, of at most this many bytes, and what else is asked of it.
+pub(super) struct Text(pub usize, pub fn(&str) -> Result<(), String>);
+
+impl Kind for Text {
+    type Value = String;
+
+    fn read(&self, input: Input<'_>) -> Result<String, String> {
+        let text = input.text("a string")?;
+        if text.is_empty() {
+            return Err("must not be empty".to_owned());
+        }
+        if text.len() > self.0 {
+            return Err(format!("must have at most {} bytes, not {}", self.0, text.len()));
+        }
+        (self.1)(text)?;
+        Ok(text.to_owned())
+    }
+
+    fn show(&self, value: &String) -> Option<String> {
+        Some(quoted(value))
+    }
+}
+
+/// Nothing more is asked of a [`Text`].
+pub(super) fn any_text(_: &str) -> Result<(), String> {
+    Ok(())
+}
+
+/// No control characters, which neither topics nor paths may have.
+pub(super) fn one_line(text: &str) -> Result<(), String> {
+    match text.chars().any(char::is_control) {
+        true => Err(format!("`{}` has a control character", text.escape_debug())),
+        false => Ok(()),
+    }
+}
+
+/// What a list is of, in the messages about it.
+#[derive(Clone, Copy)]
+pub(super) struct Noun {
+    pub article: &'static str,
+    pub one: &'static str,
+    pub many: &'static str,
+}
+
+/// What nodes listen on.
+pub(super) const ADDRESSES: Noun = Noun { article: "an", one: "address", many: "addresses" };
+
 /// A list of at least this many; a single string counts as a list of one.
-pub(super) struct List<T>(pub usize, pub fn(&str) -> Result<T, String>);
+pub(super) struct List<T>(pub usize, pub Noun, pub fn(&str) -> Result<T, String>);
 
 impl<T: Display> Kind for List<T> {
     type Value = Vec<T>;
 
     fn read(&self, input: Input<'_>) -> Result<Vec<T>, String> {
-        let expected = "an address or a list of addresses";
+        let Noun { article, one, many } = self.1;
         let list: Vec<T> = match input {
             Input::Words(words) => {
-                words.iter().map(|word| (self.1)(word.trim())).collect::<Result<_, _>>()?
+                words.iter().map(|word| (self.2)(word.trim())).collect::<Result<_, _>>()?
             }
             Input::Toml(DeValue::Array(array)) => array
                 .iter()
                 .map(|item| match item.get_ref() {
-                    DeValue::String(text) => (self.1)(text),
+                    DeValue::String(text) => (self.2)(text),
                     other => Err(wrong_type("a list of strings", other).replace(", not", "; one of them is")),
                 })
                 .collect::<Result<_, _>>()?,
-            Input::Toml(_) => vec![(self.1)(input.text(expected)?)?],
+            Input::Toml(_) => vec![(self.2)(input.text(&format!("{article} {one} or a list of {many}"))?)?],
         };
         if list.len() < self.0 {
-            return Err("must name at least one address".to_owned());
+            return Err(format!("must name at least one {one}"));
         }
         Ok(list)
     }
@@ -419,7 +466,7 @@ fn show_duration(duration: Duration) -> String {
     format!("{millis}ms")
 }
 
-fn wrong_type(expected: &str, found: &DeValue<'_>) -> String {
+pub(super) fn wrong_type(expected: &str, found: &DeValue<'_>) -> String {
     let found = match found {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
