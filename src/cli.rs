@@ -87,9 +87,11 @@ enum Command {
     /// Check settings and show them with where each came from
     #[command(
         long_about = "Reads the settings as `serve` would, with the same flags, and prints them as TOML, \
-            each with where it came from. What is wrong is told as FILE:LINE: message, and the end is 1.",
+            each with where it came from, and what the catalogs hold. What is wrong is told as FILE:LINE: \
+            message, and the end is 1.",
         after_help = "Examples:\n  \
             fanwire check --config /etc/fanwire.toml\n  \
+            fanwire check --catalog ./events.toml\n  \
             FANWIRE_MAX_CLIENTS=500 fanwire check"
     )]
     Check(Flags),
@@ -182,7 +184,15 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 
 fn check(flags: Flags) -> Outcome {
     let loaded = flags.into_sources().load()?;
-    print(loaded.to_toml().as_bytes())?;
+    let (_, catalogs) = catalogs::rules(&loaded.settings)?;
+    let mut shown = loaded.to_toml();
+    for catalog in &catalogs {
+        let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+        let categories = count(catalog.categories.len(), "category", "categories");
+        let events = count(catalog.events.len(), "event", "events");
+        shown += &format!("# catalog {}: {categories}, {events}\n", catalog.name);
+    }
+    print(shown.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -456,7 +456,7 @@ mod tests {
         assert!(violation(&whole, "1.5").is_some());
         assert_eq!(violation(&json!({"const": 1.0}), "1"), None);
         assert_eq!(violation(&json!({"enum": [{"a": [1e3]}]}), "{\"a\":[1000]}"), None);
-        assert_eq!(violation(&json!({"uniqueItems": true}), "[1e400, 1e401]").is_some(), true);
+        assert!(violation(&json!({"uniqueItems": true}), "[1e400, 1e401]").is_some());
     }
 
     #[test]

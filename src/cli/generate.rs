@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{Failure, Outcome, catalogs, print};
 use crate::catalog::file::SHIPPED;
 use crate::catalog::generate::{Output, generate};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Problem};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
@@ -38,7 +38,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let names: Vec<String> = if arguments.catalog.is_empty() { shipped() } else { arguments.catalog.clone() };
     let (mut loaded, mut problems) = (Vec::new(), Vec::new());
     for name in &names {
-        match catalogs::load(name) {
+        let source = match name.parse() {
+            Ok(source) => source,
+            Err(message) => {
+                problems.push(Problem { place: "--catalog".to_owned(), message });
+                continue;
+            }
+        };
+        match catalogs::load(&source, "--catalog") {
             Ok(catalog) => loaded.push(catalog),
             Err(found) => problems.extend(found),
         }

@@ -1,12 +1,16 @@
 //! `fanwire serve`: settings, logs, and then the node.
 
 use super::flags::Flags;
-use super::{Outcome, log};
+use super::{Outcome, catalogs, log};
 
 pub(super) fn run(flags: Flags) -> Outcome {
     let sources = flags.into_sources();
     let settings = sources.load()?.settings;
+    let (rules, catalogs) = catalogs::rules(&settings)?;
     let level = log::start(settings.log_level, settings.log_format);
+    for catalog in &catalogs {
+        tracing::info!(catalog = %catalog.name, events = catalog.events.len(), "catalog loaded");
+    }
     let started = settings.clone();
     let reload = move || {
         let new = sources.load()?.settings;
@@ -16,5 +20,5 @@ pub(super) fn run(flags: Flags) -> Outcome {
         }
         Ok(new)
     };
-    Ok(crate::node::run(settings, Default::default(), reload))
+    Ok(crate::node::run(settings, rules, reload))
 }
