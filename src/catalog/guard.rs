@@ -258,17 +258,21 @@ impl Guards {
                 }
             }
         }
+        ranges.sort_unstable_by_key(|range| range.start);
         Ok((!ranges.is_empty()).then_some(ranges))
     }
 }
 
-/// The raw string with the characters in `ranges` (bytes of what it says) as `*`; all else byte for byte.
+/// The raw string with the characters in `ranges` (bytes of what it says, in the order of their starts) as `*`; all
+/// else byte for byte.
 fn mask(value: &Ref<'_>, ranges: &[std::ops::Range<usize>]) -> String {
     let mut masked = String::with_capacity(value.raw().len());
-    let mut at = 0;
+    let (mut at, mut end, mut ranges) = (0, 0, ranges.iter().peekable());
     for (character, raw) in Characters::of(value.raw()) {
-        let is_masked = ranges.iter().any(|range| range.contains(&at));
-        masked.push_str(if is_masked { "*" } else { raw });
+        while let Some(range) = ranges.next_if(|range| range.start <= at) {
+            end = end.max(range.end);
+        }
+        masked.push_str(if at < end { "*" } else { raw });
         at += character.len_utf8();
     }
     masked
@@ -461,6 +465,9 @@ mod tests {
             inspect(&numbers, "{\"a\":-99991.5e3, \"b\":1}").unwrap().unwrap(),
             "{\"a\":\"**********\", \"b\":1}"
         );
+        let overlapping =
+            some(&[("b+", Action::Mask), ("a.*d", Action::Mask), ("cdd", Action::Mask), ("x", Action::Mask)]);
+        assert_eq!(inspect(&overlapping, r#"["_abbcddd_x_b"]"#).unwrap().unwrap(), r#"["_*******_*_*"]"#);
         // A character is a character, however many bytes it has.
         let wide = some(&[("é😀+", Action::Mask)]);
         assert_eq!(inspect(&wide, r#"["xé😀\ud83d\ude00y"]"#).unwrap().unwrap(), r#"["x***y"]"#);

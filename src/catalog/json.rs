@@ -262,6 +262,11 @@ impl<'a> Ref<'a> {
         (index != NONE).then_some(Self { index, ..self })
     }
 
+    /// Whether more than `depth` arrays and objects hold it.
+    pub fn is_deeper_than(self, depth: usize) -> bool {
+        std::iter::successors(self.parent(), |value| value.parent()).nth(depth).is_some()
+    }
+
     /// Values that it holds.
     pub fn len(self) -> usize {
         self.node().count as usize

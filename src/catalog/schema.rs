@@ -1,6 +1,7 @@
 //! A JSON Schema, compiled once, and what it says to a text that [`Tree`] took apart.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
@@ -19,8 +20,16 @@ const SEVERAL_BYTES: usize = 64 << 10;
 /// Characters that a message shows of what the schema expects.
 const SHOWN: usize = 120;
 
+/// How deep data may be for its violations to be looked for with a schema that refers to itself: whoever collects
+/// them goes every way through the alternatives, and their number grows by a power with the depth.
+const SELF_DEPTH: usize = 5;
+
 /// A compiled schema.
-pub struct Schema(Validator<Document>);
+pub struct Schema {
+    validator: Validator<Document>,
+    /// Whether it may refer to itself.
+    is_recursive: bool,
+}
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,21 +49,25 @@ impl Schema {
             .should_validate_formats(true)
             .should_ignore_unknown_formats(false)
             .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES));
-        options.build(schema).map(Self).map_err(|error| describe_bad_schema(&error))
+        let validator = options.build(schema).map_err(|error| describe_bad_schema(&error))?;
+        Ok(Self { validator, is_recursive: is_recursive(schema) })
     }
 
     /// What the schema has against a text: a few violations, each a JSON pointer and what was expected there.
     /// Values of the text are not repeated.
     pub fn violation(&self, tree: &Tree<'_>) -> Option<String> {
         let root = Item::At(tree.root());
-        if self.0.is_valid(root.clone()) {
+        if self.validator.is_valid(root.clone()) {
             return None;
         }
+        if self.is_recursive && tree.all().any(|value| value.is_deeper_than(SELF_DEPTH)) {
+            return Some("data as a whole: breaks the schema, which refers to itself".to_owned());
+        }
         if tree.root().range().len() > SEVERAL_BYTES {
-            return self.0.validate(root).err().map(|error| describe(&error));
+            return self.validator.validate(root).err().map(|error| describe(&error));
         }
         let mut message = String::new();
-        let mut errors = self.0.iter_errors(root);
+        let mut errors = self.validator.iter_errors(root);
         for error in errors.by_ref().take(TOLD) {
             let separator = if message.is_empty() { "" } else { "; " };
             // What is written into a `String` cannot fail.
@@ -68,6 +81,40 @@ impl Schema {
         }
         if message.is_empty() { Some("data breaks the schema".to_owned()) } else { Some(message) }
     }
+}
+
+/// Whether a schema may refer to itself. Where that cannot be told, it may.
+fn is_recursive(schema: &Value) -> bool {
+    /// `open` has the references that led here, `done` those that lead to no circle.
+    fn search<'a>(
+        at: &'a Value,
+        root: &'a Value,
+        open: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> bool {
+        match at {
+            Value::Array(items) => items.iter().any(|item| search(item, root, open, done)),
+            Value::Object(members) => members.iter().any(|(name, value)| match (name.as_str(), value) {
+                ("$dynamicRef" | "$recursiveRef", _) => true,
+                ("$ref", Value::String(reference)) => {
+                    let reference = reference.as_str();
+                    if done.contains(reference) {
+                        return false;
+                    }
+                    let target = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
+                    let Some(target) = target.filter(|_| !open.contains(&reference)) else { return true };
+                    open.push(reference);
+                    let found = search(target, root, open, done);
+                    open.pop();
+                    done.insert(reference);
+                    found
+                }
+                _ => search(value, root, open, done),
+            }),
+            _ => false,
+        }
+    }
+    search(schema, schema, &mut vec!["#"], &mut BTreeSet::new())
 }
 
 /// The pointer and what is wrong inside a schema.
@@ -479,6 +526,35 @@ mod tests {
         }
         let own = json!({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}});
         assert_eq!(violation(&own, "\"x\""), None);
+    }
+
+    #[test]
+    fn alternatives_that_refer_to_themselves_cost_no_more_than_the_text() {
+        let schema = json!({"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [
+            {"type": "array", "items": {"$ref": "#/$defs/n"}},
+            {"type": "array", "items": {"$ref": "#/$defs/n"}, "maxItems": 9},
+            {"type": "array", "items": {"$ref": "#/$defs/n"}, "minItems": 1}]}}});
+        let data = "[".repeat(100) + "1" + &"]".repeat(100);
+        assert!(violation(&schema, &data).unwrap().contains("which refers to itself"));
+        assert!(violation(&schema, "[[1]]").unwrap().contains("fits none of the alternatives"));
+        let all = json!({"$ref": "#/$defs/n", "$defs": {"n": {"type": "array", "allOf": [
+            {"items": {"$ref": "#/$defs/n"}}, {"items": {"$ref": "#/$defs/n"}}]}}});
+        assert!(violation(&all, &data).is_some());
+        for (schema, expected) in [
+            (
+                json!({"$ref": "#/$defs/a", "properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {}}}),
+                false,
+            ),
+            (json!({"items": {"$ref": "#"}}), true),
+            (json!({"properties": {"a": {"items": {"$ref": "#/properties/a"}}}}), true),
+            (
+                json!({"$ref": "#/$defs/a", "$defs": {"a": {"not": {"$ref": "#/$defs/b"}}, "b": {"$ref": "#/$defs/a"}}}),
+                true,
+            ),
+            (json!({"$ref": "#name"}), true),
+        ] {
+            assert_eq!(is_recursive(&schema), expected, "{schema}");
+        }
     }
 
     #[test]
