@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use smallvec::SmallVec;
 
 /// How deep arrays and objects may be nested in each other: those who walk a tree by recursion count on it.
@@ -188,6 +189,9 @@ impl<'a> Tree<'a> {
     /// No two members of an object have the same name.
     fn check_names(&self, object: u32) -> Result<(), Fault> {
         let object = Ref { tree: self, index: object };
+        if object.len() < 2 {
+            return Ok(());
+        }
         let mut names: SmallVec<[Cow<'_, str>; 16]> = SmallVec::new();
         let mut same = None;
         if object.len() <= 16 {
@@ -285,12 +289,13 @@ impl<'a> Ref<'a> {
 
     /// The member of this name.
     pub fn get(self, name: &str) -> Option<Self> {
+        let text = self.tree.text.as_bytes();
         self.children().find(|child| {
             let node = child.node();
             if node.name_escaped {
                 child.name().is_some_and(|other| other == name)
             } else {
-                &self.tree.text[node.name.0 as usize..node.name.1 as usize] == name
+                text.get(node.name.0 as usize..node.name.1 as usize) == Some(name.as_bytes())
             }
         })
     }
@@ -330,8 +335,11 @@ impl<'a> Iterator for Children<'a> {
 
 /// The first byte at or after `at` that is no white space.
 fn skip_space(bytes: &[u8], at: usize) -> usize {
-    let space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-    at + bytes.get(at..).unwrap_or_default().iter().take_while(space).count()
+    let mut at = at;
+    while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
+        at += 1;
+    }
+    at
 }
 
 /// Kind, start, end and whether it has escapes, of the value that begins at `at`. A container ends after its
@@ -369,15 +377,12 @@ fn string_at(bytes: &[u8], at: usize) -> Result<(usize, usize, bool), Fault> {
     }
     let (start, mut end, mut escaped) = (at + 1, at + 1, false);
     loop {
-        match bytes.get(end) {
-            Some(b'"') => return Ok((start, end, escaped)),
-            Some(b'\\') => {
-                escaped = true;
-                end += 2;
-            }
-            Some(_) => end += 1,
-            None => return Err(Fault::NotJson),
+        end += memchr2(b'"', b'\\', bytes.get(end..).unwrap_or_default()).ok_or(Fault::NotJson)?;
+        if bytes[end] == b'"' {
+            return Ok((start, end, escaped));
         }
+        escaped = true;
+        end += 2;
     }
 }
 

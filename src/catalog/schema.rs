@@ -231,9 +231,6 @@ impl Json for Document {
     type Node<'a> = Item<'a>;
     type PreparedKey = String;
     type StringBuffer = ();
-    // A lookup goes through the members one by one.
-    const KEYS_PER_LOOKUP: usize = 4;
-
     fn prepare_key(key: &str) -> String {
         key.to_owned()
     }
