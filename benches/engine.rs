@@ -16,8 +16,10 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use fanwire::catalog::rules::NONE;
 use fanwire::clock::{Clock, Iso8601};
 use fanwire::config::Limits;
-use fanwire::dialect::envelope::{Envelopes, Frames, JSON, splice};
+use fanwire::dialect::dialect::Dialect;
+use fanwire::dialect::envelope::{Envelope, Envelopes, Frames, JSON, splice};
 use fanwire::dialect::json::{self, client_id_suffix};
+use fanwire::dialect::template;
 use fanwire::event::{Events, Round};
 use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
 use fanwire::fanout::shard::{Next, Shard};
@@ -28,7 +30,7 @@ use fanwire::publish::socket::{Publisher, Terms};
 use fanwire::publish::wire::{HEADER_LEN, Publish};
 use fanwire::session::chunk::{Chunks, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
-use fanwire::session::session::{Session, Subscriptions};
+use fanwire::session::session::Session;
 use fanwire::session::timer::{Due, TICK, Wheel};
 use fanwire::transport::Transport;
 use serde::Deserialize;
@@ -109,7 +111,7 @@ fn round(count: usize, is_escaped: bool) -> Round {
         several: 0,
         ingress: 0,
         shared: false,
-        frames: smallvec![],
+        written: parking_lot::Mutex::default(),
     }
 }
 
@@ -117,7 +119,7 @@ fn write_frames(count: usize, is_escaped: bool) -> Frames {
     let mut frames = Frames::default();
     let envelopes = Envelopes::built_in();
     let round = round(count, is_escaped);
-    envelopes.get(JSON).write(&round, &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
+    envelopes.get(JSON).write(&round, &[], &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
     frames
 }
 
@@ -135,6 +137,7 @@ fn envelope(c: &mut Criterion) {
                     frames.ends.clear();
                     envelopes.get(JSON).write(
                         black_box(&round),
+                        &[],
                         &mut iso,
                         &mut frames.bytes,
                         &mut frames.ends,
@@ -142,6 +145,26 @@ fn envelope(c: &mut Criterion) {
                 });
             });
         }
+    }
+    let template =
+        template::compile(r#"{"runId":"{runId}","type":{event},"payload":{data}}"#, &["runId".to_owned()]);
+    let parts = template.unwrap().parts;
+    let values = ["550e8400-e29b-41d4-a716-446655440000".into()];
+    for (name, envelope) in [
+        ("path stream", Envelope::web_socket(parts.clone())),
+        ("path stream, ndjson", Envelope::lines(parts.clone())),
+        ("path stream, SSE", Envelope::event_stream(parts)),
+    ] {
+        let (round, mut frames) = (round(32, false), Frames::default());
+        group.throughput(Throughput::Elements(32));
+        group.bench_function(BenchmarkId::new(format!("write, {name}"), 32), |b| {
+            b.iter(|| {
+                frames.bytes.clear();
+                frames.ends.clear();
+                let (bytes, ends) = (&mut frames.bytes, &mut frames.ends);
+                envelope.write(black_box(&round), &values, &mut iso, bytes, ends);
+            });
+        });
     }
     let frames = write_frames(1, false);
     let suffix = client_id_suffix("my-client");
@@ -195,6 +218,8 @@ impl Transport for NullSocket {
             Self::Publisher(_) => Ok(bytes.len()),
         }
     }
+
+    fn expect_acknowledgement(&mut self, _: Duration) {}
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         Ok(())
@@ -371,7 +396,7 @@ fn outbox(c: &mut Criterion) {
                 }
                 work.bytes = 0;
                 work.ingresses.clear();
-                connection.flush(&mut chunks, &mut scratch, &mut work, |_, _, _| ()).is_ok()
+                connection.flush(&mut chunks, &mut scratch, &mut work, |_, _, _, _| ()).is_ok()
             });
         });
         assert!(connection.outbox.is_empty(), "everything went out");
@@ -380,20 +405,7 @@ fn outbox(c: &mut Criterion) {
 }
 
 fn session(suffix: Option<Box<[u8]>>) -> Session {
-    Session {
-        subscriptions: Subscriptions::default(),
-        number: 1,
-        client_id: None,
-        suffix,
-        envelope: JSON,
-        address: "bench".into(),
-        connected: 0,
-        heard: 0,
-        pinged: 0,
-        decoder: None,
-        unread: None,
-        leaving: false,
-    }
+    Session { suffix, ..Session::new(1, Dialect::Json, JSON, "bench".into(), 0) }
 }
 
 fn timers(c: &mut Criterion) {

@@ -1,6 +1,5 @@
 //! The command line: what each command takes, and what its help teaches.
 
-mod catalogs;
 mod flags;
 mod generate;
 mod log;
@@ -15,6 +14,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::ConfigError;
+use crate::prepare::prepare;
 use flags::Flags;
 
 #[derive(Parser)]
@@ -184,9 +184,9 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 
 fn check(flags: Flags) -> Outcome {
     let loaded = flags.into_sources().load()?;
-    let (_, catalogs) = catalogs::rules(&loaded.settings)?;
+    let prepared = prepare(&loaded.settings)?;
     let mut shown = loaded.to_toml();
-    for catalog in &catalogs {
+    for catalog in &prepared.catalogs {
         let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
         let categories = count(catalog.categories.len(), "category", "categories");
         let events = count(catalog.events.len(), "event", "events");

@@ -83,6 +83,20 @@ impl CloseReason {
     }
 }
 
+impl CloseReason {
+    /// Whether the client did nothing that it would have to change: it is told when to come back.
+    pub const fn is_to_come_back(self) -> bool {
+        matches!(
+            self,
+            Self::ShuttingDown
+                | Self::AtCapacity
+                | Self::HeartbeatTimeout
+                | Self::SlowConsumer
+                | Self::OutboxMemory
+        )
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

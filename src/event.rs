@@ -1,10 +1,11 @@
 //! Events and rounds: what travels from the publisher's shard to every shard with a subscriber.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::dialect::envelope::Frames;
+use crate::dialect::envelope::{Frames, Values};
 use crate::publish::wire::Publish;
 use crate::topic::log::Topic;
 
@@ -110,14 +111,43 @@ pub struct Round {
     pub ingress: u64,
     /// Whether more than one shard gets it, so that its frames are worth sharing.
     pub shared: bool,
-    /// The frames, one place per envelope, written by the first shard that needs them.
-    pub frames: SmallVec<[OnceLock<Frames>; 1]>,
+    /// Its frames, written by the first shard that needs them in an envelope.
+    pub written: Mutex<SmallVec<[Written; 1]>>,
+}
+
+/// A round's frames in one envelope, with these values in it.
+#[derive(Debug)]
+pub struct Written {
+    /// The envelope's number.
+    pub envelope: u16,
+    /// What it takes from the path.
+    pub values: Option<Values>,
+    /// The frames.
+    pub frames: Arc<Frames>,
 }
 
 impl Round {
     /// What the round counts for on a link: its bytes and something for its bookkeeping.
     pub fn cost(&self) -> usize {
         self.events.bytes() + 64 * self.events.len() + 256
+    }
+
+    /// The frames in an envelope: those that are there, or else what `write` makes. Another shard that wants
+    /// them waits meanwhile.
+    pub fn frames(
+        &self,
+        envelope: u16,
+        values: Option<&Values>,
+        write: impl FnOnce() -> Frames,
+    ) -> Arc<Frames> {
+        let mut all = self.written.lock();
+        let is_it = |written: &&Written| written.envelope == envelope && written.values.as_ref() == values;
+        if let Some(written) = all.iter().find(is_it) {
+            return Arc::clone(&written.frames);
+        }
+        let frames = Arc::new(write());
+        all.push(Written { envelope, values: values.cloned(), frames: Arc::clone(&frames) });
+        frames
     }
 }
 

@@ -27,6 +27,7 @@ pub mod link;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod prepare;
 pub mod proto;
 pub mod publish;
 pub mod session;

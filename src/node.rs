@@ -9,24 +9,24 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::catalog::rules::Rules;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings};
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Access, Shared, Stage, State};
 use crate::net::listener::{Bound, Tuning, check_congestion};
 use crate::net::reactor::Reactor;
+use crate::prepare::Prepared;
 
-/// Runs a node until it is told to stop. Events are held to `rules`. `reload` reads the settings again, for SIGHUP.
+/// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP.
 ///
 /// Exit codes: 0 after a clean shutdown, 1 where the node could not start or broke, 130 where a second signal
 /// cut the shutdown short.
 pub fn run(
     settings: Settings,
-    rules: Rules,
+    prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
 ) -> ExitCode {
-    match start(settings, rules, reload) {
+    match start(settings, prepared, reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The first word of a failure is for the person who typed the command.
@@ -38,7 +38,7 @@ pub fn run(
 
 fn start(
     settings: Settings,
-    rules: Rules,
+    prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
 ) -> io::Result<()> {
     raise_file_limit();
@@ -52,7 +52,9 @@ fn start(
         has_admin: !settings.admin.is_empty(),
     };
     let limits = Arc::new(settings.limits.clone());
-    let mut shared = Shared::new(settings.shards, &limits, access, clock.now());
+    let Prepared { streams, envelopes, rules, catalogs: _ } = prepared;
+    let shared = Shared::new(settings.shards, &limits, access, clock.now());
+    let mut shared = shared.with_streams(streams, envelopes);
     shared.rules = rules;
     let shared = Arc::new(shared);
     let mut threads = Vec::new();

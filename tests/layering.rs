@@ -22,17 +22,22 @@ const LAYERS: &[Layer] = &[
     ("policy",      &["session/policy"],                            &[]),
     ("timer",       &["session/timer"],                             &[]),
     ("config",      &["config"],                                    &[]),
-    ("metrics",     &["metrics"],                                   &["error"]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names"]),
     // An event, where it is ordered, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
     ("event",       &["event", "topic/log", "dialect/envelope"],    &["clock", "proto", "wire"]),
-    // What clients say.
-    ("json",        &["dialect/json"],                              &["event", "names", "policy", "proto"]),
+    // What clients say, and what is said to them.
+    ("command",     &["dialect/command"],                           &["names", "policy", "proto"]),
+    ("json",        &["dialect/json"],                              &["command", "event", "policy", "proto"]),
+    ("sse",         &["dialect/sse"],                               &["proto"]),
+    ("path",        &["dialect/path", "dialect/template"],          &["command", "event", "proto"]),
+    ("dialect",     &["dialect/dialect"],                           &["command", "error", "json", "path", "proto", "sse"]),
+    ("metrics",     &["metrics"],                                   &["dialect", "error"]),
+    ("opening",     &["dialect/opening"],                           &["command", "dialect", "event", "path", "proto", "sse"]),
     // One client.
     ("chunk",       &["session/chunk"],                             &["event"]),
     ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
-    ("session",     &["session/session"],                           &["policy", "proto"]),
+    ("session",     &["session/session"],                           &["config", "dialect", "event", "policy", "proto"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
@@ -44,20 +49,21 @@ const LAYERS: &[Layer] = &[
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event"]),
     ("report",      &["admin/report"],                              &["clock", "session", "subscribers"]),
-    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "report"]),
-    ("connection",  &["fanout/connection"],                         &["batch", "chunk", "handshake", "outbox", "proto", "session", "socket", "transport"]),
+    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report"]),
+    ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "connection", "error", "json", "metrics", "proto", "report", "shared", "socket"]),
+                    &["batch", "clock", "command", "connection", "dialect", "error", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
     // The shard: one type in four files.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/requests", "fanout/lifecycle"],
-                    &["admin", "batch", "chunk", "clock", "config", "connection", "error", "event", "handshake", "ingress", "json", "link",
-                      "metrics", "outbox", "policy", "proto", "report", "session", "shared", "socket", "subscribers", "timer",
+                    &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",
+                      "metrics", "opening", "outbox", "policy", "proto", "report", "session", "shared", "socket", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
+    ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
-    ("node",        &["node"],                                      &["catalog", "clock", "config", "connection", "net", "shared"]),
-    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node"]),
+    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared"]),
+    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),
 ];
 
 /// Files that only say which modules there are.

@@ -3,12 +3,19 @@
 use crate::admin::report::{self, Part, Report};
 use crate::admin::{metrics, page, stats};
 use crate::clock::Now;
-use crate::dialect::json::check_topic;
+use crate::dialect::command::check_topic;
+use crate::dialect::opening::{self, Asked, Opening};
+use crate::dialect::sse;
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Shared, State};
 use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, websocket_key};
 use crate::publish::http::Format;
 use crate::publish::socket::is_secret;
+
+/// The operators' endpoints that are one path each.
+const OPERATORS: [&str; 3] = ["/metrics", "/api/websocket/status", "/api/v1/websocket/stats"];
+/// What the paths of topics begin with.
+const TOPICS: &str = "/api/topics/";
 
 /// What a request is decided on.
 #[derive(Debug)]
@@ -30,13 +37,8 @@ pub enum Route {
     Gather(Report),
     /// Events, once the body is whole.
     Publish(Format),
-    /// A session of the JSON protocol, subscribed to these topics from the start.
-    WebSocket {
-        /// `Sec-WebSocket-Key`.
-        key: String,
-        /// Checked.
-        topics: Vec<String>,
-    },
+    /// A session.
+    Open(Box<Opening>),
 }
 
 /// An answer.
@@ -79,12 +81,15 @@ impl Reply {
 /// The answer to a request that is not served.
 pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
     let key = websocket_key(request)?;
+    if let Some(asked) = opening::of(request, key, &context.shared.streams)? {
+        return client(asked, context.shared.state());
+    }
     match (request.path, key) {
-        ("/ws", Some(key)) => web_socket(request, context, key),
-        ("/ws", None) => {
-            Err(HttpError::new(426, "this endpoint speaks WebSocket: connect with a WebSocket client"))
+        (path, Some(_)) => {
+            let message =
+                format!("no WebSocket endpoint at {path}; there is /ws, and what [[stream]] configures");
+            Err(HttpError::new(404, message))
         }
-        (path, Some(_)) => Err(HttpError::new(404, format!("no WebSocket endpoint at {path}; there is /ws"))),
         ("/healthz", None) => read_only(request).map(|()| Route::Reply(Reply::text(200, "ok\n"))),
         ("/readyz", None) => read_only(request).map(|()| ready(context.shared.state())),
         ("/api/publish", None) => publish(request, context),
@@ -92,33 +97,34 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
     }
 }
 
-fn web_socket(request: &Request<'_>, context: &Context<'_>, key: &str) -> Result<Route, HttpError> {
-    if context.shared.state() == State::Draining {
-        return Err(HttpError::new(503, "the node is shutting down: connect again"));
-    }
-    let mut topics: Vec<String> = Vec::new();
-    let mut is_scoped = false;
-    for pair in query_pairs(request.query.unwrap_or_default()) {
-        let (name, value) = pair?;
-        match &*name {
-            "categories" | "topics" | "rooms" => topics.extend(value.split(',').map(str::to_owned)),
-            "runId" => topics.push(format!("run:{value}")),
-            "projectId" => topics.push(format!("project:{value}")),
-            "userId" => topics.push(format!("user:{value}")),
-            _ => continue,
+/// The paths that the node serves itself, so that no stream can have them.
+pub fn own_paths() -> Vec<&'static str> {
+    let mut own = vec!["/ws", "/sse", "/healthz", "/readyz", "/api/publish", "/api/topics/any"];
+    own.extend(OPERATORS);
+    own.extend(page::paths());
+    own
+}
+
+fn client(asked: Asked, state: State) -> Result<Route, HttpError> {
+    match asked {
+        // An event stream is opened and ended with the time to come back: to a 503, a browser never does.
+        Asked::Open(opening) if state == State::Draining && opening.dialect.is_web_socket() => {
+            Err(HttpError::new(503, "the node is shutting down: connect again"))
         }
-        is_scoped |= matches!(&*name, "runId" | "projectId" | "userId");
-        if matches!(&*name, "runId" | "projectId" | "userId") && value.is_empty() {
-            return Err(HttpError::new(400, format!("the query's {name} is empty")));
-        }
+        Asked::Open(opening) => Ok(Route::Open(opening)),
+        Asked::Head => Ok(Route::Reply(Reply {
+            status: 200,
+            content_type: sse::MEDIA_TYPE,
+            headers: sse::HEADERS.map(|(name, value)| (name, value.to_owned())).into(),
+            body: Vec::new(),
+        })),
+        Asked::Preflight => Ok(Route::Reply(Reply {
+            status: 204,
+            content_type: "text/plain",
+            headers: sse::PREFLIGHT.map(|(name, value)| (name, value.to_owned())).into(),
+            body: Vec::new(),
+        })),
     }
-    if is_scoped {
-        topics.push("global".to_owned()); // What is published to all.
-    }
-    for topic in &topics {
-        check_topic(topic).map_err(|error| HttpError::new(400, format!("in the query: {error}")))?;
-    }
-    Ok(Route::WebSocket { key: key.to_owned(), topics })
 }
 
 fn ready(state: State) -> Route {
@@ -162,9 +168,8 @@ fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result
         read_only(request)?;
         return Ok(Route::Reply(reply));
     }
-    let topic = path.strip_prefix("/api/topics/");
-    let is_known = matches!(path, "/metrics" | "/api/websocket/status" | "/api/v1/websocket/stats");
-    if !is_known && topic.is_none() {
+    let topic = path.strip_prefix(TOPICS);
+    if !OPERATORS.contains(&path) && topic.is_none() {
         return Err(not_found());
     }
     let token = shared.access.operator_token.as_deref().or(shared.access.publish_token.as_deref());
@@ -324,8 +329,8 @@ mod tests {
     fn a_draining_node_takes_nothing_new() {
         const UPGRADE: &str = "GET /ws?categories=a,b HTTP/1.1|Upgrade: websocket|Connection: Upgrade|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
         let ask = |state, head| ask(Access::default(), state, Door::Public, head);
-        let Ok(Route::WebSocket { topics, .. }) = ask(State::Ready, UPGRADE) else { panic!("an upgrade") };
-        assert_eq!(topics, ["a", "b"]);
+        let Ok(Route::Open(opening)) = ask(State::Ready, UPGRADE) else { panic!("an upgrade") };
+        assert_eq!(opening.subscribe.topics, ["a", "b"]);
         assert_eq!(ask(State::Draining, UPGRADE).unwrap_err().status, 503);
         assert_eq!(ask(State::Draining, "POST /api/publish HTTP/1.1").unwrap_err().status, 503);
         for (state, expected) in [(State::Starting, 503), (State::Ready, 200), (State::Draining, 503)] {
@@ -335,21 +340,27 @@ mod tests {
     }
 
     #[test]
-    fn queries_subscribe_but_never_to_a_pattern() {
-        let upgrade = |query: &str| {
-            let head = format!(
-                "GET /ws?{query} HTTP/1.1|Upgrade: websocket|Connection: Upgrade|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-            );
-            match ask(Access::default(), State::Ready, Door::Public, &head) {
-                Ok(Route::WebSocket { topics, .. }) => Ok(topics.join(" ")),
-                Ok(_) => panic!("not an upgrade"),
-                Err(error) => Err(error.status),
-            }
-        };
-        assert_eq!(upgrade("runId=7&projectId=p%20q&userId=u"), Ok("run:7 project:p q user:u global".into()));
-        assert_eq!(upgrade("other=1"), Ok(String::new()));
-        for bad in ["categories=", "categories=a,,b", "runId=", "runId=*", "categories=%zz", "topics=a%00"] {
-            assert_eq!(upgrade(bad), Err(400), "{bad}");
+    fn pages_of_other_sites_may_ask_for_event_streams() {
+        let ask = |head| ask(Access::default(), State::Ready, Door::Public, head);
+        for (head, expected) in [("OPTIONS /sse HTTP/1.1", 204), ("HEAD /sse?topics=a HTTP/1.1", 200)] {
+            let Ok(Route::Reply(reply)) = ask(head) else { panic!("{head}") };
+            assert_eq!(reply.status, expected);
+            assert!(reply.headers.contains(&("Access-Control-Allow-Origin", "*".to_owned())), "{head}");
+        }
+        assert!(ask("GET /sse HTTP/1.1").unwrap_err().is_for_any_origin);
+        assert!(matches!(ask("GET /sse?topics=a HTTP/1.1"), Ok(Route::Open(_))));
+    }
+
+    #[test]
+    fn what_the_node_serves_no_stream_can_have() {
+        let own = own_paths();
+        for path in
+            ["/", "/ws", "/sse", "/healthz", "/metrics", "/api/topics/any", "/api/publish", "/page.js"]
+        {
+            assert!(own.contains(&path), "{path}");
+        }
+        for path in own {
+            assert_ne!(status(Access::default(), &format!("GET {path} HTTP/1.1")), 404, "{path}");
         }
     }
 }

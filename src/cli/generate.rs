@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, Outcome, catalogs, print};
+use super::{Failure, Outcome, print};
 use crate::catalog::file::SHIPPED;
 use crate::catalog::generate::{Output, generate};
 use crate::config::{ConfigError, Problem};
+use crate::prepare::catalogs;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {

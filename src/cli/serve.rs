@@ -1,14 +1,15 @@
 //! `fanwire serve`: settings, logs, and then the node.
 
 use super::flags::Flags;
-use super::{Outcome, catalogs, log};
+use super::{Outcome, log};
+use crate::prepare::prepare;
 
 pub(super) fn run(flags: Flags) -> Outcome {
     let sources = flags.into_sources();
     let settings = sources.load()?.settings;
-    let (rules, catalogs) = catalogs::rules(&settings)?;
+    let prepared = prepare(&settings)?;
     let level = log::start(settings.log_level, settings.log_format);
-    for catalog in &catalogs {
+    for catalog in &prepared.catalogs {
         tracing::info!(catalog = %catalog.name, events = catalog.events.len(), "catalog loaded");
     }
     let started = settings.clone();
@@ -20,5 +21,5 @@ pub(super) fn run(flags: Flags) -> Outcome {
         }
         Ok(new)
     };
-    Ok(crate::node::run(settings, rules, reload))
+    Ok(crate::node::run(settings, prepared, reload))
 }

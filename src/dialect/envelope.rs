@@ -1,7 +1,10 @@
 //! How a dialect writes an event: a compiled template and the framing around it.
 //!
 //! Each event is written at most once per envelope, however many subscribers get it. What is private to one
-//! subscriber is spliced onto the written bytes ([`splice`]).
+//! subscriber is put around the written bytes as they go out ([`Private`]).
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::clock::Iso8601;
 use crate::event::Round;
@@ -16,65 +19,90 @@ pub struct Frames {
     pub ends: Vec<u32>,
 }
 
-/// A compiled template. The number of an envelope is its place in [`Envelopes`].
+/// A compiled template with its framing. The number of an envelope is its place in [`Envelopes`].
 #[derive(Debug)]
 pub struct Envelope {
-    parts: Vec<Part>,
+    parts: Box<[Part]>,
+    framing: Framing,
 }
 
 /// One part of a template.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// These bytes.
-    Literal(&'static str),
+    /// This text.
+    Literal(Box<str>),
     /// The event's name as a JSON string.
     Event,
+    /// The event's name as it is: names have no control characters.
+    Name,
     /// The event's first topic as a JSON string.
     Category,
-    /// The data, byte for byte.
+    /// The data.
     Data,
     /// The timestamp as a JSON string, ISO 8601.
     Timestamp,
+    /// The key as a JSON string, or `null` where there is none.
+    Key,
+    /// The position in the topic's history: `null`, because no topic has one.
+    Offset,
+    /// One of the [`Values`], which are text to stand inside a JSON string.
+    Value(u8),
 }
+
+/// How frames are told apart on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Each is a WebSocket text message; the data stands in it byte for byte.
+    WebSocket,
+    /// The template ends each. A line break in the data, which in JSON can only stand between tokens, is
+    /// written like this.
+    Lines(&'static str),
+}
+
+/// What a template takes from the path that a client connected to: JSON-escaped, without quotes. Subscribers
+/// of a topic with the same envelope and values get the same bytes.
+pub type Values = Arc<[Box<str>]>;
 
 /// The envelopes of a node, by number.
 #[derive(Debug)]
 pub struct Envelopes(Vec<Envelope>);
 
 /// The number of the JSON protocol's envelope.
-pub const JSON: u8 = 0;
+pub const JSON: u16 = 0;
+/// The number of the envelope of Server-Sent Events that carry the JSON protocol's messages.
+pub const JSON_EVENT_STREAM: u16 = 1;
+
+/// The JSON protocol's message.
+fn json_message() -> Vec<Part> {
+    use Part::{Category, Data, Event, Literal, Timestamp};
+    vec![
+        Literal(r#"{"type":"event","event":"#.into()),
+        Event,
+        Literal(r#","category":"#.into()),
+        Category,
+        Literal(r#","data":"#.into()),
+        Data,
+        Literal(r#","timestamp":"#.into()),
+        Timestamp,
+        Literal("}".into()),
+    ]
+}
 
 impl Envelopes {
     /// The envelopes that every node has.
     pub fn built_in() -> Self {
-        use Part::{Category, Data, Event, Literal, Timestamp};
-        Self(vec![Envelope {
-            parts: vec![
-                Literal(r#"{"type":"event","event":"#),
-                Event,
-                Literal(r#","category":"#),
-                Category,
-                Literal(r#","data":"#),
-                Data,
-                Literal(r#","timestamp":"#),
-                Timestamp,
-                Literal("}"),
-            ],
-        }])
+        Self(vec![Envelope::web_socket(json_message()), Envelope::event_stream(json_message())])
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none, which no node has.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Adds one and answers its number.
+    pub fn add(&mut self, envelope: Envelope) -> u16 {
+        self.0.push(envelope);
+        // `config` allows 1,000 streams, each with three.
+        (self.0.len() - 1) as u16
     }
 
     /// The envelope with this number.
-    pub fn get(&self, number: u8) -> &Envelope {
+    pub fn get(&self, number: u16) -> &Envelope {
         &self.0[usize::from(number)]
     }
 }
@@ -83,8 +111,35 @@ impl Envelopes {
 const USUAL_HEADER: usize = 4;
 
 impl Envelope {
+    /// A WebSocket text message for each event.
+    pub fn web_socket(template: Vec<Part>) -> Self {
+        Self { parts: template.into(), framing: Framing::WebSocket }
+    }
+
+    /// A line for each event, to be put into messages as they go out ([`Private::Lines`]).
+    pub fn lines(template: Vec<Part>) -> Self {
+        let mut parts = one_line(template);
+        parts.push(Part::Literal("\n".into()));
+        Self { parts: parts.into(), framing: Framing::Lines(" ") }
+    }
+
+    /// Server-Sent Events (WHATWG HTML, "Server-sent events"): the event's name, and the template as its data.
+    pub fn event_stream(template: Vec<Part>) -> Self {
+        let mut parts = vec![Part::Literal("event: ".into()), Part::Name, Part::Literal("\ndata: ".into())];
+        parts.extend(one_line(template));
+        parts.push(Part::Literal("\n\n".into()));
+        Self { parts: parts.into(), framing: Framing::Lines("\ndata: ") }
+    }
+
     /// Writes every event of a round as a frame at the end of `bytes`, and where each ends into `ends`.
-    pub fn write(&self, round: &Round, iso: &mut Iso8601, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) {
+    pub fn write(
+        &self,
+        round: &Round,
+        values: &[Box<str>],
+        iso: &mut Iso8601,
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+    ) {
         let fixed: usize =
             self.parts.iter().map(|part| if let Part::Literal(text) = part { text.len() } else { 28 }).sum();
         bytes.reserve(
@@ -93,23 +148,115 @@ impl Envelope {
         ends.reserve(round.events.len());
         for event in round.events.iter() {
             let start = bytes.len();
-            bytes.extend_from_slice(&[0; USUAL_HEADER]);
+            if self.framing == Framing::WebSocket {
+                bytes.extend_from_slice(&[0; USUAL_HEADER]);
+            }
             for part in &self.parts {
                 match part {
                     Part::Literal(text) => bytes.extend_from_slice(text.as_bytes()),
                     Part::Event => write_json_string(bytes, event.name),
+                    Part::Name => bytes.extend_from_slice(event.name.as_bytes()),
                     Part::Category => write_json_string(bytes, &round.category),
-                    Part::Data => bytes.extend_from_slice(event.data.as_bytes()),
+                    Part::Data => self.write_data(event.data, bytes),
                     Part::Timestamp => {
                         bytes.push(b'"');
                         bytes.extend_from_slice(iso.format(event.timestamp_ms).as_bytes());
                         bytes.push(b'"');
                     }
+                    Part::Key if event.key.is_empty() => bytes.extend_from_slice(b"null"),
+                    Part::Key => write_json_string(bytes, event.key),
+                    Part::Offset => bytes.extend_from_slice(b"null"),
+                    Part::Value(number) => {
+                        bytes.extend_from_slice(values[usize::from(*number)].as_bytes());
+                    }
                 }
             }
-            finish_frame(bytes, start);
+            if self.framing == Framing::WebSocket {
+                finish_frame(bytes, start);
+            }
             // A chunk begins anew above 256 KiB and an event has at most 1 GiB.
             ends.push(bytes.len() as u32);
+        }
+    }
+
+    fn write_data(&self, data: &str, bytes: &mut Vec<u8>) {
+        let is_break = |byte: u8| byte == b'\n' || byte == b'\r';
+        match self.framing {
+            Framing::Lines(line_break) if data.bytes().any(is_break) => {
+                for (place, line) in data.split(['\n', '\r']).enumerate() {
+                    if place > 0 {
+                        bytes.extend_from_slice(line_break.as_bytes());
+                    }
+                    bytes.extend_from_slice(line.as_bytes());
+                }
+            }
+            _ => bytes.extend_from_slice(data.as_bytes()),
+        }
+    }
+}
+
+/// The template without line breaks, which in JSON can only stand between tokens.
+fn one_line(mut template: Vec<Part>) -> Vec<Part> {
+    for part in &mut template {
+        if let Part::Literal(text) = part {
+            *text = text.replace(['\n', '\r'], " ").into();
+        }
+    }
+    template
+}
+
+/// What one subscriber's events have that the others' have not, put there as they go out.
+#[derive(Clone, Copy, Debug)]
+pub enum Private<'a> {
+    /// Nothing: frames go out as they lie.
+    Nothing,
+    /// The last byte of every payload is replaced by this: for the JSON protocol `,"clientId":"…"}` in place of
+    /// the closing brace.
+    Suffix(&'a [u8]),
+    /// Frames are lines, and those that go out together share a WebSocket message.
+    Lines,
+}
+
+/// Bytes of lines that share one message.
+const LINES_BYTES: usize = 64 << 10;
+
+impl Private<'_> {
+    /// Appends the first of `frames` (numbers) with what is private, and answers how many that are: at least
+    /// one. `frame` gives the bytes of a run of frames.
+    pub fn write<'a>(
+        &self,
+        frames: Range<u32>,
+        frame: impl Fn(Range<u32>) -> &'a [u8],
+        out: &mut Vec<u8>,
+    ) -> u32 {
+        match self {
+            Private::Nothing => {
+                out.extend_from_slice(frame(frames.clone()));
+                frames.end - frames.start
+            }
+            Private::Suffix(suffix) => {
+                splice(frame(frames.start..frames.start + 1), suffix, out);
+                1
+            }
+            Private::Lines => {
+                let mut end = frames.start + 1;
+                // Frames are looked at in halves: what is left is mostly taken whole.
+                let fits = |end: u32| frame(frames.start..end).len() <= LINES_BYTES;
+                if fits(frames.end) {
+                    end = frames.end;
+                } else {
+                    let mut beyond = frames.end;
+                    while beyond - end > 1 {
+                        let middle = end + (beyond - end) / 2;
+                        if fits(middle) { end = middle } else { beyond = middle }
+                    }
+                }
+                let lines = frame(frames.start..end);
+                let payload = &lines[..lines.len() - 1]; // The last line feed separates nothing.
+                write_header(out, Opcode::Text, payload.len());
+                out.extend_from_slice(payload);
+                end - frames.start
+            }
         }
     }
 }
@@ -128,8 +275,7 @@ fn finish_frame(bytes: &mut Vec<u8>, start: usize) {
     bytes.splice(start..start + USUAL_HEADER, header);
 }
 
-/// Appends `frame` with the last byte of its payload replaced by `suffix`: for the JSON protocol
-/// `,"clientId":"…"}` in place of the closing brace.
+/// Appends `frame` with the last byte of its payload replaced by `suffix`.
 pub fn splice(frame: &[u8], suffix: &[u8], out: &mut Vec<u8>) {
     let header = match frame[1] {
         126 => 4,
@@ -145,6 +291,12 @@ pub fn splice(frame: &[u8], suffix: &[u8], out: &mut Vec<u8>) {
 /// Appends a JSON string (RFC 8259 section 7).
 pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
+    write_json_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Appends what stands between the quotes of a JSON string.
+pub fn write_json_escaped(out: &mut Vec<u8>, text: &str) {
     if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
         out.extend_from_slice(text.as_bytes());
     } else {
@@ -159,7 +311,6 @@ pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
             }
         }
     }
-    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -167,12 +318,14 @@ mod tests {
     use super::*;
     use crate::event::Events;
     use crate::publish::wire::Publish;
+    use parking_lot::Mutex;
     use smallvec::smallvec;
 
     fn round(category: &str, events: &[(&str, &str)]) -> Round {
         let mut all = Events::default();
         for (event, data) in events {
-            all.push(&Publish { topics: category, event, key: "", data, timestamp_ms: 1_705_313_700_000 }, 0);
+            let key = if event.starts_with("keyed") { "k\"1" } else { "" };
+            all.push(&Publish { topics: category, event, key, data, timestamp_ms: 1_705_313_700_000 }, 0);
         }
         Round {
             topics: smallvec![],
@@ -181,14 +334,17 @@ mod tests {
             several: 0,
             ingress: 0,
             shared: false,
-            frames: smallvec![],
+            written: Mutex::default(),
         }
     }
 
     fn write(round: &Round) -> Frames {
+        write_in(Envelopes::built_in().get(JSON), round, &[])
+    }
+
+    fn write_in(envelope: &Envelope, round: &Round, values: &[Box<str>]) -> Frames {
         let mut frames = Frames::default();
-        let envelopes = Envelopes::built_in();
-        envelopes.get(JSON).write(round, &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
+        envelope.write(round, values, &mut Iso8601::new(), &mut frames.bytes, &mut frames.ends);
         frames
     }
 
@@ -233,6 +389,70 @@ mod tests {
             let value: serde_json::Value = serde_json::from_slice(payload).unwrap();
             assert_eq!(value["clientId"], "me");
         }
+    }
+
+    fn seed() -> Vec<Part> {
+        let literal = |text: &str| Part::Literal(text.into());
+        vec![
+            literal("{\"runId\":\""),
+            Part::Value(0),
+            literal("\",\n\"type\":"),
+            Part::Event,
+            literal(",\"key\":"),
+            Part::Key,
+            literal(",\"offset\":"),
+            Part::Offset,
+            literal(",\"payload\":"),
+            Part::Data,
+            literal("}"),
+        ]
+    }
+
+    #[test]
+    fn a_configured_envelope_is_written_in_every_framing() {
+        let round = round("run:7", &[("keyed", "{\n\t\"a\":\r\n1}"), ("plain", "")]);
+        let values: [Box<str>; 1] = ["7\\\"".into()];
+        let text =
+            |envelope: &Envelope| String::from_utf8(write_in(envelope, &round, &values).bytes).unwrap();
+        let lines = text(&Envelope::lines(seed()));
+        assert_eq!(
+            lines,
+            "{\"runId\":\"7\\\"\", \"type\":\"keyed\",\"key\":\"k\\\"1\",\"offset\":null,\"payload\":{ \t\"a\":  1}}\n\
+             {\"runId\":\"7\\\"\", \"type\":\"plain\",\"key\":null,\"offset\":null,\"payload\":null}\n"
+        );
+        let stream = text(&Envelope::event_stream(seed()));
+        let first = stream.split("\n\n").next().unwrap();
+        assert_eq!(first.lines().next(), Some("event: keyed"));
+        assert!(first.lines().skip(1).all(|line| line.starts_with("data: ")), "{first}");
+        assert_eq!((stream.matches("event: ").count(), stream.matches("\n\n").count()), (2, 2));
+        let message = write_in(&Envelope::web_socket(seed()), &round, &values);
+        let whole = std::str::from_utf8(&message.bytes[2..message.ends[0] as usize]).unwrap();
+        assert!(whole.contains("\r\n1}"), "byte for byte: {whole:?}");
+    }
+
+    #[test]
+    fn lines_that_go_out_together_share_messages_of_a_bounded_size() {
+        let data = format!("\"{}\"", "x".repeat(30_000));
+        let events = vec![("e", data.as_str()); 5];
+        let frames = write_in(&Envelope::lines(vec![Part::Data]), &round("c", &events), &[]);
+        let run = |run: Range<u32>| {
+            let at = |frame: u32| if frame == 0 { 0 } else { frames.ends[frame as usize - 1] as usize };
+            &frames.bytes[at(run.start)..at(run.end)]
+        };
+        let (mut start, mut counts) = (0, Vec::new());
+        while start < 5 {
+            let mut out = Vec::new();
+            let count = Private::Lines.write(start..5, run, &mut out);
+            let mut cursor = std::io::Cursor::new(&out);
+            let (_, length) = tungstenite::protocol::frame::FrameHeader::parse(&mut cursor).unwrap().unwrap();
+            let payload = std::str::from_utf8(&out[cursor.position() as usize..]).unwrap();
+            assert_eq!(payload.len() as u64, length);
+            assert!(payload.split('\n').all(|line| line == data), "{count}");
+            assert_eq!(payload.split('\n').count(), count as usize);
+            counts.push(count);
+            start += count;
+        }
+        assert_eq!(counts, [2, 2, 1]);
     }
 
     #[test]

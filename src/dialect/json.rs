@@ -2,49 +2,15 @@
 //!
 //! Events are not written here: they come ready from the envelope.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::dialect::command::{Command, Subscribe, check_client_id, checked_filter, checked_topics};
 use crate::dialect::envelope::write_json_string;
-use crate::proto::websocket::{Opcode, write_frame, write_header};
+use crate::proto::websocket::{Opcode, write_frame};
 use crate::session::policy::Policy;
-use crate::topic::name::check_name;
-
-/// Characters of a client id at most.
-pub const MAX_CLIENT_ID_CHARS: usize = 128;
-
-/// Event names that a subscription may choose at most: each is compared with each event of the topic.
-pub const MAX_EVENT_NAMES: usize = 100;
-
-/// What a client asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Join topics, or change filter and policy of those joined already.
-    Subscribe(Subscribe),
-    /// Leave topics.
-    Unsubscribe(Vec<String>),
-    /// The client is alive.
-    Pong,
-    /// The client asks whether the node is alive.
-    Ping,
-}
-
-/// A subscribe message.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Subscribe {
-    /// The topics, checked.
-    pub topics: Vec<String>,
-    /// Only these event names; `None`: all.
-    pub events: Option<Vec<String>>,
-    /// What happens when the client's queue is full.
-    pub policy: Policy,
-    /// What the client calls itself.
-    pub client_id: Option<String>,
-    /// Topics that the client had before and wants to go on with from a position; `None`: it asks for none.
-    pub since: Option<Vec<String>>,
-}
 
 #[derive(Deserialize)]
 struct Message {
@@ -53,6 +19,8 @@ struct Message {
     #[serde(alias = "topics", alias = "rooms")]
     categories: Option<Vec<String>>,
     events: Option<Vec<String>>,
+    #[serde(rename = "onlyCategories")]
+    only_categories: Option<Vec<String>>,
     policy: Option<String>,
     #[serde(rename = "clientId")]
     client_id: Option<String>,
@@ -70,8 +38,10 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
         "pong" => Ok(Command::Pong),
         "ping" => Ok(Command::Ping),
         "subscribe" => {
-            let topics = checked_topics(message.categories, "subscribe")?;
-            let events = message.events.map(checked_events).transpose()?;
+            let topics = topics_of(message.categories, "subscribe")?;
+            let events = message.events.map(|names| checked_filter("event", names)).transpose()?;
+            let only_categories =
+                message.only_categories.map(|names| checked_filter("category", names)).transpose()?;
             if let Some(id) = &message.client_id {
                 check_client_id(id)?;
             }
@@ -82,50 +52,19 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
             Ok(Command::Subscribe(Subscribe {
                 topics,
                 events,
+                only_categories,
                 policy,
                 client_id: message.client_id,
                 since: message.since.map(|positions| positions.into_keys().collect()),
             }))
         }
-        "unsubscribe" => Ok(Command::Unsubscribe(checked_topics(message.categories, "unsubscribe")?)),
+        "unsubscribe" => Ok(Command::Unsubscribe(topics_of(message.categories, "unsubscribe")?)),
         other => Err(format!("unknown message type {other:?}")),
     }
 }
 
-/// Checks the topics of a subscribe, wherever it came from.
-///
-/// # Errors
-/// What is wrong with the first bad one.
-pub fn check_topic(name: &str) -> Result<(), String> {
-    check_name("topic", name)?;
-    if name.ends_with('*') {
-        return Err(format!("{name:?} is a prefix pattern, which this version does not serve"));
-    }
-    Ok(())
-}
-
-fn checked_topics(topics: Option<Vec<String>>, kind: &str) -> Result<Vec<String>, String> {
-    let topics = topics.ok_or_else(|| format!("{kind} needs `categories`, `topics` or `rooms`"))?;
-    topics.iter().try_for_each(|name| check_topic(name))?;
-    let mut seen = HashSet::new();
-    Ok(topics.into_iter().filter(|name| seen.insert(name.clone())).collect())
-}
-
-fn checked_events(mut events: Vec<String>) -> Result<Vec<String>, String> {
-    events.sort_unstable();
-    events.dedup();
-    if events.len() > MAX_EVENT_NAMES {
-        return Err(format!("`events` has more than {MAX_EVENT_NAMES} names"));
-    }
-    events.iter().try_for_each(|name| check_name("event", name))?;
-    Ok(events)
-}
-
-fn check_client_id(id: &str) -> Result<(), String> {
-    if id.is_empty() || id.chars().count() > MAX_CLIENT_ID_CHARS {
-        return Err(format!("`clientId` must have 1 to {MAX_CLIENT_ID_CHARS} characters"));
-    }
-    Ok(())
+fn topics_of(topics: Option<Vec<String>>, kind: &str) -> Result<Vec<String>, String> {
+    checked_topics(topics.ok_or_else(|| format!("{kind} needs `categories`, `topics` or `rooms`"))?)
 }
 
 /// What replaces the closing brace of every event for a client that named itself.
@@ -136,15 +75,14 @@ pub fn client_id_suffix(id: &str) -> Box<[u8]> {
     suffix.into()
 }
 
-/// Appends a `subscription-ack`: the client's whole set of topics. Where it asked to go on from positions, it
-/// is told that nothing could be recovered: no topic of this version has a history, so every epoch is unknown.
-pub fn write_subscription_ack<'a>(
-    out: &mut Vec<u8>,
+/// A `subscription-ack`: the client's whole set of topics. Where it asked to go on from positions, it is told
+/// that nothing could be recovered: no topic of this version has a history, so every epoch is unknown.
+pub fn subscription_ack<'a>(
     timestamp: &str,
     topics: impl Iterator<Item = &'a str>,
     since: Option<&[String]>,
-) {
-    write_message(out, "subscription-ack", timestamp, |data| {
+) -> Vec<u8> {
+    message("subscription-ack", timestamp, |data| {
         write_categories(data, topics);
         let Some(since) = since else { return };
         data.pop();
@@ -157,34 +95,36 @@ pub fn write_subscription_ack<'a>(
             data.extend_from_slice(b":null");
         }
         data.extend_from_slice(b"}}");
-    });
+    })
 }
 
-/// Appends an `unsubscription-ack`: the client's whole set of topics.
-pub fn write_unsubscription_ack<'a>(
-    out: &mut Vec<u8>,
-    timestamp: &str,
-    topics: impl Iterator<Item = &'a str>,
-) {
-    write_message(out, "unsubscription-ack", timestamp, |data| write_categories(data, topics));
+/// An `unsubscription-ack`: the client's whole set of topics.
+pub fn unsubscription_ack<'a>(timestamp: &str, topics: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    message("unsubscription-ack", timestamp, |data| write_categories(data, topics))
 }
 
-/// Appends an `error` message.
-pub fn write_error(out: &mut Vec<u8>, timestamp: &str, error: &str) {
-    write_message(out, "error", timestamp, |data| {
+/// An `error` message.
+pub fn error(timestamp: &str, error: &str) -> Vec<u8> {
+    message("error", timestamp, |data| {
         data.extend_from_slice(br#"{"error":"#);
         write_json_string(data, error);
         data.push(b'}');
-    });
+    })
 }
 
-/// Appends a `gap` notice: `dropped` events of `topic` were left out here.
-pub fn write_gap(out: &mut Vec<u8>, timestamp: &str, topic: &str, dropped: u32) {
-    write_message(out, "gap", timestamp, |data| {
+/// A `gap` notice: `dropped` events of `topic` were left out here; `None`: nobody knows how many.
+pub fn gap(timestamp: &str, topic: &str, dropped: Option<u32>) -> Vec<u8> {
+    message("gap", timestamp, |data| {
         data.extend_from_slice(br#"{"topic":"#);
         write_json_string(data, topic);
+        let dropped = dropped.map_or_else(|| "null".to_owned(), |count| count.to_string());
         data.extend_from_slice(format!(r#","dropped":{dropped}}}"#).as_bytes());
-    });
+    })
+}
+
+/// The answer to a client's `ping`.
+pub fn pong(timestamp: &str) -> Vec<u8> {
+    format!(r#"{{"type":"pong","timestamp":"{timestamp}"}}"#).into_bytes()
 }
 
 /// Appends the heartbeat: a JSON `ping` for programs and a WebSocket ping for the protocol.
@@ -194,18 +134,11 @@ pub fn write_heartbeat(out: &mut Vec<u8>, timestamp: &str) {
     write_frame(out, Opcode::Ping, b"");
 }
 
-/// Appends the answer to a client's JSON `ping`.
-pub fn write_pong(out: &mut Vec<u8>, timestamp: &str) {
-    let text = format!(r#"{{"type":"pong","timestamp":"{timestamp}"}}"#);
-    write_frame(out, Opcode::Text, text.as_bytes());
-}
-
-fn write_message(out: &mut Vec<u8>, kind: &str, timestamp: &str, data: impl FnOnce(&mut Vec<u8>)) {
-    let mut payload = format!(r#"{{"type":"{kind}","timestamp":"{timestamp}","data":"#).into_bytes();
-    data(&mut payload);
-    payload.push(b'}');
-    write_header(out, Opcode::Text, payload.len());
-    out.extend_from_slice(&payload);
+fn message(kind: &str, timestamp: &str, data: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut text = format!(r#"{{"type":"{kind}","timestamp":"{timestamp}","data":"#).into_bytes();
+    data(&mut text);
+    text.push(b'}');
+    text
 }
 
 fn write_categories<'a>(out: &mut Vec<u8>, topics: impl Iterator<Item = &'a str>) {
@@ -222,15 +155,10 @@ fn write_categories<'a>(out: &mut Vec<u8>, topics: impl Iterator<Item = &'a str>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::command::MAX_FILTER_NAMES;
 
     fn subscribe(topics: &[&str]) -> Subscribe {
-        Subscribe {
-            topics: topics.iter().map(ToString::to_string).collect(),
-            events: None,
-            policy: Policy::Disconnect,
-            client_id: None,
-            since: None,
-        }
+        Subscribe { topics: topics.iter().map(ToString::to_string).collect(), ..Subscribe::default() }
     }
 
     #[test]
@@ -250,10 +178,11 @@ mod tests {
     fn topics_have_three_names_and_options_are_read() {
         for field in ["categories", "topics", "rooms"] {
             let text = format!(
-                r#"{{"type":"subscribe","{field}":["a"],"events":["x","y"],"policy":"drop-oldest","clientId":null,"unknown":1}}"#
+                r#"{{"type":"subscribe","{field}":["a"],"events":["x","y"],"onlyCategories":["c"],"policy":"drop-oldest","clientId":null,"unknown":1}}"#
             );
             let expected = Subscribe {
                 events: Some(vec!["x".into(), "y".into()]),
+                only_categories: Some(vec!["c".into()]),
                 policy: Policy::DropOldest,
                 ..subscribe(&["a"])
             };
@@ -277,9 +206,9 @@ mod tests {
         };
         assert_eq!(subscribe.topics, ["b", "a"]);
         assert_eq!(subscribe.events.unwrap(), ["x", "y"]);
-        let names: Vec<String> = (0..=MAX_EVENT_NAMES).map(|n| format!("\"e{n}\"")).collect();
+        let names: Vec<String> = (0..=MAX_FILTER_NAMES).map(|n| format!("\"e{n}\"")).collect();
         let text = format!(r#"{{"type":"subscribe","topics":["a"],"events":[{}]}}"#, names.join(","));
-        assert!(parse(text.as_bytes()).unwrap_err().contains("more than 100 names"));
+        assert!(parse(text.as_bytes()).unwrap_err().contains("more than 100 event names"));
     }
 
     #[test]
@@ -314,32 +243,27 @@ mod tests {
 
     #[test]
     fn answers_are_valid_json_of_the_protocols_shape() {
-        let read = |frame: &[u8]| -> serde_json::Value { serde_json::from_slice(&frame[2..]).unwrap() };
-        let mut out = Vec::new();
-        write_subscription_ack(&mut out, "T", ["a", "b\""].into_iter(), None);
+        let read = |text: Vec<u8>| -> serde_json::Value { serde_json::from_slice(&text).unwrap() };
         assert_eq!(
-            read(&out),
+            read(subscription_ack("T", ["a", "b\""].into_iter(), None)),
             serde_json::json!({"type":"subscription-ack","timestamp":"T","data":{"categories":["a","b\""]}})
         );
-        out.clear();
-        write_subscription_ack(&mut out, "T", ["a"].into_iter(), Some(&["a".into(), "b".into()]));
         assert_eq!(
-            read(&out)["data"],
+            read(subscription_ack("T", ["a"].into_iter(), Some(&["a".into(), "b".into()])))["data"],
             serde_json::json!({"categories":["a"],"recovered":false,"missing":{"a":null,"b":null}})
         );
-        out.clear();
-        write_error(&mut out, "T", "no \"way\"\n");
         assert_eq!(
-            read(&out),
+            read(error("T", "no \"way\"\n")),
             serde_json::json!({"type":"error","timestamp":"T","data":{"error":"no \"way\"\n"}})
         );
-        out.clear();
-        write_gap(&mut out, "T", "t", 7);
-        assert_eq!(
-            read(&out),
-            serde_json::json!({"type":"gap","timestamp":"T","data":{"topic":"t","dropped":7}})
-        );
-        out.clear();
+        for (dropped, expected) in [(Some(7), serde_json::json!(7)), (None, serde_json::Value::Null)] {
+            assert_eq!(
+                read(gap("T", "t", dropped)),
+                serde_json::json!({"type":"gap","timestamp":"T","data":{"topic":"t","dropped":expected}})
+            );
+        }
+        assert_eq!(read(pong("T")), serde_json::json!({"type":"pong","timestamp":"T"}));
+        let mut out = Vec::new();
         write_heartbeat(&mut out, "T");
         assert_eq!(out[out.len() - 2..], [0x89, 0]);
     }

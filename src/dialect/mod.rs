@@ -1,4 +1,10 @@
 //! MEANING: what a dialect's messages ask for, and how it writes events. Pure: bytes in, values out.
 
+pub mod command;
+pub mod dialect;
 pub mod envelope;
 pub mod json;
+pub mod opening;
+pub mod path;
+pub mod sse;
+pub mod template;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::dialect::dialect::Dialect;
+use crate::dialect::envelope::Private;
 use crate::proto::http1::Request;
 use crate::publish::http::Batch;
 use crate::publish::socket::Publisher;
@@ -27,6 +29,8 @@ pub struct Connection<T> {
     pub is_ready: bool,
     /// Whether it is not read because of what it has not taken yet.
     pub is_paused: bool,
+    /// Whether its last flush ended with a refused write.
+    pub is_stalled: bool,
     /// Tells it apart from others that have had its number.
     pub generation: u32,
     /// The tick that the timer wheel holds it for; 0: none.
@@ -167,6 +171,7 @@ impl<T: Transport> Connection<T> {
             has_gaps: false,
             is_ready: false,
             is_paused: false,
+            is_stalled: false,
             generation,
             armed: 0,
             stream,
@@ -185,19 +190,20 @@ impl<T: Transport> Connection<T> {
         chunks: &mut Chunks,
         scratch: &mut Scratch,
         work: &mut Work,
-        mut gap: impl FnMut(&mut Vec<u8>, u32, u32),
+        mut gap: impl FnMut(Dialect, &mut Vec<u8>, u32, u32),
     ) -> io::Result<Flushed> {
-        let suffix = match &self.role {
-            Role::Client(session) => session.suffix.as_deref(),
-            _ => None,
+        let (private, dialect) = match &self.role {
+            Role::Client(session) => (session.private(), session.dialect),
+            _ => (Private::Nothing, Dialect::Json),
         };
+        let is_shared = matches!(private, Private::Nothing);
         let enough = work.bytes + FLUSH_BYTES;
         while !self.outbox.is_empty() {
             let written = if let Some(first) = self.outbox.first() {
                 let written = write(&mut self.stream, first, work)?;
                 self.outbox.consume_first(written.unwrap_or(0));
                 written
-            } else if let (Some(span), None) = (self.outbox.single_span(), suffix) {
+            } else if let Some(span) = self.outbox.single_span().filter(|_| is_shared) {
                 let written = write(&mut self.stream, chunks.bytes(span), work)?;
                 if let Some(written) = written {
                     self.outbox.consume_single(written, chunks, work);
@@ -207,7 +213,8 @@ impl<T: Transport> Connection<T> {
                 scratch.bytes.clear();
                 scratch.marks.clear();
                 let Scratch { bytes, marks } = scratch;
-                self.outbox.gather(chunks, suffix, FLUSH_BYTES, &mut gap, bytes, marks);
+                let gap = |out: &mut Vec<u8>, topic, count| gap(dialect, out, topic, count);
+                self.outbox.gather(chunks, private, FLUSH_BYTES, gap, bytes, marks);
                 let written = write(&mut self.stream, bytes, work)?;
                 if let Some(written) = written {
                     self.outbox.consume(bytes, marks, written, chunks, work);

@@ -4,18 +4,20 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::dialect::json::{self, Command, Subscribe};
+use crate::dialect::command::{Command, Subscribe};
+use crate::dialect::dialect::Dialect;
+use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::Origin;
 use crate::fanout::subscribers::Member;
 use crate::metrics::BadInput;
-use crate::proto::websocket::{self, Accept, Opcode, Violation, write_close, write_frame};
+use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame};
 use crate::publish::socket::{Outcome, Terms};
 use crate::publish::wire::Publish;
 use crate::session::policy::Policy;
-use crate::session::session::Subscription;
+use crate::session::session::{Filter, Subscription};
 use crate::transport::Transport;
 
 /// Connections read in one turn.
@@ -29,7 +31,10 @@ pub(super) const REPLY_CAP: usize = 64 << 10;
 pub(super) enum Read {
     Bytes(usize),
     Nothing,
+    /// The far end sends no more.
     End,
+    /// The connection broke.
+    Broken,
 }
 
 impl<T: Transport> Shard<T> {
@@ -80,7 +85,7 @@ impl<T: Transport> Shard<T> {
                 Ok(count) => Read::Bytes(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => Read::End,
+                Err(_) => Read::Broken,
             };
         }
     }
@@ -90,6 +95,7 @@ impl<T: Transport> Shard<T> {
             Read::Bytes(_) => self.remember(number),
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
         }
     }
 
@@ -108,6 +114,10 @@ impl<T: Transport> Shard<T> {
             Read::Nothing => return 0,
             Read::End => {
                 self.handle_end(number, now);
+                return 0;
+            }
+            Read::Broken => {
+                self.lose(number, CloseReason::ConnectionLost, now);
                 return 0;
             }
         };
@@ -152,10 +162,15 @@ impl<T: Transport> Shard<T> {
         }
         match self.read(number, CLIENT_READ) {
             Read::Nothing => {}
-            Read::End => self.lose(number, now),
+            Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
-                if let Role::Client(session) = &mut self.connections[number as usize].role {
-                    session.heard = now.mono;
+                let Role::Client(session) = &mut self.connections[number as usize].role else { return };
+                match session.dialect {
+                    Dialect::Json => session.heard = now.mono,
+                    Dialect::Path => {} // Only a pong counts.
+                    // There is nothing to say on an event stream.
+                    Dialect::EventStream => return self.remember(number),
                 }
                 let mut buffer = std::mem::take(&mut self.buffer);
                 self.handle_input(number, &mut buffer[..count], now);
@@ -169,7 +184,7 @@ impl<T: Transport> Shard<T> {
     fn handle_input(&mut self, number: u32, input: &mut [u8], now: Now) {
         let Role::Client(session) = &mut self.connections[number as usize].role else { return };
         let mut decoder = session.decoder.take().map_or_else(Default::default, |decoder| *decoder);
-        let accept = Accept { max_message_bytes: self.limits.max_message_bytes, binary: false };
+        let accept = session.terms(&self.limits).accept;
         let mut taken = 0;
         while taken < input.len() {
             let rest = &mut input[taken..];
@@ -211,7 +226,11 @@ impl<T: Transport> Shard<T> {
 
     fn handle_message(&mut self, number: u32, opcode: Opcode, payload: &[u8], now: Now) {
         match opcode {
-            Opcode::Pong => {}
+            Opcode::Pong => {
+                if let Role::Client(session) = &mut self.connections[number as usize].role {
+                    session.heard = now.mono;
+                }
+            }
             Opcode::Ping => {
                 let mut pong = Vec::with_capacity(2 + payload.len());
                 write_frame(&mut pong, Opcode::Pong, payload);
@@ -227,34 +246,72 @@ impl<T: Transport> Shard<T> {
                 }
                 self.push_first(number, &echo);
             }
-            // Binary is refused by the decoder.
-            Opcode::Text | Opcode::Binary => match json::parse(payload) {
-                Ok(Command::Pong) => {}
-                Ok(Command::Ping) => self.reply(number, now, json::write_pong),
-                Ok(Command::Subscribe(subscribe)) => self.subscribe(number, &subscribe, now),
-                Ok(Command::Unsubscribe(topics)) => self.unsubscribe(number, &topics, now),
-                Err(error) => self.reply_error(number, &error, now),
-            },
+            Opcode::Text | Opcode::Binary => {
+                let Role::Client(session) = &self.connections[number as usize].role else { return };
+                match session.dialect.read(payload) {
+                    Ok(Some(command)) => self.obey(number, command, now),
+                    Ok(None) => {}
+                    Err(error) => self.reply_error(number, &error, now),
+                }
+            }
         }
     }
 
-    fn reply(&mut self, number: u32, now: Now, write: impl FnOnce(&mut Vec<u8>, &str)) {
+    /// Does what a client asks for, and answers.
+    fn obey(&mut self, number: u32, command: Command, now: Now) {
+        match command {
+            Command::Pong => {}
+            Command::Ping => {
+                let pong = json::pong(self.iso.format(now.wall_ms));
+                self.reply(number, "pong", &pong);
+            }
+            Command::Subscribe(subscribe) => match self.subscribe(number, &subscribe, now) {
+                Ok(()) => self.acknowledge(number, &subscribe, now),
+                Err(error) => self.reply_error(number, &error, now),
+            },
+            Command::Unsubscribe(topics) => {
+                self.unsubscribe(number, &topics, now);
+                let Role::Client(session) = &self.connections[number as usize].role else { return };
+                let topics = session.subscriptions.iter();
+                let topics = topics.map(|s| &**self.subscribers.get(s.topic).topic.name());
+                let ack = json::unsubscription_ack(self.iso.format(now.wall_ms), topics);
+                self.reply(number, "unsubscription-ack", &ack);
+            }
+        }
+    }
+
+    /// Answers a subscribe with the client's whole set of topics.
+    pub(super) fn acknowledge(&mut self, number: u32, subscribe: &Subscribe, now: Now) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        let topics = session.subscriptions.iter();
+        let topics = topics.map(|s| &**self.subscribers.get(s.topic).topic.name());
+        let ack = json::subscription_ack(self.iso.format(now.wall_ms), topics, subscribe.since.as_deref());
+        self.reply(number, "subscription-ack", &ack);
+    }
+
+    /// Adds a message of the node's own, in the client's dialect, in line with its events.
+    fn reply(&mut self, number: u32, name: &str, json: &[u8]) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
         let mut out = Vec::new();
-        write(&mut out, self.iso.format(now.wall_ms));
+        session.dialect.write_message(&mut out, name, json);
         self.push_reply(number, out);
     }
 
-    fn reply_error(&mut self, number: u32, error: &str, now: Now) {
+    pub(super) fn reply_error(&mut self, number: u32, error: &str, now: Now) {
         self.metrics().refuse_input(BadInput::Message);
-        self.reply(number, now, |out, at| json::write_error(out, at, error));
+        let error = json::error(self.iso.format(now.wall_ms), error);
+        self.reply(number, "error", &error);
     }
 
-    /// Subscribes to all of the topics or, where a limit stands in the way, to none.
-    pub(super) fn subscribe(&mut self, number: u32, subscribe: &Subscribe, now: Now) {
+    /// Subscribes to all of the topics.
+    ///
+    /// # Errors
+    /// The limit that stands in the way; then to none.
+    pub(super) fn subscribe(&mut self, number: u32, subscribe: &Subscribe, now: Now) -> Result<(), String> {
         let Self { connections, subscribers, shared, limits, .. } = self;
-        let Role::Client(session) = &mut connections[number as usize].role else { return };
+        let Role::Client(session) = &mut connections[number as usize].role else { return Ok(()) };
         let had = session.subscriptions.len();
-        let filter = subscribe.events.as_ref().map(|names| names.iter().map(|n| n.as_str().into()).collect());
+        let filter = filter_of(subscribe);
         let (droppable, filtered) = (subscribe.policy == Policy::DropOldest, filter.is_some());
         let mut failure = None;
         let mut repeated = Vec::new();
@@ -271,42 +328,41 @@ impl<T: Transport> Shard<T> {
             }
             let subscription = session.subscriptions.len() as u32;
             let member = Member { connection: number, subscription, droppable, filtered };
-            let Some(joined) = subscribers.join(&shared.topics, name, session.envelope, member) else {
+            let envelope = (session.envelope, session.values.as_ref());
+            let Some(joined) = subscribers.join(&shared.topics, name, envelope, member) else {
                 failure = Some(format!("the node holds {} topics already (max_topics)", limits.max_topics));
                 break;
             };
             session.subscriptions.push(Subscription {
                 topic: joined.topic,
+                list: joined.list,
                 place: joined.place,
                 joined: joined.head,
                 gap: 0,
                 policy: subscribe.policy,
-                events: filter.clone(),
+                filter: filter.clone(),
             });
         }
         if let Some(failure) = failure {
             let added: Vec<u32> = (had as u32..session.subscriptions.len() as u32).collect();
             self.remove_subscriptions(number, &added, now);
-            self.reply_error(number, &failure, now);
-            return;
+            return Err(failure);
         }
         for known in repeated {
             let subscription = session.subscriptions.get_mut(known);
             subscription.policy = subscribe.policy;
-            subscription.events.clone_from(&filter);
-            let place = subscribers.member_mut(subscription.topic, session.envelope, subscription.place);
+            subscription.filter.clone_from(&filter);
+            let place = subscribers.member_mut(subscription.topic, subscription.list, subscription.place);
             if let Some(member) = place {
                 member.droppable = droppable;
                 member.filtered = filtered;
             }
         }
         if let Some(id) = &subscribe.client_id {
-            session.suffix = Some(json::client_id_suffix(id));
+            session.suffix = session.dialect.suffix(id);
             session.client_id = Some(id.as_str().into());
         }
-        self.acknowledge(number, now, |out, at, topics| {
-            json::write_subscription_ack(out, at, topics, subscribe.since.as_deref());
-        });
+        Ok(())
     }
 
     fn unsubscribe(&mut self, number: u32, topics: &[String], now: Now) {
@@ -316,7 +372,6 @@ impl<T: Transport> Shard<T> {
         gone.sort_unstable();
         gone.dedup();
         self.remove_subscriptions(number, &gone, now);
-        self.acknowledge(number, now, |out, at, topics| json::write_unsubscription_ack(out, at, topics));
     }
 
     /// Takes subscriptions, given by their sorted numbers, out of every list.
@@ -324,15 +379,15 @@ impl<T: Transport> Shard<T> {
         for subscription in gone {
             self.settle(number, *subscription, now);
             let Role::Client(session) = &self.connections[number as usize].role else { return };
-            let Subscription { topic, place, .. } = *session.subscriptions.get(*subscription);
-            self.leave(topic, session.envelope, place);
+            let Subscription { topic, list, place, .. } = *session.subscriptions.get(*subscription);
+            self.leave(topic, list, place);
         }
         let Role::Client(session) = &mut self.connections[number as usize].role else { return };
         session.subscriptions.remove(gone);
         let from = gone.first().copied().unwrap_or(u32::MAX) as usize;
         for (number, subscription) in session.subscriptions.iter().enumerate().skip(from) {
-            let place = self.subscribers.member_mut(subscription.topic, session.envelope, subscription.place);
-            if let Some(member) = place {
+            let place = (subscription.topic, subscription.list, subscription.place);
+            if let Some(member) = self.subscribers.member_mut(place.0, place.1, place.2) {
                 member.subscription = number as u32;
             }
         }
@@ -347,31 +402,24 @@ impl<T: Transport> Shard<T> {
         let name = self.subscribers.get(subscription.topic).topic.name();
         let timestamp = self.iso.format(now.wall_ms);
         let private = connection.outbox.private_bytes();
-        connection.outbox.settle_topic(subscription.topic, |out, n| json::write_gap(out, timestamp, name, n));
+        let dialect = session.dialect;
+        connection
+            .outbox
+            .settle_topic(subscription.topic, |out, n| dialect.write_gap(out, timestamp, name, Some(n)));
         if gap > 0 {
             let mut notice = Vec::new();
-            json::write_gap(&mut notice, timestamp, name, gap);
+            dialect.write_gap(&mut notice, timestamp, name, Some(gap));
             connection.outbox.push_reply(notice, &mut self.chunks);
         }
         self.counts.private_bytes += connection.outbox.private_bytes() - private;
     }
+}
 
-    /// Answers with the client's whole set of topics.
-    fn acknowledge(
-        &mut self,
-        number: u32,
-        now: Now,
-        write: impl for<'a> FnOnce(&mut Vec<u8>, &str, &mut (dyn Iterator<Item = &'a str> + 'a)),
-    ) {
-        let Role::Client(session) = &self.connections[number as usize].role else { return };
-        let mut out = Vec::new();
-        {
-            let topics = session.subscriptions.iter();
-            let mut topics = topics.map(|s| &**self.subscribers.get(s.topic).topic.name());
-            write(&mut out, self.iso.format(now.wall_ms), &mut topics);
-        }
-        self.push_reply(number, out);
-    }
+/// Which events a subscribe wants.
+fn filter_of(subscribe: &Subscribe) -> Option<Arc<Filter>> {
+    let Subscribe { events, only_categories: categories, .. } = subscribe;
+    let is_filtered = events.is_some() || categories.is_some();
+    is_filtered.then(|| Arc::new(Filter { events: events.clone(), categories: categories.clone() }))
 }
 
 /// Checks at compile time that the read of a client fits the loop's buffer.

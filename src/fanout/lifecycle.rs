@@ -1,14 +1,13 @@
 //! How connections come, are timed, and go; and how a whole shard goes.
 
 use crate::clock::{Now, nanos};
-use crate::dialect::json;
+use crate::dialect::dialect::Farewell;
 use crate::error::{CloseReason, ErrorCode, Refusal};
 use crate::fanout::connection::{Closing, Connection, Door, Http, Role};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::{Key, Shared, Stage};
 use crate::metrics::{BadInput, DropReason};
 use crate::proto::http1::HttpError;
-use crate::proto::websocket::write_close;
 use crate::publish::socket::{Publisher, Terms};
 use crate::publish::wire::encode_error;
 use crate::session::handshake::Exchange;
@@ -137,10 +136,15 @@ impl<T: Transport> Shard<T> {
         let limits = &self.limits;
         match &self.connections[number as usize].role {
             Role::Http(http) => Some(http.deadline),
-            Role::Client(session) => Some(
-                (session.heard + nanos(limits.heartbeat_timeout))
-                    .min(session.pinged + nanos(limits.heartbeat_interval)),
-            ),
+            Role::Client(session) => {
+                let terms = session.terms(limits);
+                let beat = session.pinged + nanos(terms.heartbeat_interval);
+                let silence = terms.heartbeat_timeout.map(|timeout| session.heard + nanos(timeout));
+                let is_stalled = self.connections[number as usize].is_stalled;
+                let stall = terms.write_timeout.filter(|_| is_stalled);
+                let stall = stall.map(|timeout| session.stalled + nanos(timeout));
+                [silence, stall].into_iter().flatten().chain([beat]).min()
+            }
             Role::Publisher(publisher) if !publisher.is_authorised() => {
                 Some(publisher.connected + nanos(limits.handshake_timeout))
             }
@@ -213,25 +217,44 @@ impl<T: Transport> Shard<T> {
                 self.dismiss_publisher(number, &Refusal::new(ErrorCode::Malformed, what), now);
             }
             Role::Client(session) => {
-                let is_silent = session.heard + nanos(limits.heartbeat_timeout) <= now.mono;
-                if is_silent && now.mono >= self.amnesty {
-                    self.close_client(number, CloseReason::HeartbeatTimeout, "", now);
-                    return;
+                let terms = session.terms(limits);
+                if let Some(timeout) = terms.heartbeat_timeout.map(nanos)
+                    && session.heard + timeout <= now.mono
+                {
+                    if now.mono >= self.amnesty {
+                        self.close_client(number, CloseReason::HeartbeatTimeout, "", now);
+                        return;
+                    }
+                    session.heard = self.amnesty.saturating_sub(timeout).max(session.heard + 1);
                 }
-                if is_silent {
-                    session.heard =
-                        self.amnesty.saturating_sub(nanos(limits.heartbeat_timeout)).max(session.heard + 1);
+                if let Some(timeout) = terms.write_timeout.filter(|_| connection.is_stalled)
+                    && session.stalled + nanos(timeout) <= now.mono
+                {
+                    if now.mono >= self.amnesty {
+                        self.close_client(number, CloseReason::SlowConsumer, "", now);
+                        return;
+                    }
+                    session.stalled = now.mono;
                 }
-                if session.pinged + nanos(limits.heartbeat_interval) <= now.mono {
+                if session.pinged + nanos(terms.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;
                     if has_heartbeat {
                         return; // The last one has not gone out: one more would only pile up.
                     }
                     let mut heartbeat = Vec::with_capacity(96);
-                    json::write_heartbeat(&mut heartbeat, self.iso.format(now.wall_ms));
+                    session.dialect.write_heartbeat(&mut heartbeat, self.iso.format(now.wall_ms));
                     self.push_first(number, &heartbeat);
                 }
             }
+        }
+    }
+
+    /// A client's socket has just refused to take more: where its stream bounds that, the time counts from now.
+    pub(super) fn begin_stall(&mut self, number: u32, clock: &impl Fn() -> Now) {
+        let Role::Client(session) = &mut self.connections[number as usize].role else { return };
+        if session.stream.is_some() {
+            session.stalled = clock().mono;
+            self.arm(number);
         }
     }
 
@@ -299,12 +322,8 @@ impl<T: Transport> Shard<T> {
         let mut notices = Vec::new();
         for subscription in session.subscriptions.iter_mut().filter(|s| s.gap > 0) {
             let gap = std::mem::take(&mut subscription.gap);
-            json::write_gap(
-                &mut notices,
-                timestamp,
-                self.subscribers.get(subscription.topic).topic.name(),
-                gap,
-            );
+            let topic = self.subscribers.get(subscription.topic).topic.name();
+            session.dialect.write_gap(&mut notices, timestamp, topic, Some(gap));
         }
         if !notices.is_empty() {
             self.push_reply(number, notices);
@@ -330,7 +349,9 @@ impl<T: Transport> Shard<T> {
         if connection.outbox.is_blocked() {
             self.counts.blocked -= 1;
         }
+        let dialect = session.dialect;
         self.counts.clients -= 1;
+        self.counts.dialect_clients[dialect as usize] -= 1;
         self.counts.closing += 1;
         self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
         let metrics = self.metrics();
@@ -342,34 +363,26 @@ impl<T: Transport> Shard<T> {
         if was_paused {
             self.remember(number); // Its end may have come already.
         }
-        if reason == CloseReason::ConnectionLost {
+        // The end of an event stream's socket is all the good-bye that there is.
+        let is_gone = match reason {
+            CloseReason::ConnectionLost => true,
+            CloseReason::ClientClosed => !dialect.is_web_socket(),
+            _ => false,
+        };
+        if is_gone {
             self.remove(number);
             self.check_delivered();
             return;
         }
-        if let Some(code) = reason.code() {
-            let mut frame = Vec::new();
-            write_close(&mut frame, code, &self.close_text(reason, detail));
-            self.push_first(number, &frame);
+        // Who is to come back is told when, spread at random, so that not all come at once.
+        let retry_after_ms = reason.is_to_come_back().then(|| self.random.u32(500..5_000));
+        let mut farewell = Vec::new();
+        dialect.write_farewell(&mut farewell, &Farewell { reason, retry_after_ms, detail });
+        if !farewell.is_empty() {
+            self.push_first(number, &farewell);
         }
         self.arm(number);
         self.check_delivered();
-    }
-
-    /// The text of a close frame: short JSON where there is something to say. Who is to come back is told
-    /// when, spread at random, so that not all come at once.
-    fn close_text(&mut self, reason: CloseReason, detail: &str) -> String {
-        match reason {
-            CloseReason::ShuttingDown
-            | CloseReason::AtCapacity
-            | CloseReason::HeartbeatTimeout
-            | CloseReason::SlowConsumer
-            | CloseReason::OutboxMemory => {
-                format!("{{\"retryAfterMs\":{}}}", self.random.u32(500..5_000))
-            }
-            _ if detail.is_empty() => String::new(),
-            _ => format!("{{\"error\":{}}}", serde_json::Value::from(detail)),
-        }
     }
 
     /// The far end sends no more. What it is still owed, it may still read.
@@ -380,18 +393,22 @@ impl<T: Transport> Shard<T> {
             _ => connection.outbox.is_empty(),
         };
         match &mut connection.role {
-            _ if is_answered => self.lose(number, now),
-            Role::Client(_) => self.lose(number, now),
+            // A client of WebSocket says good-bye before it goes; one of an event stream has only this.
+            Role::Client(session) if !session.dialect.is_web_socket() => {
+                self.lose(number, CloseReason::ClientClosed, now);
+            }
+            Role::Client(_) => self.lose(number, CloseReason::ConnectionLost, now),
+            _ if is_answered => self.remove(number),
             Role::Closing(closing) => closing.has_ended = true,
             Role::Http(http) if http.awaits.is_some() => http.closes = true,
             Role::Http(_) | Role::Publisher(_) => self.begin_closing(number, now),
         }
     }
 
-    /// The far end is gone.
-    pub(super) fn lose(&mut self, number: u32, now: Now) {
+    /// The far end is gone. `reason` is for a session.
+    pub(super) fn lose(&mut self, number: u32, reason: CloseReason, now: Now) {
         match self.connections[number as usize].role {
-            Role::Client(_) => self.close_client(number, CloseReason::ConnectionLost, "", now),
+            Role::Client(_) => self.close_client(number, reason, "", now),
             _ => self.remove(number),
         }
     }
@@ -462,15 +479,15 @@ impl<T: Transport> Shard<T> {
     /// Takes a session that is gone out of every list.
     fn leave_all(&mut self, session: Session) {
         for subscription in session.subscriptions.iter() {
-            self.leave(subscription.topic, session.envelope, subscription.place);
+            self.leave(subscription.topic, subscription.list, subscription.place);
         }
     }
 
     /// Takes one subscriber out of a list and tells the one who takes its place.
-    pub(super) fn leave(&mut self, topic: u32, envelope: u8, place: u32) {
+    pub(super) fn leave(&mut self, topic: u32, list: u32, place: u32) {
         // Before a chunk is taken from a list, the list must know of those that are gone.
         self.forget_chunks();
-        let left = self.subscribers.leave(&self.shared.topics, topic, envelope, place);
+        let left = self.subscribers.leave(&self.shared.topics, topic, list, place);
         for chunk in left.orphans {
             self.chunks.disown(chunk);
         }

@@ -8,19 +8,19 @@ use parking_lot::Mutex;
 use crate::admin::api::{self, Reply, Route};
 use crate::admin::report::{Part, Report};
 use crate::clock::Now;
-use crate::dialect::envelope;
-use crate::dialect::json::{self, Subscribe};
+use crate::dialect::command::Subscribe;
+use crate::dialect::dialect::Dialect;
+use crate::dialect::opening::Opening;
 use crate::error::CloseReason;
 use crate::fanout::connection::{Answer, Http, Role};
 use crate::fanout::intake::{CLIENT_READ, Read};
 use crate::fanout::shard::{READ_BYTES, Shard};
-use crate::fanout::shared::{Gather, Key, Message, Origin, Shared};
+use crate::fanout::shared::{Gather, Key, Message, Origin, Shared, State};
 use crate::metrics::BadInput;
 use crate::proto::http1::{self, HttpError, Request};
 use crate::publish::http;
 use crate::session::handshake::Step;
-use crate::session::policy::Policy;
-use crate::session::session::{Session, Subscriptions};
+use crate::session::session::Session;
 use crate::transport::Transport;
 
 /// What is to be done about a request.
@@ -36,7 +36,7 @@ enum Decision {
     /// Every shard has a part in its answer.
     Gather(Report, Answer),
     /// It becomes a session.
-    Upgrade { key: String, topics: Vec<String> },
+    Open(Box<Opening>),
 }
 
 impl<T: Transport> Shard<T> {
@@ -56,6 +56,7 @@ impl<T: Transport> Shard<T> {
         match self.read(number, CLIENT_READ) {
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
                 let Role::Http(http) = &mut self.connections[number as usize].role else { return };
                 if !had && http.is_kept {
@@ -95,10 +96,8 @@ impl<T: Transport> Shard<T> {
                     self.gather(number, report, answer, now);
                     self.remember(number);
                 }
-                Ok(Decision::Upgrade { key, topics }) => {
-                    let mut response = Vec::new();
-                    http1::write_upgrade(&mut response, &key);
-                    self.upgrade(number, &response, &topics, now);
+                Ok(Decision::Open(opening)) => {
+                    self.open(number, *opening, now);
                     self.remember(number);
                 }
             }
@@ -146,11 +145,13 @@ impl<T: Transport> Shard<T> {
         match route(&request)? {
             Route::Reply(reply) => Ok(Decision::Reply(reply, answer)),
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
-            Route::WebSocket { key, topics } => {
-                if topics.len() > limits.max_subscriptions {
-                    return Err(HttpError::new(400, "the query has more topics than max_subscriptions"));
+            Route::Open(opening) => {
+                if opening.subscribe.topics.len() > limits.max_subscriptions {
+                    let error = HttpError::new(400, "the query has more topics than max_subscriptions");
+                    let is_web_socket = opening.dialect.is_web_socket();
+                    return Err(if is_web_socket { error } else { error.for_any_origin() });
                 }
-                Ok(Decision::Upgrade { key, topics })
+                Ok(Decision::Open(opening))
             }
             Route::Publish(format) => {
                 match http::check(format, body, limits.max_publish_bytes, &shared.rules) {
@@ -269,48 +270,70 @@ impl<T: Transport> Shard<T> {
         self.begin_closing(number, now);
     }
 
-    /// A handshake is done: the connection is a session, if there is a place for it.
-    fn upgrade(&mut self, number: u32, response: &[u8], topics: &[String], now: Now) {
-        let Role::Http(http) = &mut self.connections[number as usize].role else { return };
+    /// A handshake is done: the connection is a session, if there is a place for it. It is subscribed before
+    /// the answer to the handshake goes out.
+    fn open(&mut self, number: u32, opening: Opening, now: Now) {
+        let Opening { dialect, stream, envelope, values, shares_messages, subscribe, response } = opening;
+        let connection = &mut self.connections[number as usize];
+        let Role::Http(http) = &mut connection.role else { return };
         let rest = std::mem::take(&mut http.exchange).into_rest();
-        let session = Session {
-            subscriptions: Subscriptions::default(),
-            number: self.shared.client_numbers.fetch_add(1, Ordering::Relaxed) + 1,
-            client_id: None,
-            suffix: None,
-            envelope: envelope::JSON,
-            address: std::mem::take(&mut http.address),
-            connected: now.mono,
-            heard: now.mono,
-            pinged: now.mono,
-            decoder: None,
-            unread: (!rest.is_empty()).then(|| Box::new(rest)),
-            leaving: false,
-        };
-        self.connections[number as usize].role = Role::Client(Box::new(session));
+        let number_of_all = self.shared.client_numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let address = std::mem::take(&mut http.address);
+        let mut session = Session::new(number_of_all, dialect, envelope, address, now.mono);
+        session.values = values;
+        session.stream = stream;
+        session.shares_messages = shares_messages;
+        session.unread = (!rest.is_empty() && dialect.is_web_socket()).then(|| Box::new(rest));
+        connection.role = Role::Client(Box::new(session));
+        if dialect == Dialect::EventStream {
+            // Nobody answers its heartbeats but the kernel at the other end.
+            connection.stream.expect_acknowledgement(self.limits.heartbeat_timeout);
+        }
         self.counts.http -= 1;
         self.counts.clients += 1;
-        self.push_first(number, response);
+        self.counts.dialect_clients[dialect as usize] += 1;
+        self.push_first(number, &response);
         self.connections[number as usize].armed = 0;
         self.arm(number);
         let max = self.shared.max_clients();
         if !Shared::take_place(&self.shared.clients, max) {
             self.shared.clients.fetch_add(1, Ordering::AcqRel);
-            let mut error = Vec::new();
-            json::write_error(&mut error, self.iso.format(now.wall_ms), "Server capacity exceeded");
-            self.push_first(number, &error);
-            self.close_client(number, CloseReason::AtCapacity, "", now);
+            self.turn_away(number, "Server capacity exceeded", CloseReason::AtCapacity, now);
             return;
         }
-        if !topics.is_empty() {
-            let subscribe = Subscribe {
-                topics: topics.to_vec(),
-                events: None,
-                policy: Policy::default(),
-                client_id: None,
-                since: None,
-            };
-            self.subscribe(number, &subscribe, now);
+        if self.shared.state() == State::Draining {
+            self.turn_away(number, "the node is shutting down", CloseReason::ShuttingDown, now);
+            return;
+        }
+        let outcome = self.subscribe(number, &subscribe, now);
+        match (dialect, outcome) {
+            (Dialect::Json, Ok(())) if subscribe.topics.is_empty() => {}
+            (Dialect::Json, Ok(())) => self.acknowledge(number, &subscribe, now),
+            // It may subscribe again.
+            (Dialect::Json, Err(error)) => self.reply_error(number, &error, now),
+            (_, Ok(())) => self.confess(number, &subscribe, now),
+            (_, Err(error)) => self.turn_away(number, &error, CloseReason::AtCapacity, now),
+        }
+    }
+
+    /// Ends a session that cannot be served, and says why.
+    fn turn_away(&mut self, number: u32, error: &str, reason: CloseReason, now: Now) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        let mut message = Vec::new();
+        session.dialect.write_error(&mut message, self.iso.format(now.wall_ms), error);
+        self.push_first(number, &message);
+        self.close_client(number, reason, "", now);
+    }
+
+    /// Tells a client that wants to go on where it was that no topic has a history: it may have missed events.
+    fn confess(&mut self, number: u32, subscribe: &Subscribe, now: Now) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        let mut notices = Vec::new();
+        for topic in subscribe.since.iter().flatten() {
+            session.dialect.write_gap(&mut notices, self.iso.format(now.wall_ms), topic, None);
+        }
+        if !notices.is_empty() {
+            self.push_reply(number, notices);
         }
     }
 

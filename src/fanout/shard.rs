@@ -12,13 +12,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::clock::{Iso8601, Now};
 use crate::config::Limits;
+use crate::dialect::dialect::Dialect;
 use crate::dialect::envelope::Frames;
-use crate::dialect::json;
 use crate::error::CloseReason;
-use crate::event::{Events, Round};
+use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::intake::REPLY_CAP;
 use crate::fanout::lifecycle::Drain;
@@ -29,7 +30,7 @@ use crate::metrics::{DropReason, ShardMetrics};
 use crate::publish::ingress::Ingress;
 use crate::session::chunk::{Appended, Chunks, NO_CHUNK, Span};
 use crate::session::outbox::Bound;
-use crate::session::session::Session;
+use crate::session::session::Filter;
 use crate::session::timer::{Due, Wheel};
 use crate::topic::log::NO_SLOT;
 use crate::transport::Transport;
@@ -86,6 +87,8 @@ pub struct Shard<T: Transport> {
 pub struct Counts {
     /// Sessions.
     pub clients: usize,
+    /// The same by dialect.
+    pub dialect_clients: [usize; Dialect::ALL.len()],
     /// Publishers.
     pub publishers: usize,
     /// HTTP connections.
@@ -275,61 +278,66 @@ impl<T: Transport> Shard<T> {
     }
 
     /// Hands a round's events to every subscriber of its topics: a span each, and nothing copied but the
-    /// frames, once.
+    /// frames, once for each envelope.
     fn dispatch(&mut self, round: &Arc<Round>, now: Now) {
         self.metrics().rounds.one();
-        for envelope in 0..self.shared.envelopes.len() as u8 {
-            self.dispatch_envelope(round, envelope);
-        }
-        while let Some(number) = self.condemned.pop() {
-            self.close_client(number, CloseReason::SlowConsumer, "", now);
-        }
-    }
-
-    fn dispatch_envelope(&mut self, round: &Arc<Round>, envelope: u8) {
-        let mut appended: Option<Appended> = None;
+        // What was written here so far, and by which list: topics of one event share it.
+        let mut appended: SmallVec<[((u32, u32), Appended); 4]> = SmallVec::new();
         for placed in &round.topics {
             let slot = placed.topic.slot(self.id);
             if slot == NO_SLOT {
                 continue; // The last subscriber here left while the round was on its way.
             }
             let Some(local) = self.subscribers.get_mut(slot) else { continue };
-            let Some(list) = local.lists.iter().position(|list| list.envelope == envelope) else { continue };
-            if local.lists[list].members.is_empty() {
-                continue;
-            }
             let was_before_some = placed.offset <= local.joined;
-            // The frames lie in the chunk of the first topic that somebody here has.
-            let at = match appended {
-                Some(at) => at,
-                None => *appended.insert(self.append(round, (slot, list as u32), envelope)),
-            };
-            self.push_to_members(round, at, slot, list, placed.offset, was_before_some);
+            for list in 0..local.lists.len() as u32 {
+                let owner = (slot, list);
+                if self.subscribers.list(owner).members.is_empty() {
+                    continue;
+                }
+                let same = match round.topics.len() {
+                    1 => None, // A topic's lists are all different.
+                    _ => appended.iter().find(|(other, _)| self.subscribers.are_written_alike(*other, owner)),
+                };
+                let at = match same {
+                    Some((_, at)) => *at,
+                    None => {
+                        let at = self.append(round, owner);
+                        appended.push((owner, at));
+                        at
+                    }
+                };
+                self.push_to_members(round, at, owner, placed.offset, was_before_some);
+            }
         }
-        if let Some(at) = appended {
+        for (_, at) in appended {
             self.chunks.release(at.chunk); // The dispatch's own hold, taken in `append`.
+        }
+        while let Some(number) = self.condemned.pop() {
+            self.close_client(number, CloseReason::SlowConsumer, "", now);
         }
     }
 
     /// Puts a round's frames into the chunk of a list. Writes them if no other shard has.
-    fn append(&mut self, round: &Arc<Round>, owner: (u32, u32), envelope: u8) -> Appended {
+    fn append(&mut self, round: &Arc<Round>, owner: (u32, u32)) -> Appended {
         self.forget_chunks();
-        let Some(local) = self.subscribers.get_mut(owner.0) else { unreachable!("the caller looked it up") };
-        let current = local.lists[owner.1 as usize].chunk;
+        let list = self.subscribers.list(owner);
+        let current = list.chunk;
         let (shared, iso) = (&self.shared, &mut self.iso);
-        let template = shared.envelopes.get(envelope);
+        let template = shared.envelopes.get(list.envelope);
+        let values = list.values.as_deref().unwrap_or_default();
         let written = &shared.metrics[self.id].envelope_writes;
         let events = round.events.len() as u64;
         let at = self.chunks.append(current, owner, round.ingress, |bytes, ends| {
             if !round.shared {
                 written.add(events);
-                template.write(round, iso, bytes, ends);
+                template.write(round, values, iso, bytes, ends);
                 return;
             }
-            let frames = round.frames[usize::from(envelope)].get_or_init(|| {
+            let frames = round.frames(list.envelope, list.values.as_ref(), || {
                 written.add(events);
                 let mut frames = Frames::default();
-                template.write(round, iso, &mut frames.bytes, &mut frames.ends);
+                template.write(round, values, iso, &mut frames.bytes, &mut frames.ends);
                 frames
             });
             let base = bytes.len() as u32;
@@ -337,9 +345,7 @@ impl<T: Transport> Shard<T> {
             ends.extend(frames.ends.iter().map(|end| base + end));
         });
         self.chunks.retain(at.chunk, 1);
-        if let Some(local) = self.subscribers.get_mut(owner.0) {
-            local.lists[owner.1 as usize].chunk = at.chunk;
-        }
+        self.subscribers.list_mut(owner).chunk = at.chunk;
         if current != NO_CHUNK && current != at.chunk && self.counts.blocked > 0 {
             for (_, connection) in &mut self.connections {
                 if connection.outbox.is_blocked() {
@@ -353,6 +359,7 @@ impl<T: Transport> Shard<T> {
     /// Lists forget their growing chunks that are gone.
     pub(super) fn forget_chunks(&mut self) {
         while let Some(forgotten) = self.chunks.next_forgotten() {
+            // The list may be gone with its topic.
             if let Some(local) = self.subscribers.get_mut(forgotten.owner.0)
                 && let Some(list) = local.lists.get_mut(forgotten.owner.1 as usize)
                 && list.chunk == forgotten.chunk
@@ -367,25 +374,17 @@ impl<T: Transport> Shard<T> {
         &mut self,
         round: &Round,
         at: Appended,
-        slot: u32,
-        list: usize,
+        list: (u32, u32),
         offset: u64,
         was_before_some: bool,
     ) {
         let Self { connections, subscribers, chunks, sweep, shared, limits, condemned, .. } = self;
         let metrics = &shared.metrics[self.id];
-        let Some(local) = subscribers.get_mut(slot) else { return };
         let all =
-            Span { chunk: at.chunk, start: at.start, end: at.end, topic: slot, gap: 0, droppable: false };
+            Span { chunk: at.chunk, start: at.start, end: at.end, topic: list.0, gap: 0, droppable: false };
         let all_bytes = chunks.frames_len(at.chunk, at.start, at.end);
-        let mut delivery = Delivery {
-            chunks,
-            metrics,
-            bound: Bound { events: limits.queue_events as u32, bytes: limits.queue_bytes },
-            dispatched: 0,
-            spans: 0,
-        };
-        for member in &local.lists[list].members {
+        let mut delivery = Delivery { chunks, metrics, limits, dispatched: 0, spans: 0 };
+        for member in &subscribers.list(list).members {
             let number = member.connection;
             let connection = &mut connections[number as usize];
             if round.several != 0 {
@@ -466,10 +465,12 @@ impl<T: Transport> Shard<T> {
     fn flush(&mut self, number: u32, clock: &impl Fn() -> Now) {
         let connection = &mut self.connections[number as usize];
         let private = connection.outbox.private_bytes();
+        let written = self.work.bytes;
         let (subscribers, iso) = (&self.subscribers, &mut self.iso);
-        let gap = |out: &mut Vec<u8>, topic: u32, count: u32| {
+        let gap = |dialect: Dialect, out: &mut Vec<u8>, topic: u32, count: u32| {
             let now = clock();
-            json::write_gap(out, iso.format(now.wall_ms), subscribers.get(topic).topic.name(), count);
+            let topic = subscribers.get(topic).topic.name();
+            dialect.write_gap(out, iso.format(now.wall_ms), topic, Some(count));
         };
         let flushed = connection.flush(&mut self.chunks, &mut self.scratch, &mut self.work, gap);
         self.counts.private_bytes += connection.outbox.private_bytes();
@@ -479,6 +480,8 @@ impl<T: Transport> Shard<T> {
             connection.is_paused = false;
             self.remember(number);
         }
+        let is_stalled = matches!(flushed, Ok(Flushed::Blocked));
+        let was_stalled = std::mem::replace(&mut self.connections[number as usize].is_stalled, is_stalled);
         match flushed {
             Ok(Flushed::Drained) => self.handle_drained(number, clock),
             Ok(Flushed::More) => self.owe(number),
@@ -486,8 +489,11 @@ impl<T: Transport> Shard<T> {
                 self.connections[number as usize].outbox.set_blocked(true);
                 self.metrics().refused_writes.one();
                 self.counts.blocked += usize::from(is_client);
+                if self.work.bytes > written || !was_stalled {
+                    self.begin_stall(number, clock);
+                }
             }
-            Err(_) => self.lose(number, clock()),
+            Err(_) => self.lose(number, CloseReason::ConnectionLost, clock()),
         }
     }
 
@@ -532,6 +538,9 @@ impl<T: Transport> Shard<T> {
         let metrics = self.metrics();
         metrics.turn.lock().record(now.mono.saturating_sub(self.turn_began) / 1000, 1, now.mono);
         metrics.clients.set(self.counts.clients as u64);
+        for dialect in Dialect::ALL {
+            metrics.set_clients_of(dialect, self.counts.dialect_clients[dialect as usize]);
+        }
         metrics.publishers.set(self.counts.publishers as u64);
         metrics.other_connections.set((self.counts.http + self.counts.closing) as u64);
         metrics.subscriptions.set(self.subscribers.members() as u64);
@@ -557,7 +566,7 @@ impl<T: Transport> Shard<T> {
 struct Delivery<'a> {
     chunks: &'a mut Chunks,
     metrics: &'a ShardMetrics,
-    bound: Bound,
+    limits: &'a Limits,
     dispatched: u64,
     /// Spans made that the round's chunk has to count.
     spans: u32,
@@ -579,18 +588,20 @@ impl Delivery<'_> {
         offset: u64,
     ) -> bool {
         let Role::Client(session) = &mut connection.role else { return true };
+        let queue_events = session.terms(self.limits).queue_events;
+        let bound = Bound { events: queue_events as u32, bytes: self.limits.queue_bytes };
         let subscription = session.subscriptions.get_mut(member.subscription);
         let (joined, mut gap) = (subscription.joined, std::mem::take(&mut subscription.gap));
-        let wants = wanted(subscription.events.is_some(), session, member.subscription, &round.events);
+        let wants = wanted(subscription.filter.as_deref(), round);
         let mut stays = true;
-        for (place, is_wanted) in wants.enumerate() {
+        for (place, is_wanted) in wants.into_iter().enumerate() {
             if !is_wanted || offset + place as u64 <= joined {
                 continue;
             }
             connection.last_several = round.several;
             let start = all.start + place as u32;
             let bytes = self.chunks.frames_len(all.chunk, start, start + 1);
-            if !self.make_room(connection, member, bytes, &mut gap) {
+            if !self.make_room(connection, member, bytes, bound, &mut gap) {
                 if member.droppable {
                     // Nothing older may go: this one does.
                     gap += 1;
@@ -622,9 +633,10 @@ impl Delivery<'_> {
         connection: &mut Connection<T>,
         member: Member,
         bytes: usize,
+        bound: Bound,
         gap: &mut u32,
     ) -> bool {
-        while !connection.outbox.has_room(1, bytes, self.bound) {
+        while !connection.outbox.has_room(1, bytes, bound) {
             if !member.droppable {
                 return false;
             }
@@ -644,19 +656,14 @@ impl Delivery<'_> {
 }
 
 /// Which of a round's events a subscription wants.
-fn wanted(
-    is_filtered: bool,
-    session: &Session,
-    subscription: u32,
-    events: &Events,
-) -> impl Iterator<Item = bool> + use<> {
-    let wants: smallvec::SmallVec<[bool; 16]> = if is_filtered {
-        let subscription = session.subscriptions.get(subscription);
-        events.iter().map(|event| subscription.wants(event.name)).collect()
-    } else {
-        std::iter::repeat_n(true, events.len()).collect()
-    };
-    wants.into_iter()
+fn wanted(filter: Option<&Filter>, round: &Round) -> SmallVec<[bool; 16]> {
+    match filter {
+        None => SmallVec::from_elem(true, round.events.len()),
+        Some(filter) => {
+            let is_category_wanted = filter.wants_category(&round.category);
+            round.events.iter().map(|event| is_category_wanted && filter.wants_event(event.name)).collect()
+        }
+    }
 }
 
 /// Keeps a count of missing events on the subscription until it can be told.

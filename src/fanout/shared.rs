@@ -10,6 +10,7 @@ use crate::catalog::rules::Rules;
 use crate::clock::Now;
 use crate::config::Limits;
 use crate::dialect::envelope::Envelopes;
+use crate::dialect::path::Streams;
 use crate::event::Round;
 use crate::link::Link;
 use crate::metrics::ShardMetrics;
@@ -23,6 +24,8 @@ pub struct Shared {
     pub topics: Topics,
     /// How events are written.
     pub envelopes: Envelopes,
+    /// The paths that subscribe those who connect to them.
+    pub streams: Streams,
     /// The way into each shard.
     pub links: Box<[Link<Message>]>,
     /// Each shard's figures.
@@ -136,10 +139,10 @@ impl State {
 impl Shared {
     /// A node of `shards` shards, starting.
     pub fn new(shards: usize, limits: &Limits, access: Access, started: Now) -> Self {
-        let envelopes = Envelopes::built_in();
         Self {
-            topics: Topics::new(shards, envelopes.len(), limits.max_topics),
-            envelopes,
+            topics: Topics::new(shards, limits.max_topics),
+            envelopes: Envelopes::built_in(),
+            streams: Streams::default(),
             links: (0..shards).map(|_| Link::new()).collect(),
             metrics: (0..shards).map(|_| ShardMetrics::default()).collect(),
             tail: Tail::default(),
@@ -155,6 +158,11 @@ impl Shared {
             state: AtomicU8::new(State::Starting as u8),
             complained: AtomicU64::new(0),
         }
+    }
+
+    /// The same with configured streams; `envelopes` has theirs.
+    pub fn with_streams(self, streams: Streams, envelopes: Envelopes) -> Self {
+        Self { streams, envelopes, ..self }
     }
 
     /// How many shards.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::dialect::envelope::Values;
 use crate::session::chunk::NO_CHUNK;
 use crate::topic::log::{Topic, Topics};
 
@@ -14,7 +15,7 @@ use crate::topic::log::{Topic, Topics};
 pub struct LocalTopic {
     /// The node's topic.
     pub topic: Arc<Topic>,
-    /// One list for each envelope that has had a subscriber.
+    /// One list for each envelope, with the values in it, that has had a subscriber.
     pub lists: SmallVec<[List; 1]>,
     /// The newest offset at which anybody joined: rounds wholly after it go to everybody.
     pub joined: u64,
@@ -25,7 +26,9 @@ pub struct LocalTopic {
 #[derive(Debug)]
 pub struct List {
     /// The envelope's number.
-    pub envelope: u8,
+    pub envelope: u16,
+    /// What it takes from the path that they connected to.
+    pub values: Option<Values>,
     /// The chunk that the topic's frames in this envelope are appended to, or [`NO_CHUNK`].
     pub chunk: u32,
     /// Who.
@@ -50,6 +53,8 @@ pub struct Member {
 pub struct Joined {
     /// The shard's number of the topic.
     pub topic: u32,
+    /// The number of the list.
+    pub list: u32,
     /// The place in the list.
     pub place: u32,
     /// The offset of the newest event before the subscription.
@@ -100,6 +105,22 @@ impl Subscribers {
         self.topics.get_mut(topic as usize)
     }
 
+    /// A list: the numbers of its topic and of it. To be asked only of those there are.
+    pub fn list(&self, (topic, list): (u32, u32)) -> &List {
+        &self.topics[topic as usize].lists[list as usize]
+    }
+
+    /// A list: the numbers of its topic and of it. To be asked only of those there are.
+    pub fn list_mut(&mut self, (topic, list): (u32, u32)) -> &mut List {
+        &mut self.topics[topic as usize].lists[list as usize]
+    }
+
+    /// Whether the subscribers of two lists get an event in the same bytes.
+    pub fn are_written_alike(&self, one: (u32, u32), other: (u32, u32)) -> bool {
+        let (one, other) = (self.list(one), self.list(other));
+        one.envelope == other.envelope && one.values == other.values
+    }
+
     /// The number of the topic with this name.
     pub fn find(&self, name: &str) -> Option<u32> {
         self.names.get(name).copied()
@@ -114,7 +135,13 @@ impl Subscribers {
     ///
     /// # Errors
     /// `None` where the node holds `max_topics` topics already.
-    pub fn join(&mut self, topics: &Topics, name: &str, envelope: u8, member: Member) -> Option<Joined> {
+    pub fn join(
+        &mut self,
+        topics: &Topics,
+        name: &str,
+        (envelope, values): (u16, Option<&Values>),
+        member: Member,
+    ) -> Option<Joined> {
         let (number, head) = match self.names.get(name) {
             Some(number) => (*number, self.topics[*number as usize].topic.head()),
             None => {
@@ -130,31 +157,29 @@ impl Subscribers {
         local.joined = local.joined.max(head);
         local.members += 1;
         self.members += 1;
-        let list = match local.lists.iter().position(|list| list.envelope == envelope) {
-            Some(place) => &mut local.lists[place],
-            None => {
-                local.lists.push(List { envelope, chunk: NO_CHUNK, members: Vec::new() });
-                let last = local.lists.len() - 1;
-                &mut local.lists[last]
-            }
-        };
-        let place = list.members.len() as u32;
-        list.members.push(member);
-        Some(Joined { topic: number, place, head })
+        let is_it = |list: &List| list.envelope == envelope && list.values.as_ref() == values;
+        let list = local.lists.iter().position(is_it).unwrap_or_else(|| {
+            let values = values.cloned();
+            local.lists.push(List { envelope, values, chunk: NO_CHUNK, members: Vec::new() });
+            local.lists.len() - 1
+        });
+        let members = &mut local.lists[list].members;
+        members.push(member);
+        Some(Joined { topic: number, list: list as u32, place: members.len() as u32 - 1, head })
     }
 
     /// The member at a place.
-    pub fn member_mut(&mut self, topic: u32, envelope: u8, place: u32) -> Option<&mut Member> {
+    pub fn member_mut(&mut self, topic: u32, list: u32, place: u32) -> Option<&mut Member> {
         let lists = &mut self.topics.get_mut(topic as usize)?.lists;
-        lists.iter_mut().find(|list| list.envelope == envelope)?.members.get_mut(place as usize)
+        lists.get_mut(list as usize)?.members.get_mut(place as usize)
     }
 
     /// Takes the subscriber at a place out; the last of the list takes the place. The topic goes with its
     /// last subscriber.
-    pub fn leave(&mut self, topics: &Topics, topic: u32, envelope: u8, place: u32) -> Left {
+    pub fn leave(&mut self, topics: &Topics, topic: u32, list: u32, place: u32) -> Left {
         let local = &mut self.topics[topic as usize];
         let mut left = Left::default();
-        if let Some(list) = local.lists.iter_mut().find(|list| list.envelope == envelope) {
+        if let Some(list) = local.lists.get_mut(list as usize) {
             list.members.swap_remove(place as usize);
             left.moved = list.members.get(place as usize).copied();
         }
@@ -181,14 +206,20 @@ mod tests {
 
     #[test]
     fn places_are_taken_by_the_last_and_topics_go_with_the_last() {
-        let topics = Topics::new(1, 2, 10);
+        let topics = Topics::new(1, 10);
         let mut subscribers = Subscribers::new(0);
         for connection in 0..3 {
-            let joined = subscribers.join(&topics, "a", 0, member(connection)).unwrap();
-            assert_eq!(joined, Joined { topic: 0, place: connection, head: 0 });
+            let joined = subscribers.join(&topics, "a", (0, None), member(connection)).unwrap();
+            assert_eq!(joined, Joined { topic: 0, list: 0, place: connection, head: 0 });
         }
-        subscribers.join(&topics, "a", 1, member(9)).unwrap();
-        assert_eq!((subscribers.members(), subscribers.topics(), topics.count()), (4, 1, 1));
+        let values: Values = Arc::new(["v".into()]);
+        let equal: Values = Arc::new(["v".into()]);
+        for (values, list) in [(None, 1), (Some(&values), 2), (Some(&equal), 2)] {
+            assert_eq!(subscribers.join(&topics, "a", (1, values), member(9)).unwrap().list, list);
+        }
+        assert_eq!((subscribers.members(), subscribers.topics(), topics.count()), (6, 1, 1));
+        subscribers.leave(&topics, 0, 2, 1);
+        subscribers.leave(&topics, 0, 2, 0);
         assert_eq!(subscribers.leave(&topics, 0, 0, 0).moved, Some(member(2)));
         assert_eq!(subscribers.leave(&topics, 0, 0, 1).moved, None);
         subscribers.get_mut(0).unwrap().lists[1].chunk = 5;

@@ -2,10 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 
 use crate::transport::Transport;
 
@@ -30,6 +32,15 @@ impl Transport for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn expect_acknowledgement(&mut self, within: Duration) {
+        if let Self::Tcp(stream) = self
+            && let Err(error) = SockRef::from(&*stream).set_tcp_user_timeout(Some(within))
+        {
+            // The kernel's own patience, of about a quarter of an hour, is left.
+            tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
         }
     }
 

@@ -35,17 +35,24 @@ pub struct HttpError {
     pub message: String,
     /// The methods that are served, where this one is not.
     pub allow: &'static str,
+    /// Whether pages of any site may read it.
+    pub is_for_any_origin: bool,
 }
 
 impl HttpError {
     /// A refusal with its message.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, reason: reason(status), message: message.into(), allow: "" }
+        Self { status, reason: reason(status), message: message.into(), allow: "", is_for_any_origin: false }
     }
 
     /// A 405, which names the methods that are served (RFC 9110 section 15.5.6).
     pub fn wrong_method(allow: &'static str, message: impl Into<String>) -> Self {
         Self { allow, ..Self::new(405, message) }
+    }
+
+    /// The same, for pages of any site to read (Fetch, "CORS protocol").
+    pub fn for_any_origin(self) -> Self {
+        Self { is_for_any_origin: true, ..self }
     }
 
     fn bad(message: impl Into<String>) -> Self {
@@ -61,8 +68,12 @@ impl HttpError {
             426 => &[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")],
             _ => &[],
         };
+        let mut extra = extra.to_vec();
+        if self.is_for_any_origin {
+            extra.push(("Access-Control-Allow-Origin", "*"));
+        }
         let body = format!("{{\"error\":{}}}", serde_json::Value::from(self.message.as_str()));
-        write_response(out, self.status, "application/json", extra, body.as_bytes(), false, head_only);
+        write_response(out, self.status, "application/json", &extra, body.as_bytes(), false, head_only);
     }
 }
 
@@ -513,6 +524,18 @@ pub fn write_response(
     if !bodiless && !head_only {
         out.extend_from_slice(body);
     }
+}
+
+/// Appends the head of an answer that goes on until the connection ends (RFC 9112 section 6.3, case 8).
+pub fn write_stream_head(out: &mut Vec<u8>, content_type: &str, extra_headers: &[(&str, &str)]) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    header(out, "Content-Type", content_type);
+    header(out, "X-Content-Type-Options", "nosniff");
+    header(out, "Connection", "close");
+    for (name, value) in extra_headers {
+        header(out, name, value);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn header(out: &mut Vec<u8>, name: &str, value: &str) {

@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_read_becomes_one_round_per_topic_and_several_topics_are_a_fence() {
-        let to = To { topics: Topics::new(1, 1, 9), tail: Tail::default(), sent: Mutex::default() };
+        let to = To { topics: Topics::new(1, 9), tail: Tail::default(), sent: Mutex::default() };
         to.topics.register("a", 0, 0).unwrap();
         to.topics.register("b", 0, 1).unwrap();
         let (mut ingress, metrics) = (Ingress::default(), ShardMetrics::default());
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_tail_is_kept_only_while_watched_and_only_in_part() {
-        let to = To { topics: Topics::new(1, 1, 9), tail: Tail::default(), sent: Mutex::default() };
+        let to = To { topics: Topics::new(1, 9), tail: Tail::default(), sent: Mutex::default() };
         let (mut ingress, metrics) = (Ingress::default(), ShardMetrics::default());
         add(&mut ingress, &to, &metrics, "a", "unseen");
         assert!(to.tail.look(5, NOW).is_empty());

@@ -6,8 +6,9 @@
 //! replies stand in line with the events around them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use crate::dialect::envelope::splice;
+use crate::dialect::envelope::Private;
 use crate::session::chunk::{Chunks, Span};
 
 /// The topic of a span whose subscription is gone.
@@ -88,8 +89,8 @@ enum What {
     Gap,
     /// Frames as they are in the chunk.
     Frames,
-    /// One frame with something private spliced in.
-    Private,
+    /// So many frames with something private put in.
+    Private(u32),
     Reply,
 }
 
@@ -357,11 +358,11 @@ impl Outbox {
     }
 
     /// Puts what waits behind [`Outbox::first`], in order, at the end of `out` until there are `limit` bytes, and what is what into
-    /// `marks`. `suffix` is spliced into every event; `gap` writes a notice of missing events of a topic.
+    /// `marks`. `private` is put around events; `gap` writes a notice of missing events of a topic.
     pub fn gather(
         &self,
         chunks: &Chunks,
-        suffix: Option<&[u8]>,
+        private: Private<'_>,
         limit: usize,
         mut gap: impl FnMut(&mut Vec<u8>, u32, u32),
         out: &mut Vec<u8>,
@@ -385,14 +386,18 @@ impl Outbox {
                 gap(out, span.topic, span.gap);
                 marks.push(Mark { end: out.len(), what: What::Gap });
             }
-            let Some(suffix) = suffix else {
+            if matches!(private, Private::Nothing) {
                 out.extend_from_slice(chunks.bytes(span));
                 marks.push(Mark { end: out.len(), what: What::Frames });
                 continue;
-            };
-            for frame in span.start..span.end {
-                splice(chunks.frame(span.chunk, frame), suffix, out);
-                marks.push(Mark { end: out.len(), what: What::Private });
+            }
+            let mut start = span.start;
+            while start < span.end {
+                let frames =
+                    |run: Range<u32>| chunks.bytes(&Span { start: run.start, end: run.end, ..*span });
+                let count = private.write(start..span.end, frames, out);
+                marks.push(Mark { end: out.len(), what: What::Private(count) });
+                start += count;
                 if out.len() >= limit {
                     return;
                 }
@@ -419,7 +424,7 @@ impl Outbox {
             let mut piece_end = mark.end;
             match mark.what {
                 What::Gap => self.head().gap = 0,
-                What::Private => self.advance(1, chunks, progress),
+                What::Private(count) => self.advance(count, chunks, progress),
                 What::Reply => self.pop_reply(),
                 What::Frames => {
                     let span = *self.head();
@@ -576,7 +581,7 @@ mod tests {
             let gap = |out: &mut Vec<u8>, topic: u32, count: u32| {
                 out.extend_from_slice(format!("<{topic} lost {count}>").as_bytes());
             };
-            self.outbox.gather(&self.chunks, None, 1 << 20, gap, &mut out, &mut marks);
+            self.outbox.gather(&self.chunks, Private::Nothing, 1 << 20, gap, &mut out, &mut marks);
             let n = out.len().min(limit);
             self.sent.extend_from_slice(&out[..n]);
             self.outbox.consume(&out, &marks, n, &mut self.chunks, &mut self.delivered);

@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::proto::websocket::Decoder;
+use crate::config::Limits;
+use crate::dialect::dialect::Dialect;
+use crate::dialect::envelope::{Private, Values};
+use crate::proto::websocket::{Accept, Decoder};
 use crate::session::policy::Policy;
 
 /// One topic that a session is subscribed to.
@@ -11,7 +15,9 @@ use crate::session::policy::Policy;
 pub struct Subscription {
     /// The shard's number of the topic.
     pub topic: u32,
-    /// The session's place in that topic's list of its envelope.
+    /// The number of the topic's list that the session is in.
+    pub list: u32,
+    /// The session's place in that list.
     pub place: u32,
     /// Events up to this offset came before the subscription.
     pub joined: u64,
@@ -19,14 +25,28 @@ pub struct Subscription {
     pub gap: u32,
     /// What happens when the client's queue is full.
     pub policy: Policy,
-    /// Only these event names; `None`: all.
-    pub events: Option<Arc<[Box<str>]>>,
+    /// Which events are wanted; `None`: all.
+    pub filter: Option<Arc<Filter>>,
 }
 
-impl Subscription {
+/// Which events of a topic are wanted.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Only these event names; `None`: all.
+    pub events: Option<Vec<String>>,
+    /// Only events of these categories; `None`: all.
+    pub categories: Option<Vec<String>>,
+}
+
+impl Filter {
     /// Whether an event of this name is wanted.
-    pub fn wants(&self, event: &str) -> bool {
-        self.events.as_ref().is_none_or(|names| names.iter().any(|name| **name == *event))
+    pub fn wants_event(&self, event: &str) -> bool {
+        self.events.as_ref().is_none_or(|names| names.iter().any(|name| name == event))
+    }
+
+    /// Whether events of this category are wanted.
+    pub fn wants_category(&self, category: &str) -> bool {
+        self.categories.as_ref().is_none_or(|names| names.iter().any(|name| name == category))
     }
 }
 
@@ -130,8 +150,18 @@ pub struct Session {
     pub client_id: Option<Box<str>>,
     /// What is spliced into each of its events.
     pub suffix: Option<Box<[u8]>>,
+    /// What its envelope takes from the path that it connected to.
+    pub values: Option<Values>,
     /// The envelope its events are written in.
-    pub envelope: u8,
+    pub envelope: u16,
+    /// The place of its stream in the settings, where it came by a configured path.
+    pub stream: Option<u16>,
+    /// How it is spoken to.
+    pub dialect: Dialect,
+    /// Whether its events are lines, and those that go out together share a message.
+    pub shares_messages: bool,
+    /// The node is shutting down: closed as soon as it has what it is owed.
+    pub leaving: bool,
     /// Who is at the other end.
     pub address: Box<str>,
     /// When it connected, in nanoseconds.
@@ -140,18 +170,85 @@ pub struct Session {
     pub heard: u64,
     /// When it was last sent a heartbeat.
     pub pinged: u64,
+    /// Since when its socket takes nothing, where that is bounded.
+    pub stalled: u64,
     /// The inbound half, kept only while a frame or message is partial.
     pub decoder: Option<Box<Decoder>>,
     /// Bytes read but not yet decoded, because replies wait.
     pub unread: Option<Box<Vec<u8>>>,
-    /// The node is shutting down: closed as soon as it has what it is owed.
-    pub leaving: bool,
+}
+
+/// What a session is held to: the node's limits, or those of its stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Events queued while its socket takes no more.
+    pub queue_events: usize,
+    /// How often it gets a heartbeat.
+    pub heartbeat_interval: Duration,
+    /// How long it may be silent; `None`: it has nothing to say.
+    pub heartbeat_timeout: Option<Duration>,
+    /// How long its socket may take nothing; `None`: as long as its queue holds.
+    pub write_timeout: Option<Duration>,
+    /// What messages it may send.
+    pub accept: Accept,
 }
 
 impl Session {
+    /// A session that has just come and is subscribed to nothing. `now` is in nanoseconds.
+    pub fn new(number: u64, dialect: Dialect, envelope: u16, address: Box<str>, now: u64) -> Self {
+        Self {
+            subscriptions: Subscriptions::default(),
+            number,
+            client_id: None,
+            suffix: None,
+            values: None,
+            envelope,
+            stream: None,
+            dialect,
+            shares_messages: false,
+            leaving: false,
+            address,
+            connected: now,
+            heard: now,
+            pinged: now,
+            stalled: now,
+            decoder: None,
+            unread: None,
+        }
+    }
+
     /// What it is called in logs and statistics: the name it gave, or one made from its number.
     pub fn name(&self) -> String {
         self.client_id.as_ref().map_or_else(|| format!("client-{}", self.number), ToString::to_string)
+    }
+
+    /// What is put around its events as they go out.
+    pub fn private(&self) -> Private<'_> {
+        match &self.suffix {
+            Some(suffix) => Private::Suffix(suffix),
+            None if self.shares_messages => Private::Lines,
+            None => Private::Nothing,
+        }
+    }
+
+    /// What it is held to.
+    pub fn terms(&self, limits: &Limits) -> Terms {
+        let stream = self.stream.and_then(|number| limits.streams.get(usize::from(number)));
+        let is_web_socket = self.dialect.is_web_socket();
+        let heartbeat = match stream {
+            Some(stream) => (stream.heartbeat_interval, stream.heartbeat_timeout),
+            None => (limits.heartbeat_interval, limits.heartbeat_timeout),
+        };
+        Terms {
+            queue_events: stream.and_then(|stream| stream.queue_events).unwrap_or(limits.queue_events),
+            heartbeat_interval: if is_web_socket { heartbeat.0 } else { limits.event_stream_keep_alive },
+            heartbeat_timeout: is_web_socket.then_some(heartbeat.1),
+            write_timeout: stream.and_then(|stream| stream.write_timeout),
+            accept: Accept {
+                max_message_bytes: stream.map_or(limits.max_message_bytes, |stream| stream.max_message_bytes),
+                binary: self.dialect.takes_binary(),
+            },
+        }
     }
 }
 
@@ -160,7 +257,7 @@ mod tests {
     use super::*;
 
     fn subscription(topic: u32) -> Subscription {
-        Subscription { topic, place: 0, joined: 0, gap: 0, policy: Policy::Disconnect, events: None }
+        Subscription { topic, list: 0, place: 0, joined: 0, gap: 0, policy: Policy::Disconnect, filter: None }
     }
 
     #[test]
@@ -183,11 +280,11 @@ mod tests {
 
     #[test]
     fn a_filter_wants_only_its_names() {
-        let mut only = subscription(0);
-        assert!(only.wants("anything"));
-        only.events = Some(Arc::new(["a".into(), "b".into()]));
-        assert!(only.wants("b") && !only.wants("c"));
-        only.events = Some(Arc::new([]));
-        assert!(!only.wants("a"));
+        let all = Filter::default();
+        assert!(all.wants_event("anything") && all.wants_category("anything"));
+        let only = Filter { events: Some(vec!["a".into(), "b".into()]), categories: Some(vec!["c".into()]) };
+        assert!(only.wants_event("b") && !only.wants_event("c"));
+        assert!(only.wants_category("c") && !only.wants_category("a"));
+        assert!(!Filter { events: Some(vec![]), categories: None }.wants_event("a"));
     }
 }

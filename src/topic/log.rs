@@ -61,7 +61,6 @@ pub struct Topics {
     stripes: Box<[RwLock<HashSet<ByName, ahash::RandomState>>]>,
     hasher: ahash::RandomState,
     shards: usize,
-    envelopes: usize,
     count: AtomicUsize,
     max: AtomicUsize,
     rounds_of_several: AtomicU64,
@@ -71,15 +70,14 @@ pub struct Topics {
 const STRIPES: usize = 64;
 
 impl Topics {
-    /// An empty table for a node of `shards` shards and `envelopes` envelopes.
-    pub fn new(shards: usize, envelopes: usize, max: usize) -> Self {
+    /// An empty table for a node of `shards` shards.
+    pub fn new(shards: usize, max: usize) -> Self {
         // `ahash` seeds itself from the system: names are chosen by strangers.
         let hasher = ahash::RandomState::new();
         Self {
             stripes: (0..STRIPES).map(|_| RwLock::new(HashSet::with_hasher(hasher.clone()))).collect(),
             hasher,
             shards,
-            envelopes,
             count: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             rounds_of_several: AtomicU64::new(0),
@@ -172,7 +170,7 @@ impl Topics {
             let placed = Placed { topic: Arc::clone(&current), offset };
             let category = Arc::clone(current.name());
             let topics = SmallVec::from_buf([placed]);
-            let round = Arc::new(self.round(topics, category, events, 0, ingress, interest));
+            let round = Arc::new(round(topics, category, events, 0, ingress, interest));
             send_to_each(interest, round, &mut send);
             return;
         }
@@ -225,29 +223,28 @@ impl Topics {
                 .collect();
             let category: Arc<str> = names.split('\n').next().unwrap_or_default().into();
             let several = self.rounds_of_several.fetch_add(1, Ordering::Relaxed) + 1;
-            let round = Arc::new(self.round(topics, category, events, several, ingress, interest));
+            let round = Arc::new(round(topics, category, events, several, ingress, interest));
             send_to_each(interest, round, &mut send);
             return true;
         }
-    }
-
-    fn round(
-        &self,
-        topics: SmallVec<[Placed; 1]>,
-        category: Arc<str>,
-        events: Events,
-        several: u64,
-        ingress: u64,
-        interest: u64,
-    ) -> Round {
-        let frames = std::iter::repeat_with(Default::default).take(self.envelopes).collect();
-        Round { topics, category, events, several, ingress, shared: interest.count_ones() > 1, frames }
     }
 
     fn stripe(&self, name: &str) -> &RwLock<HashSet<ByName, ahash::RandomState>> {
         // The high bits: the low ones choose the place inside the stripe.
         &self.stripes[(self.hasher.hash_one(name) >> 58) as usize % STRIPES]
     }
+}
+
+fn round(
+    topics: SmallVec<[Placed; 1]>,
+    category: Arc<str>,
+    events: Events,
+    several: u64,
+    ingress: u64,
+    interest: u64,
+) -> Round {
+    let shared = interest.count_ones() > 1;
+    Round { topics, category, events, several, ingress, shared, written: Mutex::default() }
 }
 
 fn send_to_each(interest: u64, round: Arc<Round>, send: &mut impl FnMut(usize, Arc<Round>)) {
@@ -302,7 +299,7 @@ mod tests {
 
     #[test]
     fn rounds_go_to_the_interested_shards_with_rising_offsets() {
-        let topics = Topics::new(3, 1, 10);
+        let topics = Topics::new(3, 10);
         assert!(topics.find("a").is_none());
         let (topic, head) = topics.register("a", 0, 5).unwrap();
         assert_eq!((head, topic.slot(0), topic.slot(1)), (0, 5, NO_SLOT));
@@ -316,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_topic_goes_with_its_last_interest_and_a_held_one_is_looked_up_again() {
-        let topics = Topics::new(2, 1, 1);
+        let topics = Topics::new(2, 1);
         let (old, _) = topics.register("a", 0, 0).unwrap();
         topics.register("a", 1, 0).unwrap();
         topics.release(&old, 0);
@@ -333,7 +330,7 @@ mod tests {
 
     #[test]
     fn an_event_of_several_topics_is_one_round_with_a_position_in_each() {
-        let topics = Topics::new(2, 1, 10);
+        let topics = Topics::new(2, 10);
         assert!(!topics.append_to_several("a\nb", events(1), 0, |_, _| panic!("nobody is interested")));
         let (a, _) = topics.register("a", 0, 0).unwrap();
         topics.append(&a, events(4), 0, |_, _| ());

@@ -1,18 +1,17 @@
-//! What the settings say about catalogs and guards, made into rules: for `serve`, which refuses to start with bad
-//! ones, and for `check`.
+//! What the settings say about catalogs and guards, made into rules.
 
 use std::fs;
 
 use crate::catalog::file::{Catalog, Flaw, MAX_FILE_BYTES, SHIPPED};
 use crate::catalog::guard::{Action, Definition, Guards, SHIPPED_SETS};
-use crate::catalog::rules::Rules;
-use crate::config::{CatalogSource, ConfigError, Guard, GuardAction, GuardRule, Problem, Settings};
+use crate::catalog::rules::{Clash, Rules};
+use crate::config::{CatalogSource, Guard, GuardAction, GuardRule, Problem, Settings};
 
 /// The rules that the settings ask for, and the catalogs that they are made of, in their order.
 ///
 /// # Errors
 /// Everything that is wrong with the catalogs and guards, each with its place.
-pub(super) fn rules(settings: &Settings) -> Result<(Rules, Vec<Catalog>), ConfigError> {
+pub(super) fn rules(settings: &Settings) -> Result<(Rules, Vec<Catalog>), Vec<Problem>> {
     let (mut catalogs, mut problems) = (Vec::new(), Vec::new());
     for source in &settings.catalog {
         match load(&source.value, &source.place) {
@@ -25,16 +24,16 @@ pub(super) fn rules(settings: &Settings) -> Result<(Rules, Vec<Catalog>), Config
         Guards::default()
     });
     if !problems.is_empty() {
-        return Err(ConfigError { problems });
+        return Err(problems);
     }
     match Rules::new(&catalogs, settings.catalog_strict, guards) {
         Ok(rules) => Ok((rules, catalogs)),
         Err(clashes) => {
-            let problem = |clash: crate::catalog::rules::Clash| Problem {
+            let problem = |clash: Clash| Problem {
                 place: format!("{}:{}", settings.catalog[clash.catalog].value, clash.line),
                 message: clash.message,
             };
-            Err(ConfigError { problems: clashes.into_iter().map(problem).collect() })
+            Err(clashes.into_iter().map(problem).collect())
         }
     }
 }
@@ -43,7 +42,7 @@ pub(super) fn rules(settings: &Settings) -> Result<(Rules, Vec<Catalog>), Config
 ///
 /// # Errors
 /// Everything that is wrong with it, each with its FILE:LINE; at `place` where there is no such catalog.
-pub(super) fn load(source: &CatalogSource, place: &str) -> Result<Catalog, Vec<Problem>> {
+pub(crate) fn load(source: &CatalogSource, place: &str) -> Result<Catalog, Vec<Problem>> {
     let problem = |message: String| vec![Problem { place: place.to_owned(), message }];
     let text = match source {
         CatalogSource::Shipped(name) => {

@@ -1,0 +1,79 @@
+//! Server-Sent Events (`docs/server-sent-events.md`; WHATWG HTML, section "Server-sent events"): a response that
+//! does not end, of lines that a browser's `EventSource` takes apart.
+//!
+//! Events are written by their envelope. Here is what else a stream carries: its head, comments that keep
+//! proxies from closing it, notices, and how long to wait before coming back.
+
+use crate::proto::http1::write_stream_head;
+
+/// A comment, which means nothing to anyone: it keeps the stream alive.
+const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+
+/// Headers of everything that is asked for from pages of other sites. No cookie decides anything here, so any
+/// site may.
+pub const ANY_ORIGIN: (&str, &str) = ("Access-Control-Allow-Origin", "*");
+
+/// The answer to a browser that asks what it may ask for (Fetch, "CORS-preflight request").
+pub const PREFLIGHT: [(&str, &str); 4] = [
+    ANY_ORIGIN,
+    ("Access-Control-Allow-Methods", "GET"),
+    ("Access-Control-Allow-Headers", "Authorization, Cache-Control, Last-Event-ID"),
+    ("Access-Control-Max-Age", "86400"),
+];
+
+/// What every stream begins with. `no-transform` and `X-Accel-Buffering` keep proxies from collecting events.
+pub const HEADERS: [(&str, &str); 3] =
+    [ANY_ORIGIN, ("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no")];
+
+/// The media type.
+pub const MEDIA_TYPE: &str = "text/event-stream";
+
+/// Appends the head of the response, and a comment, so that something goes out at once.
+pub fn write_head(out: &mut Vec<u8>) {
+    write_stream_head(out, MEDIA_TYPE, &HEADERS);
+    out.extend_from_slice(b": subscribed\n\n");
+}
+
+/// Appends the heartbeat.
+pub fn write_heartbeat(out: &mut Vec<u8>) {
+    out.extend_from_slice(KEEP_ALIVE);
+}
+
+/// Appends a notice: an event of the node's own, of one line of JSON.
+pub fn write_notice(out: &mut Vec<u8>, name: &str, json: &[u8]) {
+    for piece in [b"event: ", name.as_bytes(), b"\ndata: ", json, b"\n\n"] {
+        out.extend_from_slice(piece);
+    }
+}
+
+/// Appends the end: why, as a comment for people, and for the browser how long to wait before it comes back.
+pub fn write_end(out: &mut Vec<u8>, reason: &str, retry_after_ms: Option<u32>) {
+    out.extend_from_slice(format!(": closed: {reason}\n").as_bytes());
+    if let Some(ms) = retry_after_ms {
+        out.extend_from_slice(format!("retry: {ms}\n").as_bytes());
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_begins_beats_and_ends() {
+        let mut out = Vec::new();
+        write_head(&mut out);
+        let text = std::str::from_utf8(&out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"), "{head}");
+        assert!(head.contains("\r\nConnection: close") && !head.contains("Content-Length"), "{head}");
+        assert_eq!(body, ": subscribed\n\n");
+        out.clear();
+        write_heartbeat(&mut out);
+        write_notice(&mut out, "gap", b"{}");
+        write_end(&mut out, "slow_consumer", Some(1800));
+        write_end(&mut out, "client_closed", None);
+        let expected = ": keep-alive\n\nevent: gap\ndata: {}\n\n: closed: slow_consumer\nretry: 1800\n\n: closed: client_closed\n\n";
+        assert_eq!(std::str::from_utf8(&out).unwrap(), expected);
+    }
+}

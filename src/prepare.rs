@@ -1,0 +1,54 @@
+//! What settings come to before a node starts: `serve` and `check` find the same mistakes.
+
+pub(crate) mod catalogs;
+
+use crate::admin::api::own_paths;
+use crate::catalog::file::Catalog;
+use crate::catalog::rules::Rules;
+use crate::config::{ConfigError, Problem, Settings};
+use crate::dialect::envelope::Envelopes;
+use crate::dialect::path::{Definition, Field, Streams};
+
+/// Everything that is compiled from settings.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The paths that subscribe those who connect to them.
+    pub streams: Streams,
+    /// How events are written, for those streams too.
+    pub envelopes: Envelopes,
+    /// What publishers' events are held to.
+    pub rules: Rules,
+    /// The catalogs that the rules are made of, in the order of the settings.
+    pub catalogs: Vec<Catalog>,
+}
+
+/// Compiles what the settings say.
+///
+/// # Errors
+/// Every mistake, with its line.
+pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
+    let mut envelopes = Envelopes::built_in();
+    let definitions = settings.streams.iter().map(|stream| Definition {
+        path: &stream.path.value,
+        topic: &stream.topic.value,
+        envelope: &stream.envelope.value,
+    });
+    let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
+    let streams = streams.map_err(|mistakes| {
+        let problems = mistakes.into_iter().map(|mistake| {
+            let stream = &settings.streams[mistake.stream];
+            let (name, place) = match mistake.field {
+                Field::Path => ("path", &stream.path.place),
+                Field::Topic => ("topic", &stream.topic.place),
+                Field::Envelope => ("envelope", &stream.envelope.place),
+            };
+            Problem { place: place.clone(), message: format!("{name}: {}", mistake.message) }
+        });
+        problems.collect::<Vec<_>>()
+    });
+    match (streams, catalogs::rules(settings)) {
+        (Ok(streams), Ok((rules, catalogs))) => Ok(Prepared { streams, envelopes, rules, catalogs }),
+        (Err(problems), Ok(_)) | (Ok(_), Err(problems)) => Err(ConfigError { problems }),
+        (Err(streams), Err(rules)) => Err(ConfigError { problems: [streams, rules].concat() }),
+    }
+}
