@@ -497,6 +497,43 @@ mod tests {
     }
 
     #[test]
+    fn whatever_comes_nothing_breaks_and_masking_leaves_json() {
+        // Made of the pieces that matter, so that a good part of it is JSON.
+        const PIECES: [&str; 30] = [
+            "{", "}", "[", "]", "\"", "\"", "\"", ",", ":", " ", "\n", "\\", "\\u", "\\u0031", "\\ud83d",
+            "\\ude00", "1", "12", "-", ".5", "e9", "null", "true", "a", "b1", "é", "😀", "{\"a\":", "[1,",
+            "\"1b\"",
+        ];
+        let guards = some(&[("1", Action::Mask), ("b1?", Action::Mask), ("😀", Action::Mask)]);
+        let mut random = fastrand::Rng::with_seed(7);
+        let (mut json, mut masked) = (0, 0);
+        for _ in 0..200_000 {
+            let mut text = String::new();
+            for _ in 0..random.usize(..12) {
+                text += PIECES[random.usize(..PIECES.len())];
+            }
+            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            let Ok(tree) = Tree::parse(&text) else {
+                let is_twofold =
+                    || matches!(Tree::parse(&text), Err(crate::catalog::json::Fault::Duplicate { .. }));
+                assert!(!is_json || is_twofold(), "{text}");
+                continue;
+            };
+            let found = guards.inspect(&[0, 1, 2], &text, &tree);
+            if is_json {
+                json += 1;
+                if let Ok(Some(after)) = found {
+                    masked += 1;
+                    serde_json::from_str::<serde::de::IgnoredAny>(&after)
+                        .unwrap_or_else(|error| panic!("{text} -> {after}: {error}"));
+                    assert!(after.contains('*'), "{text} -> {after}");
+                }
+            }
+        }
+        assert!(json > 1000 && masked > 100, "{json} {masked}");
+    }
+
+    #[test]
     fn bad_patterns_are_refused() {
         let long = "a".repeat(MAX_PATTERN_BYTES + 1);
         for (pattern, expected) in [
