@@ -1,11 +1,15 @@
 //! What settings come to before a node starts: `serve` and `check` find the same mistakes.
 
+pub(crate) mod catalogs;
+
 use crate::admin::api::own_paths;
+use crate::catalog::file::Catalog;
+use crate::catalog::rules::Rules;
 use crate::config::{self, ConfigError, Problem, Settings};
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::{Definition, Field, Streams};
 use crate::session::policy::Policy;
-use crate::topic::rules::{Rule, Rules};
+use crate::topic;
 
 /// Everything that is compiled from settings.
 #[derive(Debug)]
@@ -14,8 +18,12 @@ pub struct Prepared {
     pub streams: Streams,
     /// How events are written, for those streams too.
     pub envelopes: Envelopes,
-    /// What topics have by the beginning of their names.
+    /// What publishers' events are held to.
     pub rules: Rules,
+    /// What topics have by the beginning of their names.
+    pub topic_rules: topic::rules::Rules,
+    /// The catalogs that the rules are made of, in the order of the settings.
+    pub catalogs: Vec<Catalog>,
 }
 
 /// Compiles what the settings say.
@@ -30,8 +38,8 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         envelope: &stream.envelope.value,
     });
     let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
-    let rules = Rules::new(settings.topics.iter().map(rule).collect());
-    streams.map(|streams| Prepared { streams, envelopes, rules }).map_err(|mistakes| {
+    let topic_rules = topic::rules::Rules::new(settings.topics.iter().map(topic_rule).collect());
+    let streams = streams.map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {
             let stream = &settings.streams[mistake.stream];
             let (name, place) = match mistake.field {
@@ -41,15 +49,22 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
             };
             Problem { place: place.clone(), message: format!("{name}: {}", mistake.message) }
         });
-        ConfigError { problems: problems.collect() }
-    })
+        problems.collect::<Vec<_>>()
+    });
+    match (streams, catalogs::rules(settings)) {
+        (Ok(streams), Ok((rules, catalogs))) => {
+            Ok(Prepared { streams, envelopes, rules, topic_rules, catalogs })
+        }
+        (Err(problems), Ok(_)) | (Ok(_), Err(problems)) => Err(ConfigError { problems }),
+        (Err(streams), Err(rules)) => Err(ConfigError { problems: [streams, rules].concat() }),
+    }
 }
 
-fn rule(topic: &config::Topic) -> Rule {
+fn topic_rule(topic: &config::Topic) -> topic::rules::Rule {
     let policies = match &topic.policies {
         // The settings allow no other words than these.
         Some(names) => names.iter().filter_map(|name| Policy::parse(name).ok()).collect(),
         None => Policy::ALL.into(),
     };
-    Rule { prefix: topic.prefix.value.clone(), history: topic.history.clone(), policies }
+    topic::rules::Rule { prefix: topic.prefix.value.clone(), history: topic.history.clone(), policies }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::admin::report::{Part, Report};
+use crate::catalog::rules::Rules;
 use crate::clock::Now;
 use crate::config::Limits;
 use crate::dialect::envelope::Envelopes;
@@ -14,8 +15,8 @@ use crate::event::{Events, Round};
 use crate::link::Link;
 use crate::metrics::ShardMetrics;
 use crate::publish::ingress::{Destination, Tail};
+use crate::topic;
 use crate::topic::log::Topics;
-use crate::topic::rules::Rules;
 
 /// One node.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Shared {
     pub tail: Tail,
     /// Who may ask for what.
     pub access: Access,
+    /// What publishers' events are held to. Set before the node is shared.
+    pub rules: Rules,
     /// Clients connected now.
     pub clients: AtomicUsize,
     /// Publishers connected now.
@@ -146,6 +149,7 @@ impl Shared {
             metrics: (0..shards).map(|_| ShardMetrics::default()).collect(),
             tail: Tail::default(),
             access,
+            rules: Rules::default(),
             clients: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             client_numbers: AtomicU64::new(0),
@@ -165,7 +169,7 @@ impl Shared {
     }
 
     /// The same with rules for topics.
-    pub fn with_rules(self, rules: Rules) -> Self {
+    pub fn with_topic_rules(self, rules: topic::rules::Rules) -> Self {
         Self { topics: self.topics.with_rules(rules), ..self }
     }
 
