@@ -1,5 +1,6 @@
 //! Events and rounds: what travels from the publisher's shard to every shard with a subscriber.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -78,8 +79,16 @@ impl Events {
 
     /// The events in their order.
     pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
-        let mut start = 0;
-        self.records.iter().map(move |record| {
+        self.range(0..self.len())
+    }
+
+    /// Some of the events in their order, without looking at those before them.
+    pub fn range(&self, places: Range<usize>) -> impl Iterator<Item = Event<'_>> {
+        let mut start = match places.start {
+            0 => 0,
+            first => self.records[first - 1].data_end as usize,
+        };
+        self.records[places].iter().map(move |record| {
             let [name_end, key_end, data_end] =
                 [record.name_end, record.key_end, record.data_end].map(|end| end as usize);
             let event = Event {
@@ -135,10 +144,18 @@ pub struct Written {
     pub frames: Arc<Frames>,
 }
 
+/// Frames that a round has with it at most once a history keeps it; the latest stay.
+const MAX_WRITTEN: usize = 8;
+
 impl Round {
     /// What the round counts for on a link: its bytes and something for its bookkeeping.
     pub fn cost(&self) -> usize {
         self.events.bytes() + 64 * self.events.len() + 256
+    }
+
+    /// Whether a topic's history may keep it.
+    pub fn is_kept(&self) -> bool {
+        self.topics.iter().any(|placed| placed.topic.epoch().is_some())
     }
 
     /// The frames in an envelope: those that are there, or else what `write` makes. Another shard that wants
@@ -161,6 +178,10 @@ impl Round {
         }
         let frames = Arc::new(write());
         let (values, topic) = (values.cloned(), topic.cloned());
+        if all.len() >= MAX_WRITTEN && self.is_kept() {
+            // Whoever comes by a path of his own would leave frames of his own in the history.
+            all.remove(0);
+        }
         all.push(Written { envelope, values, topic, frames: Arc::clone(&frames) });
         frames
     }
@@ -187,5 +208,8 @@ mod tests {
         let seen: Vec<_> = events.iter().map(|e| (e.name, e.key, e.data, e.timestamp_ms)).collect();
         assert_eq!(seen, [("a", "", "{}", 42), ("bc", "key", "null", 7)]);
         assert_eq!((events.len(), events.bytes(), events.is_empty()), (2, 12, false));
+        let names = |range| events.range(range).map(|e| (e.name, e.key)).collect::<Vec<_>>();
+        assert_eq!(names(1..2), [("bc", "key")]);
+        assert_eq!((names(0..1), names(2..2)), (vec![("a", "")], vec![]));
     }
 }

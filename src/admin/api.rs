@@ -23,6 +23,8 @@ const TOPICS: &str = "/api/topics/";
 pub struct Context<'a> {
     /// The node.
     pub shared: &'a Shared,
+    /// The shard that answers.
+    pub shard: usize,
     /// Where the request came in.
     pub door: Door,
     /// Now.
@@ -204,9 +206,8 @@ fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result
                 "history" => {
                     let limit = number("limit", 100, 1_000)?;
                     let query = request.query.unwrap_or_default();
-                    let reply =
-                        history::history(shared, &name, history::Since::read(query)?, limit, context.now);
-                    Ok(Route::Reply(reply))
+                    let since = history::Since::read(query)?;
+                    Ok(Route::Reply(history::history(context, &name, since, limit)))
                 }
                 _ => Err(not_found()),
             }
@@ -259,7 +260,7 @@ mod tests {
         let head = format!("{}\r\nHost: node:8080\r\n\r\n", head.replace('|', "\r\n"));
         let mut scan = HeadScan::default();
         let (request, _) = parse_head(head.as_bytes(), 8192, &mut scan).unwrap().unwrap();
-        route(&request, &Context { shared: &shared, door, now: NOW })
+        route(&request, &Context { shared: &shared, shard: 0, door, now: NOW })
     }
 
     fn status(access: Access, head: &str) -> u16 {

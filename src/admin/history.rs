@@ -1,9 +1,8 @@
 //! `GET /api/topics/{topic}/history`: what a topic keeps, for programs that come without a connection.
 
-use crate::admin::api::Reply;
-use crate::clock::{Iso8601, Now};
+use crate::admin::api::{Context, Reply};
+use crate::clock::Iso8601;
 use crate::dialect::envelope::{Frames, JSON, read_epoch, write_epoch};
-use crate::fanout::shared::Shared;
 use crate::proto::http1::{HttpError, query_pairs};
 use crate::proto::websocket::payload;
 use crate::topic::log::{Position, Resume};
@@ -50,7 +49,8 @@ impl Since {
 }
 
 /// The answer: events in order, and whether any are missing between the place asked for and the first of them.
-pub fn history(shared: &Shared, name: &str, since: Since, limit: usize, now: Now) -> Reply {
+pub fn history(context: &Context<'_>, name: &str, since: Since, limit: usize) -> Reply {
+    let Context { shared, shard, now, .. } = *context;
     let found = shared.topics.find(name).and_then(|topic| Some((topic.epoch()?, topic)));
     let Some((epoch, topic)) = found else {
         let kept = shared.topics.rules().of(name).is_some_and(|rule| rule.history.is_some());
@@ -74,7 +74,7 @@ pub fn history(shared: &Shared, name: &str, since: Since, limit: usize, now: Now
     let mut left = limit;
     for piece in &reading.pieces {
         let frames = piece.round.frames(JSON, None, None, || {
-            shared.metrics[0].envelope_writes.add(piece.round.events.len() as u64);
+            shared.metrics[shard].envelope_writes.add(piece.round.events.len() as u64);
             let mut frames = Frames::default();
             let (bytes, ends) = (&mut frames.bytes, &mut frames.ends);
             shared.envelopes.get(JSON).write(&piece.round, &topic, &[], &mut Iso8601::new(), bytes, ends);

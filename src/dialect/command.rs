@@ -36,8 +36,8 @@ pub struct Subscribe {
     pub events: Option<Vec<String>>,
     /// Only events whose category, the first of their topics, is one of these; `None`: all.
     pub only_categories: Option<Vec<String>>,
-    /// What happens when the client's queue is full.
-    pub policy: Policy,
+    /// What happens when the client's queue is full; `None`: what the topic has for those who do not say.
+    pub policy: Option<Policy>,
     /// What the client calls itself.
     pub client_id: Option<String>,
     /// Where the client wants to go on; `None`: with what comes.
@@ -57,11 +57,14 @@ pub enum Since {
 }
 
 impl Since {
-    /// The position in a topic.
-    pub fn position(&self, name: &str, topic: &Topic) -> Option<Position> {
+    /// Where to go on in a topic, if the client wants that: in one that it does not name it begins with what
+    /// comes. Inside, `None` is a position that is none of this topic's.
+    pub fn of(&self, name: &str, topic: &Topic) -> Option<Option<Position>> {
         match self {
-            Self::Positions(positions) => positions.get(name).copied().flatten(),
-            Self::LastEvent(position) => position.filter(|position| topic.epoch() == Some(position.epoch)),
+            Self::Positions(positions) => positions.get(name).copied(),
+            Self::LastEvent(position) => {
+                Some(position.filter(|position| topic.epoch() == Some(position.epoch)))
+            }
         }
     }
 }
@@ -130,7 +133,7 @@ pub enum Ask {
 }
 
 /// Reads a subscription from a query: `topics` (or `categories`, `rooms`), `events` and `onlyCategories`, all
-/// separated by commas or repeated; `runId`, `projectId` and `userId`; `policy` and `clientId`. Unknown names
+/// separated by commas or repeated; `runId`, `projectId` and `userId`; `policy`, `last` and `clientId`. Unknown names
 /// are passed over. Nothing in a query is a pattern.
 ///
 /// # Errors
@@ -153,7 +156,12 @@ pub fn from_query(query: &str, ask: Ask) -> Result<Subscribe, HttpError> {
             }
             "events" => subscribe.events.get_or_insert_default().extend(list(value)),
             "onlyCategories" => subscribe.only_categories.get_or_insert_default().extend(list(value)),
-            "policy" => subscribe.policy = Policy::parse(&value).map_err(bad)?,
+            "policy" => subscribe.policy = Some(Policy::parse(&value).map_err(bad)?),
+            "last" => {
+                subscribe.last = value
+                    .parse()
+                    .map_err(|_| bad(format!("last is {value:?}, and there is true and false")))?;
+            }
             "clientId" => {
                 check_client_id(&value).map_err(bad)?;
                 subscribe.client_id = Some(value.into_owned());

@@ -54,10 +54,7 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
             if let Some(id) = &message.client_id {
                 check_client_id(id)?;
             }
-            let policy = match &message.policy {
-                None => Policy::default(),
-                Some(name) => Policy::parse(name)?,
-            };
+            let policy = message.policy.as_deref().map(Policy::parse).transpose()?;
             Ok(Command::Subscribe(Subscribe {
                 topics,
                 events,
@@ -231,7 +228,7 @@ mod tests {
             let expected = Subscribe {
                 events: Some(vec!["x".into(), "y".into()]),
                 only_categories: Some(vec!["c".into()]),
-                policy: Policy::DropOldest,
+                policy: Some(Policy::DropOldest),
                 ..subscribe(&["a"])
             };
             assert_eq!(parse(text.as_bytes()), Ok(Command::Subscribe(expected)));

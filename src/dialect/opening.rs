@@ -257,7 +257,10 @@ mod tests {
             let subscribe = open(&format!("{start}{query}"), headers).subscribe;
             assert_eq!(subscribe.events.unwrap(), ["a", "b"]);
             assert_eq!(subscribe.only_categories.unwrap(), ["c"]);
-            assert_eq!((subscribe.policy, subscribe.client_id.as_deref()), (Policy::DropOldest, Some("me")));
+            assert_eq!(
+                (subscribe.policy, subscribe.client_id.as_deref()),
+                (Some(Policy::DropOldest), Some("me"))
+            );
         }
         assert!(open("GET /sse?topics=a", "|Last-Event-ID: 7").subscribe.since.is_some());
         assert!(open("GET /sse?topics=a", "|Last-Event-ID: ").subscribe.since.is_none());

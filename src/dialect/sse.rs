@@ -4,7 +4,7 @@
 //! Events are written by their envelope. Here is what else a stream carries: its head, comments that keep
 //! proxies from closing it, notices, and how long to wait before coming back.
 
-use crate::dialect::envelope::read_epoch;
+use crate::dialect::envelope::{read_epoch, write_epoch};
 use crate::proto::http1::write_stream_head;
 use crate::topic::log::Position;
 
@@ -42,6 +42,11 @@ pub fn read_id(id: &str) -> Option<Position> {
     Some(Position { epoch: read_epoch(epoch)?, offset: offset.parse().ok()? })
 }
 
+/// Appends a position that no event has: a browser comes back with it all the same.
+pub fn write_position(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
+    out.extend_from_slice(format!("id: {}-{offset}\n\n", write_epoch(epoch)).as_bytes());
+}
+
 /// Appends the heartbeat.
 pub fn write_heartbeat(out: &mut Vec<u8>) {
     out.extend_from_slice(KEEP_ALIVE);
@@ -76,6 +81,14 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"), "{head}");
         assert!(head.contains("\r\nConnection: close") && !head.contains("Content-Length"), "{head}");
         assert_eq!(body, ": subscribed\n\n");
+        let position = Position { epoch: 0xff, offset: 17 };
+        out.clear();
+        write_position(&mut out, position);
+        let id = std::str::from_utf8(&out).unwrap().trim_start_matches("id: ").trim_end();
+        assert_eq!((id, read_id(id)), ("00000000000000ff-17", Some(position)));
+        for bad in ["", "-", "17", "ff-17", "00000000000000ff-", "00000000000000FF-1", "00000000000000ff-x"] {
+            assert_eq!(read_id(bad), None, "{bad}");
+        }
         out.clear();
         write_heartbeat(&mut out);
         write_notice(&mut out, "gap", b"{}");

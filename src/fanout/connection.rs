@@ -7,7 +7,7 @@ use crate::dialect::envelope::Private;
 use crate::proto::http1::Request;
 use crate::publish::http::Batch;
 use crate::publish::socket::Publisher;
-use crate::session::chunk::{Chunks, Gap};
+use crate::session::chunk::{Chunks, Gap, UNTIMED};
 use crate::session::handshake::Exchange;
 use crate::session::outbox::{Mark, Outbox, Progress};
 use crate::session::session::Session;
@@ -146,6 +146,9 @@ impl Progress for Work {
     fn delivered(&mut self, chunks: &Chunks, chunk: u32, start: u32, end: u32) {
         self.events += u64::from(end - start);
         chunks.ingresses(chunk, start, end, |ingress, count| {
+            if ingress & UNTIMED != 0 {
+                return;
+            }
             // The connections of one slice are mostly owed the same few rounds.
             let mut latest = self.ingresses.iter_mut().rev().take(8);
             match latest.find(|(other, _)| *other == ingress) {
@@ -184,6 +187,11 @@ impl<T: Transport> Connection<T> {
             stream,
             role,
         }
+    }
+
+    /// Whether nothing is left that a client is to get before it is closed.
+    pub fn has_all(&self) -> bool {
+        self.outbox.is_empty() && !self.has_gaps && !self.is_replaying
     }
 
     /// Writes what is owed until it is gone, the kernel refuses, or it is others' turn. Nearly always one write

@@ -9,6 +9,7 @@ use crate::dialect::dialect::Dialect;
 use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
+use crate::fanout::replay::{End, position};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::Origin;
 use crate::fanout::subscribers::{Joined, Member};
@@ -17,6 +18,7 @@ use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame}
 use crate::publish::socket::{Outcome, Terms};
 use crate::publish::wire::Publish;
 use crate::session::chunk::Gap;
+use crate::session::policy::Policy;
 use crate::session::session::{Filter, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::transport::Transport;
@@ -269,7 +271,9 @@ impl<T: Transport> Shard<T> {
             Command::Subscribe(subscribe) => match self.subscribe(number, &subscribe, now) {
                 Ok(recovery) => {
                     self.acknowledge(number, &subscribe, &recovery, now);
-                    self.send_last(number, &subscribe, now);
+                    if let Err(error) = self.send_last(number, &subscribe, now) {
+                        self.reply_error(number, &error, now);
+                    }
                 }
                 Err(error) => self.reply_error(number, &error, now),
             },
@@ -288,14 +292,8 @@ impl<T: Transport> Shard<T> {
     pub(super) fn acknowledge(&mut self, number: u32, subscribe: &Subscribe, recovery: &Recovery, now: Now) {
         let Role::Client(session) = &self.connections[number as usize].role else { return };
         let all = session.subscriptions.iter().map(|subscription| {
-            let local = self.subscribers.get(subscription.topic);
-            // What the client has been or is being sent: of what is in the link it would know nothing.
-            let offset = match subscription.is_replaying() {
-                true => subscription.joined,
-                false => subscription.joined.max(local.seen),
-            };
-            let position = local.topic.epoch().map(|epoch| Position { epoch, offset });
-            (&**local.topic.name(), position)
+            let name = self.subscribers.get(subscription.topic).topic.name();
+            (&**name, position(&self.subscribers, subscription))
         });
         let all: Vec<(&str, Option<Position>)> = all.collect();
         let asked = subscribe.since.is_some().then_some(&recovery.missing[..]);
@@ -328,19 +326,31 @@ impl<T: Transport> Shard<T> {
         now: Now,
     ) -> Result<Recovery, String> {
         let rules = self.shared.topics.rules();
-        subscribe.topics.iter().try_for_each(|topic| rules.check_policy(topic, subscribe.policy))?;
+        let policies = subscribe.topics.iter().map(|topic| rules.policy(topic, subscribe.policy));
+        let policies: Vec<Policy> = policies.collect::<Result<_, _>>()?;
+        let passed = subscribe.since.as_ref().and_then(|_| self.passed(number));
         let Self { connections, subscribers, shared, limits, .. } = self;
         let mut recovery = Recovery::default();
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
         let had = session.subscriptions.len();
         let filter = filter_of(subscribe);
-        let (policy, filtered) = (subscribe.policy, filter.is_some());
+        let filtered = filter.is_some();
         let mut failure = None;
         let (mut repeated, mut behind) = (Vec::new(), Vec::new());
-        for name in &subscribe.topics {
+        for (name, policy) in subscribe.topics.iter().zip(policies) {
             let known = subscribers.find(name).and_then(|topic| session.subscriptions.find(topic));
             if let Some(known) = known {
-                repeated.push(known);
+                repeated.push((known, policy));
+                let Subscription { topic, start, .. } = *session.subscriptions.get(known);
+                let topic = &subscribers.get(topic).topic;
+                if let Some(position) = subscribe.since.as_ref().and_then(|since| since.of(name, topic)) {
+                    // It goes on where it is: all after its beginning has come, or is told.
+                    let missing = match shared.topics.in_log(topic, position) {
+                        Some(offset) if offset >= start => continue,
+                        known => known.map(|offset| (offset + 1, start)),
+                    };
+                    recovery.missing.push((name.clone(), missing));
+                }
                 continue;
             }
             if session.subscriptions.len() >= limits.max_subscriptions {
@@ -355,10 +365,12 @@ impl<T: Transport> Shard<T> {
                 break;
             };
             let mut start = head;
-            if let Some(since) = &subscribe.since {
+            let named =
+                subscribe.since.as_ref().and_then(|since| since.of(name, &subscribers.get(topic).topic));
+            if let Some(position) = named {
                 let topic = &subscribers.get(topic).topic;
                 let missing;
-                (start, missing) = match shared.topics.resume(topic, since.position(name, topic), now.mono) {
+                (start, missing) = match shared.topics.resume(topic, position, now.mono) {
                     Resume::Whole { after } => (after, None),
                     Resume::Part { after, missing } => (after, Some(Some(missing))),
                     Resume::Unknown { after } => (after, Some(None)),
@@ -370,7 +382,8 @@ impl<T: Transport> Shard<T> {
                 behind.push(subscription);
                 NOT_LISTED
             } else {
-                subscribers.enlist((topic, list), head, member)
+                // More may have been appended since it joined, and be gone: then it begins after that.
+                subscribers.enlist((topic, list), start, member)
             };
             session.subscriptions.push(Subscription {
                 topic,
@@ -381,6 +394,7 @@ impl<T: Transport> Shard<T> {
                 gap: Gap::NONE,
                 policy,
                 filter: filter.clone(),
+                passed: passed.clone().filter(|_| place == NOT_LISTED),
             });
         }
         if let Some(failure) = failure {
@@ -388,7 +402,16 @@ impl<T: Transport> Shard<T> {
             self.remove_subscriptions(number, &added, now);
             return Err(failure);
         }
-        for known in repeated {
+        for (known, _) in &repeated {
+            self.give_up(number, *known, End::Filter(filter.as_deref()), now);
+        }
+        let Self { connections, subscribers, .. } = self;
+        let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
+        if !repeated.is_empty() {
+            // What they did not want then has not come: better twice than not at all.
+            session.subscriptions.iter_mut().for_each(|subscription| subscription.passed = None);
+        }
+        for (known, policy) in repeated {
             let subscription = session.subscriptions.get_mut(known);
             subscription.policy = policy;
             subscription.filter.clone_from(&filter);
@@ -416,6 +439,12 @@ impl<T: Transport> Shard<T> {
         let mut gone: Vec<u32> = found.collect();
         gone.sort_unstable();
         gone.dedup();
+        for subscription in &gone {
+            self.give_up(number, *subscription, End::Gone(&gone), now);
+            let Role::Client(session) = &mut self.connections[number as usize].role else { return };
+            // No event is its own any more.
+            session.subscriptions.get_mut(*subscription).start = u64::MAX;
+        }
         self.remove_subscriptions(number, &gone, now);
     }
 

@@ -291,10 +291,11 @@ impl<T: Transport> Shard<T> {
                 if connection.has_gaps {
                     self.tell_gaps(number, clock());
                 }
-                if !is_leaving && self.connections[number as usize].is_replaying {
+                if self.connections[number as usize].is_replaying {
                     self.replay(number, clock());
                 }
-                if is_leaving && self.connections[number as usize].outbox.is_empty() {
+                let connection = &self.connections[number as usize];
+                if is_leaving && connection.has_all() {
                     self.close_client(number, CloseReason::ShuttingDown, "", clock());
                 }
             }
@@ -530,7 +531,7 @@ impl<T: Transport> Shard<T> {
                     if let Role::Client(session) = &mut connection.role {
                         session.leaving = true;
                     }
-                    if connection.outbox.is_empty() && !connection.has_gaps {
+                    if connection.has_all() {
                         self.close_client(number, CloseReason::ShuttingDown, "", now);
                     }
                 }

@@ -4,42 +4,45 @@
 //! Replay and live delivery meet without gap or repeat: the shard is interested in the topic all the while, so
 //! what is appended after the last piece was read is in its link. A subscription stands in its list again once
 //! nothing was left to read; what the link still brings of what it read is passed over (`joined`).
+//!
+//! An event of several topics comes through that of its subscriptions which reaches it last. So the offsets that
+//! a client has seen are always a place to go on from: whatever comes before them has come.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::dialect::command::Subscribe;
 use crate::dialect::envelope::Frames;
-use crate::event::Round;
+use crate::event::{Event, Round};
 use crate::fanout::connection::Role;
 use crate::fanout::shard::Shard;
-use crate::fanout::subscribers::Member;
+use crate::fanout::subscribers::{Member, Subscribers};
 use crate::metrics::DropReason;
-use crate::session::chunk::{Gap, Span};
-use crate::session::session::{NOT_LISTED, Session};
-use crate::topic::history::Piece;
-use crate::topic::log::NO_SLOT;
+use crate::session::chunk::{Appended, Gap, Span};
+use crate::session::policy::Policy;
+use crate::session::session::{Filter, Passed, Session, Subscription};
+use crate::topic::history::{Piece, newest_by_key};
+use crate::topic::log::{NO_SLOT, Position};
 use crate::transport::Transport;
 
 /// Bytes of events read at once for one client: what thousands of them hold at the same time counts.
 const PIECE: usize = 16 << 10;
+/// Bytes of what is published that one chunk is to hold, about, of what is sent at once.
+const AT_ONCE: usize = 128 << 10;
+/// What a client may be owed when it asks for the newest events of its topics: they go past the bound of its queue.
+const OWED_BEFORE_LAST: usize = 64 << 10;
 /// Pieces without an event that the client wants, after which others come first.
 const EMPTY_PIECES: usize = 64;
 
 impl<T: Transport> Shard<T> {
-    /// From now on a subscription is served from the history, from after this offset on.
+    /// From now on a subscription that stands in no list is served from the history, from after this offset on.
     pub(super) fn rewind(&mut self, number: u32, subscription: u32, after: u64) {
         let connection = &mut self.connections[number as usize];
         let Role::Client(session) = &mut connection.role else { return };
-        let subscription = session.subscriptions.get_mut(subscription);
-        subscription.joined = after;
+        session.subscriptions.get_mut(subscription).joined = after;
         connection.is_replaying = true;
         connection.has_replayed = true;
-        let place = std::mem::replace(&mut subscription.place, NOT_LISTED);
-        let list = (subscription.topic, subscription.list);
-        if place != NOT_LISTED {
-            self.delist(list, place);
-        }
     }
 
     /// Gives a client that has taken everything the next piece of what it is behind with.
@@ -49,14 +52,17 @@ impl<T: Transport> Shard<T> {
             let Role::Client(session) = &connection.role else { return };
             let Some(subscription) = session.next_replaying() else {
                 connection.is_replaying = false;
-                return;
+                break;
             };
             if self.replay_piece(number, subscription, now) {
                 break;
             }
         }
+        let connection = &self.connections[number as usize];
         // Also where nothing was wanted so far: its turn comes again.
-        self.owe(number);
+        if connection.is_replaying || connection.has_gaps || !connection.outbox.is_empty() {
+            self.owe(number);
+        }
     }
 
     /// Reads one piece; answers whether the client was given an event.
@@ -81,42 +87,72 @@ impl<T: Transport> Shard<T> {
         let Some(last) = reading.pieces.last() else {
             // Nothing is left: what is appended from now on comes through the link.
             subscription.joined = reading.head;
+            subscription.passed = None;
             let (policy, filtered) = (subscription.policy, subscription.filter.is_some());
             let member = Member { connection: number, subscription: subscription_number, policy, filtered };
             subscription.place = subscribers.enlist((slot, list), reading.head, member);
             return false;
         };
-        subscription.joined = last.offset + last.events.len() as u64 - 1;
+        subscription.joined = last.end() - 1;
         let id = *id;
-        self.push_pieces(number, subscription_number, &reading.pieces, now, |session, round, offset, name| {
-            match round.several {
-                0 => session.subscriptions.get(subscription_number).wants(offset, name, &round.category),
-                _ => comes_through(session, round, id) == Some(slot),
-            }
+        self.push_pieces(number, subscription_number, &reading.pieces, now, |session, subscribers, found| {
+            let subscription = session.subscriptions.get(subscription_number);
+            subscription.wants(found.offset, found.event.name, &found.round.category)
+                && (found.round.several == 0
+                    || comes_through(session, subscribers, found.round, id, slot, Way::History))
         })
     }
 
     /// Sends a client the newest event of each key of the topics that it subscribes to, where it asks for them.
-    pub(super) fn send_last(&mut self, number: u32, subscribe: &Subscribe, now: Now) {
+    ///
+    /// # Errors
+    /// It has not taken what it asked for before.
+    pub(super) fn send_last(&mut self, number: u32, subscribe: &Subscribe, now: Now) -> Result<(), String> {
         if !subscribe.last {
-            return;
+            return Ok(());
         }
+        let mut sent = HashSet::new();
         for name in &subscribe.topics {
-            let Role::Client(session) = &self.connections[number as usize].role else { return };
-            let Some(topic) = self.subscribers.find(name) else { continue };
-            let Some(subscription_number) = session.subscriptions.find(topic) else { continue };
+            let connection = &self.connections[number as usize];
+            let Role::Client(session) = &connection.role else { return Ok(()) };
+            let Some(slot) = self.subscribers.find(name) else { continue };
+            let Some(subscription_number) = session.subscriptions.find(slot) else { continue };
             let subscription = session.subscriptions.get(subscription_number);
-            if subscription.is_replaying() {
-                continue; // It gets them, and all between.
+            let local = self.subscribers.get(slot);
+            let is_resuming =
+                subscribe.since.as_ref().is_some_and(|since| since.of(name, &local.topic).is_some());
+            if is_resuming || subscription.is_replaying() || local.topic.epoch().is_none() {
+                continue; // It has them, or gets them and all between.
             }
-            let topic = &self.subscribers.get(topic).topic;
-            let pieces = self.shared.topics.newest_by_key(topic, subscription.joined, now.mono);
+            if connection.outbox.bytes() > OWED_BEFORE_LAST {
+                return Err(format!("last: too much waits for this client; nothing was sent for {name:?}"));
+            }
+            let upto = subscription.joined.max(local.seen);
+            let kept = self.shared.topics.kept(&local.topic, now.mono);
             let filter = subscription.filter.clone();
-            self.push_pieces(number, subscription_number, &pieces, now, |_, round, _, name| {
-                filter.as_ref().is_none_or(|f| f.wants_event(name) && f.wants_category(&round.category))
+            let mut newest = newest_by_key(&kept, upto, |round, name| {
+                filter.as_ref().is_none_or(|filter| filter.wants(name, &round.category))
             });
-            self.owe(number);
+            newest.retain(|piece| piece.round.several == 0 || sent.insert(piece.round.several));
+            let mut rest = &newest[..];
+            while !rest.is_empty() {
+                let (mut count, mut bytes) = (0, 0);
+                while bytes < AT_ONCE
+                    && let Some(piece) = rest.get(count)
+                {
+                    let events = piece.round.events.range(piece.events.clone());
+                    bytes += events.map(|event| 128 + event.data.len()).sum::<usize>();
+                    count += 1;
+                }
+                let (first, later) = rest.split_at(count);
+                rest = later;
+                self.push_pieces(number, subscription_number, first, now, |_, _, _| true);
+            }
+            if !self.connections[number as usize].outbox.is_blocked() {
+                self.owe(number);
+            }
         }
+        Ok(())
     }
 
     /// Queues those events of the pieces that are wanted; answers whether there was one.
@@ -126,7 +162,7 @@ impl<T: Transport> Shard<T> {
         subscription_number: u32,
         pieces: &[Piece],
         now: Now,
-        is_wanted: impl Fn(&Session, &Round, u64, &str) -> bool,
+        is_wanted: impl Fn(&Session, &Subscribers, &Found<'_>) -> bool,
     ) -> bool {
         let Self { connections, subscribers, chunks, shared, iso, id, .. } = self;
         let connection = &mut connections[number as usize];
@@ -137,56 +173,213 @@ impl<T: Transport> Shard<T> {
         let metrics = &shared.metrics[*id];
         let (envelope, values) = (session.envelope, session.values.as_ref());
         let template = shared.envelopes.get(envelope);
+        let mut wanted: Vec<(Arc<Frames>, usize)> = Vec::new();
         let mut keys = Vec::new();
-        let at = chunks.add(now.mono, |bytes, ends| {
-            for Piece { round, offset, events } in pieces {
-                let by_topic = round.several != 0 && template.is_by_topic();
-                let frames = round.frames(envelope, values, by_topic.then_some(topic), || {
-                    metrics.envelope_writes.add(round.events.len() as u64);
-                    let mut frames = Frames::default();
-                    let values = values.map(|values| &**values).unwrap_or_default();
-                    template.write(round, topic, values, iso, &mut frames.bytes, &mut frames.ends);
-                    frames
-                });
-                let named = round.events.iter().map(|event| event.name).zip(shared.key_hashes(&round.events));
-                for (place, (name, key)) in named.enumerate().take(events.end).skip(events.start) {
-                    if is_wanted(session, round, offset + (place - events.start) as u64, name) {
-                        bytes.extend_from_slice(frames.frame(place));
-                        ends.push(bytes.len() as u32);
-                        keys.push(key);
-                    }
+        for Piece { round, offset, events } in pieces {
+            let mut written = None;
+            let found = round.events.range(events.clone()).zip(*offset..).zip(events.start..);
+            for ((event, offset), place) in found {
+                if !is_wanted(session, subscribers, &Found { round, event, offset }) {
+                    continue;
                 }
+                let frames = written.get_or_insert_with(|| {
+                    let by_topic = round.several != 0 && template.is_by_topic();
+                    round.frames(envelope, values, by_topic.then_some(topic), || {
+                        metrics.envelope_writes.add(round.events.len() as u64);
+                        let mut frames = Frames::default();
+                        let values = values.map(|values| &**values).unwrap_or_default();
+                        template.write(round, topic, values, iso, &mut frames.bytes, &mut frames.ends);
+                        frames
+                    })
+                });
+                wanted.push((Arc::clone(frames), place));
+                if policy == Policy::Conflate {
+                    keys.push(shared.key_hash(event.key));
+                }
+            }
+        }
+        if wanted.is_empty() {
+            return false;
+        }
+        let bytes: usize = wanted.iter().map(|(frames, place)| frames.frame(*place).len()).sum();
+        let at = chunks.add(now.mono, |out, ends| {
+            // Thousands of clients may have a piece each: no more room than that takes.
+            out.reserve_exact(bytes);
+            ends.reserve_exact(wanted.len());
+            for (frames, place) in &wanted {
+                out.extend_from_slice(frames.frame(*place));
+                ends.push(out.len() as u32);
             }
         });
         if keys.iter().any(|key| *key != 0) {
             chunks.set_keys(at.chunk, at.start, keys.into_iter());
         }
-        chunks.retain(at.chunk, 1);
-        let count = at.end - at.start;
-        if count > 0 {
-            let gap = std::mem::take(&mut session.subscriptions.get_mut(subscription_number).gap);
-            let droppable = policy.drops_queued();
-            let span = Span { chunk: at.chunk, start: at.start, end: at.end, topic: slot, gap, droppable };
-            let bytes = chunks.frames_len(at.chunk, at.start, at.end);
-            metrics.dispatched.add(u64::from(count));
-            metrics.replayed.add(u64::from(count));
-            if connection.outbox.push(span, bytes, chunks) {
-                chunks.retain(at.chunk, 1);
+        let Appended { chunk, start, end } = at;
+        let gap = std::mem::take(&mut session.subscriptions.get_mut(subscription_number).gap);
+        let span = Span { chunk, start, end, topic: slot, gap, droppable: policy.drops_queued() };
+        metrics.dispatched.add(u64::from(span.frames()));
+        metrics.replayed.add(u64::from(span.frames()));
+        if connection.outbox.push(span, bytes, chunks) {
+            chunks.retain(chunk, 1);
+        }
+        true
+    }
+
+    /// A subscription ends, or has another filter from now on, while it is served from the history: what others
+    /// of the session have left to it does not come any more where it does not want it. They say so, but for
+    /// those that end too.
+    pub(super) fn give_up(&mut self, number: u32, subscription_number: u32, end: End<'_>, now: Now) {
+        let Self { connections, subscribers, shared, id, .. } = self;
+        let connection = &mut connections[number as usize];
+        let Role::Client(session) = &mut connection.role else { return };
+        let subscription = session.subscriptions.get(subscription_number);
+        if !subscription.is_replaying() || session.subscriptions.len() < 2 {
+            return;
+        }
+        let (slot, after) = (subscription.topic, subscription.joined);
+        let topic = Arc::clone(&subscribers.get(slot).topic);
+        let oldest = shared.topics.read(&topic, after, 0, now.mono).oldest;
+        let mut lost: Vec<(u32, u32)> = Vec::new();
+        if after + 1 < oldest && matches!(end, End::Gone(_)) {
+            lost.push((subscription_number, u32::try_from(oldest - 1 - after).unwrap_or(u32::MAX)));
+        }
+        for (round, offset) in shared.topics.of_several(&topic, after) {
+            let Some(event) = round.events.iter().next() else { continue };
+            let subscription = session.subscriptions.get(subscription_number);
+            let (is_given_up, gone): (bool, &[u32]) = match end {
+                End::Gone(gone) => (true, gone),
+                End::Filter(filter) => {
+                    (filter.is_some_and(|filter| !filter.wants(event.name, &round.category)), &[])
+                }
+            };
+            if is_given_up
+                && subscription.wants(offset, event.name, &round.category)
+                && comes_through(session, subscribers, &round, *id, slot, Way::History)
+                && let Some(heir) = others(session, &round, *id, slot)
+                    .find(|other| gone.binary_search(&other.number).is_err())
+            {
+                lost.push((heir.number, 1));
             }
         }
-        chunks.release(at.chunk);
-        count > 0
+        let metrics = &shared.metrics[*id];
+        for (heir, count) in lost {
+            session.subscriptions.get_mut(heir).gap += Gap::dropped(count);
+            connection.has_gaps = true;
+            metrics.dispatched.add(u64::from(count));
+            metrics.drop_events(DropReason::HistoryTrimmed, u64::from(count));
+        }
+        if connection.has_gaps && !connection.outbox.is_blocked() {
+            self.owe(number);
+        }
+    }
+
+    /// How far each subscription of a session with history has come, for those that begin behind now.
+    pub(super) fn passed(&self, number: u32) -> Option<Passed> {
+        let Role::Client(session) = &self.connections[number as usize].role else { return None };
+        let passed = session.subscriptions.iter().map(|subscription| {
+            let local = self.subscribers.get(subscription.topic);
+            (Arc::clone(&local.topic), reached(subscription, local.seen))
+        });
+        (!session.subscriptions.is_empty()).then(|| passed.collect())
     }
 }
 
-/// The shard's number of the topic that an event of several comes to a session through: the first of its
-/// topics whose subscription began before it and wants it.
-pub(super) fn comes_through(session: &Session, round: &Round, shard: usize) -> Option<u32> {
-    let event = round.events.iter().next()?;
-    round.topics.iter().find_map(|placed| {
-        let slot = placed.topic.slot(shard);
-        let number = if slot == NO_SLOT { None } else { session.subscriptions.find(slot) }?;
+/// Where a subscription stands, of a topic with history: what the client has been or is being sent. Of what is in
+/// the link it would know nothing.
+pub(super) fn position(subscribers: &Subscribers, subscription: &Subscription) -> Option<Position> {
+    let local = subscribers.get(subscription.topic);
+    let epoch = local.topic.epoch()?;
+    Some(Position { epoch, offset: reached(subscription, local.seen) })
+}
+
+/// What ends with a subscription, or with its filter.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End<'a> {
+    /// It is gone, with these others of the session, by their sorted numbers.
+    Gone(&'a [u32]),
+    /// It has this filter.
+    Filter(Option<&'a Filter>),
+}
+
+/// One event of a history.
+struct Found<'a> {
+    round: &'a Round,
+    event: Event<'a>,
+    offset: u64,
+}
+
+/// How an event comes to a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As it is dispatched.
+    Link,
+    /// From its topic's history.
+    History,
+}
+
+/// Up to which offset a subscription has had what it gets. `seen` is what was dispatched of its topic.
+fn reached(subscription: &Subscription, seen: u64) -> u64 {
+    if subscription.is_replaying() { subscription.joined } else { subscription.joined.max(seen) }
+}
+
+/// One of a session's subscriptions that an event of several topics belongs to.
+struct Other<'a> {
+    /// Its number.
+    number: u32,
+    subscription: &'a Subscription,
+    /// The offset of the event in its topic.
+    offset: u64,
+    /// Its place in the order of the event's topics.
+    place: usize,
+}
+
+/// The subscriptions that an event of several topics belongs to, but for the one to the topic at `slot`.
+fn others<'a>(
+    session: &'a Session,
+    round: &'a Round,
+    shard: usize,
+    slot: u32,
+) -> impl Iterator<Item = Other<'a>> {
+    let name = round.events.iter().next().map_or("", |event| event.name);
+    round.topics.iter().enumerate().filter_map(move |(place, placed)| {
+        let other = placed.topic.slot(shard);
+        if other == NO_SLOT || other == slot {
+            return None;
+        }
+        let number = session.subscriptions.find(other)?;
         let subscription = session.subscriptions.get(number);
-        subscription.wants(placed.offset, event.name, &round.category).then_some(slot)
+        let offset = placed.offset;
+        let is_its = subscription.wants(offset, name, &round.category);
+        is_its.then_some(Other { number, subscription, offset, place })
+    })
+}
+
+/// Whether an event of several topics comes to a session through its subscription to the topic at `slot`, which
+/// has just reached it: if no other of its subscriptions has yet to, and none brought it before this one began.
+pub(super) fn comes_through(
+    session: &Session,
+    subscribers: &Subscribers,
+    round: &Round,
+    shard: usize,
+    slot: u32,
+    way: Way,
+) -> bool {
+    let own = round.topics.iter().position(|placed| placed.topic.slot(shard) == slot);
+    let passed =
+        session.subscriptions.find(slot).and_then(|own| session.subscriptions.get(own).passed.as_ref());
+    others(session, round, shard, slot).all(|other| {
+        let Other { subscription, offset, place, .. } = other;
+        let has_it = match way {
+            _ if subscription.is_replaying() => subscription.joined >= offset,
+            // It is being dispatched to all who are listed, in the order of the topics.
+            Way::Link => subscription.joined >= offset || Some(place) > own,
+            Way::History => reached(subscription, subscribers.get(subscription.topic).seen) >= offset,
+        };
+        let topic = &round.topics[place].topic;
+        let had_it = way == Way::History
+            && passed.is_some_and(|passed| {
+                passed.iter().any(|(of, upto)| Arc::ptr_eq(of, topic) && *upto >= offset)
+            });
+        has_it && !had_it
     })
 }

@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 use crate::admin::api::{self, Reply, Route};
 use crate::admin::report::{Part, Report};
 use crate::clock::Now;
-use crate::dialect::command::Recovery;
+use crate::dialect::command::{Recovery, Subscribe};
 use crate::dialect::dialect::Dialect;
 use crate::dialect::opening::Opening;
+use crate::dialect::sse;
 use crate::error::CloseReason;
 use crate::fanout::connection::{Answer, Http, Role};
 use crate::fanout::intake::{CLIENT_READ, Read};
+use crate::fanout::replay::position;
 use crate::fanout::shard::{READ_BYTES, Shard};
 use crate::fanout::shared::{Gather, Key, Message, Origin, Shared, State};
 use crate::metrics::BadInput;
@@ -127,7 +129,8 @@ impl<T: Transport> Shard<T> {
             http.deadline = now.after(limits.publish_timeout);
         }
         let door = http.door;
-        let route = |request: &Request<'_>| api::route(request, &api::Context { shared, door, now });
+        let route =
+            |request: &Request<'_>| api::route(request, &api::Context { shared, shard: self.id, door, now });
         if step == Step::Body {
             // The head alone decides whether the body is worth reading.
             let Some((request, _)) = http.exchange.request() else { return Ok(Decision::Wait) };
@@ -147,8 +150,17 @@ impl<T: Transport> Shard<T> {
             Route::Reply(reply) => Ok(Decision::Reply(reply, answer)),
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
             Route::Open(opening) => {
-                if opening.subscribe.topics.len() > limits.max_subscriptions {
-                    let error = HttpError::new(400, "the query has more topics than max_subscriptions");
+                let Subscribe { topics, policy, .. } = &opening.subscribe;
+                let rules = shared.topics.rules();
+                let mut refused = topics.iter().filter_map(|topic| rules.policy(topic, *policy).err());
+                let error = match refused.next() {
+                    _ if topics.len() > limits.max_subscriptions => {
+                        Some("the query has more topics than max_subscriptions".to_owned())
+                    }
+                    refused => refused,
+                };
+                if let Some(error) = error {
+                    let error = HttpError::new(400, error);
                     let is_web_socket = opening.dialect.is_web_socket();
                     return Err(if is_web_socket { error } else { error.for_any_origin() });
                 }
@@ -312,10 +324,14 @@ impl<T: Transport> Shard<T> {
             (Dialect::Json, Ok(recovery)) => self.acknowledge(number, &subscribe, &recovery, now),
             // It may subscribe again.
             (Dialect::Json, Err(error)) => self.reply_error(number, &error, now),
-            (_, Ok(recovery)) => self.confess(number, &recovery, now),
+            (_, Ok(recovery)) => {
+                self.confess(number, &recovery, now);
+                self.give_position(number);
+            }
             (_, Err(error)) => self.turn_away(number, &error, CloseReason::AtCapacity, now),
         }
-        self.send_last(number, &subscribe, now);
+        // It has been sent nothing yet that could stand in the way.
+        let _ = self.send_last(number, &subscribe, now);
     }
 
     /// Ends a session that cannot be served, and says why.
@@ -338,6 +354,21 @@ impl<T: Transport> Shard<T> {
         }
         if !notices.is_empty() {
             self.push_reply(number, notices);
+        }
+    }
+
+    /// Tells an event stream where it begins: so it goes on from there also where it breaks before its first
+    /// event. Of several topics it is the first with history; of the others it will hear that something may
+    /// be missing.
+    fn give_position(&mut self, number: u32) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        let first = session.subscriptions.iter().find_map(|s| position(&self.subscribers, s));
+        if session.dialect == Dialect::EventStream
+            && let Some(position) = first
+        {
+            let mut out = Vec::new();
+            sse::write_position(&mut out, position);
+            self.push_reply(number, out);
         }
     }
 

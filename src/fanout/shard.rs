@@ -23,7 +23,7 @@ use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::intake::REPLY_CAP;
 use crate::fanout::lifecycle::Drain;
-use crate::fanout::replay::comes_through;
+use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Key, Message, Shared};
 use crate::fanout::subscribers::{Member, Subscribers};
 use crate::link::Link;
@@ -32,7 +32,7 @@ use crate::publish::ingress::Ingress;
 use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
 use crate::session::outbox::Bound;
 use crate::session::policy::Policy;
-use crate::session::session::Filter;
+use crate::session::session::{Filter, NOT_LISTED};
 use crate::session::timer::{Due, Wheel};
 use crate::topic::log::{NO_SLOT, STRIPES};
 use crate::transport::Transport;
@@ -80,8 +80,8 @@ pub struct Shard<T: Transport> {
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
     condemned: Vec<u32>,
-    /// Subscriptions that go on from the history, and after which offset.
-    rewound: Vec<(u32, u32, u64)>,
+    /// Places in lists whose subscribers go on from the history.
+    rewound: Vec<((u32, u32), u32)>,
     next_look: u64,
     /// The stripe of the topics' table that is swept next.
     next_sweep: usize,
@@ -326,8 +326,9 @@ impl<T: Transport> Shard<T> {
         for (_, at) in appended {
             self.chunks.release(at.chunk); // The dispatch's own hold, taken in `append`.
         }
-        while let Some((number, subscription, after)) = self.rewound.pop() {
-            self.rewind(number, subscription, after);
+        // The last place of a list first, so that no other one of these is moved.
+        while let Some((list, place)) = self.rewound.pop() {
+            self.delist(list, place);
         }
         while let Some(number) = self.condemned.pop() {
             self.close_client(number, CloseReason::SlowConsumer, "", now);
@@ -420,12 +421,12 @@ impl<T: Transport> Shard<T> {
         };
         let all_bytes = chunks.frames_len(at.chunk, at.start, at.end);
         let mut delivery = Delivery { chunks, metrics, limits, dispatched: 0, spans: 0 };
-        for member in &subscribers.list(list).members {
+        for (place, member) in subscribers.list(list).members.iter().enumerate() {
             let number = member.connection;
             let connection = &mut connections[number as usize];
             if round.several != 0 && connection.has_replayed {
                 let Role::Client(session) = &connection.role else { continue };
-                if comes_through(session, round, self.id) != Some(list.0) {
+                if !comes_through(session, subscribers, round, self.id, list.0, Way::Link) {
                     continue;
                 }
             } else if round.several != 0 {
@@ -446,9 +447,8 @@ impl<T: Transport> Shard<T> {
             };
             if verdict == Verdict::TooSlow {
                 condemned.push(number);
-            } else if let Verdict::Behind(after) = verdict {
-                connection.has_replayed = true;
-                rewound.push((number, member.subscription, after));
+            } else if verdict == Verdict::Behind {
+                rewound.push((list, place as u32));
             } else if !connection.is_owed && !connection.outbox.is_empty() && !connection.outbox.is_blocked()
             {
                 connection.is_owed = true;
@@ -598,8 +598,13 @@ impl<T: Transport> Shard<T> {
         }
         self.next_look = now.mono + 250_000_000;
         if self.id == 0 {
-            self.shared.topics.sweep(self.next_sweep, now.mono);
+            let topics = &self.shared.topics;
+            topics.sweep(self.next_sweep, now.mono);
             self.next_sweep = (self.next_sweep + 1) % STRIPES;
+            // Only who publishes pays for what is over the budget; those with a large part may have gone quiet.
+            (0..STRIPES)
+                .take_while(|_| topics.is_over_budget())
+                .for_each(|stripe| topics.sweep(stripe, now.mono));
         }
         let head = self.sweep.front().and_then(|number| self.connections.get(*number as usize));
         let mut oldest = head.and_then(|head| head.outbox.oldest(&self.chunks));
@@ -618,8 +623,8 @@ enum Verdict {
     Queued,
     /// The queue is full, and nothing may be left out.
     TooSlow,
-    /// The queue is full, and what comes after this offset is to come from the history.
-    Behind(u64),
+    /// The queue is full, and the subscription goes on from the history: it is to leave its list.
+    Behind,
 }
 
 /// The push of one round to one list.
@@ -671,7 +676,15 @@ impl Delivery<'_> {
                         None
                     }
                     Policy::Replay => {
-                        verdict = Verdict::Behind(offset + place as u64 - 1);
+                        if let Role::Client(session) = &mut connection.role {
+                            let subscription = session.subscriptions.get_mut(member.subscription);
+                            subscription.joined = offset + place as u64 - 1;
+                            // At once: the event may have further topics that the client is subscribed to.
+                            subscription.place = NOT_LISTED;
+                        }
+                        connection.is_replaying = true;
+                        connection.has_replayed = true;
+                        verdict = Verdict::Behind;
                         break;
                     }
                     // Nothing older may go: this one does.

@@ -175,10 +175,12 @@ impl Shared {
 
     /// A hash of each event's key, 0 for none. Strangers choose keys, so its seed is this node's own.
     pub fn key_hashes<'a>(&'a self, events: &'a Events) -> impl Iterator<Item = u64> + 'a {
-        events.iter().map(|event| match event.key {
-            "" => 0,
-            key => self.hasher.hash_one(key) | 1,
-        })
+        events.iter().map(|event| self.key_hash(event.key))
+    }
+
+    /// A hash of a key, 0 for none.
+    pub fn key_hash(&self, key: &str) -> u64 {
+        if key.is_empty() { 0 } else { self.hasher.hash_one(key) | 1 }
     }
 
     /// How many shards.

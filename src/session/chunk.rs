@@ -18,6 +18,9 @@ pub const NO_CHUNK: u32 = u32::MAX;
 /// No list of subscribers keeps this chunk as its growing one.
 const NO_OWNER: (u32, u32) = (u32::MAX, u32::MAX);
 
+/// Marks when frames from a history were read there: that says nothing about how long events take.
+pub const UNTIMED: u64 = 1 << 63;
+
 /// Bytes of empty buffers kept for the next chunks.
 const POOL_BYTES: usize = 8 << 20;
 
@@ -194,10 +197,10 @@ impl Chunks {
         Appended { chunk: key, start, end: chunk.ends.len() as u32 }
     }
 
-    /// Puts frames into a chunk that does not grow. To be retained and released like one from
-    /// [`Chunks::append`].
-    pub fn add(&mut self, ingress: u64, write: impl FnOnce(&mut Vec<u8>, &mut Vec<u32>)) -> Appended {
-        self.append(NO_CHUNK, NO_OWNER, ingress, write)
+    /// Puts frames that came from a history into a chunk that does not grow. To be retained and released like
+    /// one from [`Chunks::append`].
+    pub fn add(&mut self, now: u64, write: impl FnOnce(&mut Vec<u8>, &mut Vec<u32>)) -> Appended {
+        self.append(NO_CHUNK, NO_OWNER, now | UNTIMED, write)
     }
 
     /// The chunk grows no more: its list of subscribers has another, or is gone.
@@ -289,10 +292,11 @@ impl Chunks {
     pub fn ingress(&self, chunk: u32, frame: u32) -> u64 {
         let stamps = &self.chunks[chunk as usize].stamps;
         let after = stamps.partition_point(|(first, _)| *first <= frame);
-        stamps[after.saturating_sub(1)].1
+        stamps[after.saturating_sub(1)].1 & !UNTIMED
     }
 
-    /// Calls `each` with an ingress and how many of the frames `start..end` came in then.
+    /// Calls `each` with an ingress and how many of the frames `start..end` came in then. That of frames from a
+    /// history is [`UNTIMED`].
     pub fn ingresses(&self, chunk: u32, start: u32, end: u32, mut each: impl FnMut(u64, u32)) {
         let stamps = &self.chunks[chunk as usize].stamps;
         let mut place = stamps.partition_point(|(first, _)| *first <= start).saturating_sub(1);

@@ -10,6 +10,7 @@ use crate::dialect::envelope::{Private, Values};
 use crate::proto::websocket::{Accept, Decoder};
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
+use crate::topic::log::Topic;
 
 /// One topic that a session is subscribed to.
 #[derive(Debug)]
@@ -30,7 +31,13 @@ pub struct Subscription {
     pub policy: Policy,
     /// Which events are wanted; `None`: all.
     pub filter: Option<Arc<Filter>>,
+    /// Where it began behind: what others of the session had passed by then.
+    pub passed: Option<Passed>,
 }
+
+/// How far subscriptions of a session had come when others began: what they had brought of several topics by then
+/// is not to come again.
+pub type Passed = Arc<[(Arc<Topic>, u64)]>;
 
 /// The place of a subscription that is served from the history.
 pub const NOT_LISTED: u32 = u32::MAX;
@@ -47,8 +54,7 @@ pub struct Filter {
 impl Subscription {
     /// Whether an event of this name and category, at this offset, is one of the subscription's.
     pub fn wants(&self, offset: u64, event: &str, category: &str) -> bool {
-        let is_wanted = |filter: &Arc<Filter>| filter.wants_event(event) && filter.wants_category(category);
-        offset > self.start && self.filter.as_ref().is_none_or(is_wanted)
+        offset > self.start && self.filter.as_ref().is_none_or(|filter| filter.wants(event, category))
     }
 
     /// Whether it is served from the history.
@@ -58,6 +64,11 @@ impl Subscription {
 }
 
 impl Filter {
+    /// Whether an event of this name and category is wanted.
+    pub fn wants(&self, event: &str, category: &str) -> bool {
+        self.wants_event(event) && self.wants_category(category)
+    }
+
     /// Whether an event of this name is wanted.
     pub fn wants_event(&self, event: &str) -> bool {
         self.events.as_ref().is_none_or(|names| names.iter().any(|name| name == event))
@@ -295,6 +306,7 @@ mod tests {
             gap: Gap::NONE,
             policy: Policy::Disconnect,
             filter: None,
+            passed: None,
         }
     }
 

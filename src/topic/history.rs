@@ -50,6 +50,13 @@ pub struct Piece {
     pub events: Range<usize>,
 }
 
+impl Piece {
+    /// One after the offset of the last of them.
+    pub fn end(&self) -> u64 {
+        self.offset + self.events.len() as u64
+    }
+}
+
 impl History {
     /// Nothing kept.
     pub fn new(limits: HistoryLimits) -> Self {
@@ -114,38 +121,34 @@ impl History {
         front.bytes
     }
 
-    /// The newest event of each key up to an offset, in their order. Events without a key share the empty one.
-    pub fn newest_by_key(&self, upto: u64) -> Vec<Piece> {
-        let mut newest: BTreeMap<&str, (u64, &Kept, usize)> = BTreeMap::new();
-        for kept in &self.kept {
-            for (place, event) in kept.round.events.iter().enumerate().skip(kept.skipped) {
-                let offset = kept.offset + place as u64;
-                if offset <= upto {
-                    newest.insert(event.key, (offset, kept, place));
-                }
-            }
-        }
-        let mut all: Vec<_> = newest.into_values().collect();
-        all.sort_unstable_by_key(|(offset, ..)| *offset);
-        let piece = |(offset, kept, place): (u64, &Kept, usize)| Piece {
+    /// Everything that is kept.
+    pub fn all(&self) -> Vec<Piece> {
+        let piece = |kept: &Kept| Piece {
             round: Arc::clone(&kept.round),
-            offset,
-            events: place..place + 1,
+            offset: kept.offset + kept.skipped as u64,
+            events: kept.skipped..kept.round.events.len(),
         };
-        all.into_iter().map(piece).collect()
+        self.kept.iter().map(piece).collect()
+    }
+
+    /// The rounds with an event after an offset that are of several topics, each with its offset.
+    pub fn of_several(&self, after: u64) -> Vec<(Arc<Round>, u64)> {
+        let from = self.kept.partition_point(|kept| kept.end() <= after.saturating_add(1));
+        let of_several = self.kept.range(from..).filter(|kept| kept.round.several != 0);
+        of_several.map(|kept| (Arc::clone(&kept.round), kept.offset)).collect()
     }
 
     /// The events after an offset, until they come to `bytes` of what was published: at least one, where there is
     /// one.
     pub fn read(&self, after: u64, bytes: usize) -> Vec<Piece> {
-        let mut place = self.kept.partition_point(|kept| kept.end() <= after + 1);
+        let mut place = self.kept.partition_point(|kept| kept.end() <= after.saturating_add(1));
         let (mut pieces, mut taken) = (Vec::new(), 0);
         while taken < bytes
             && let Some(kept) = self.kept.get(place)
         {
-            let first = kept.skipped.max((after + 1).saturating_sub(kept.offset) as usize);
+            let first = kept.skipped.max(after.saturating_add(1).saturating_sub(kept.offset) as usize);
             let mut end = first;
-            for event in kept.round.events.iter().skip(first) {
+            for event in kept.round.events.range(first..kept.round.events.len()) {
                 if taken >= bytes {
                     break;
                 }
@@ -160,6 +163,32 @@ impl History {
         }
         pieces
     }
+}
+
+/// Of pieces of a history, the newest event of each key that is wanted, up to an offset, in their order. Events
+/// without a key share the empty one.
+pub fn newest_by_key(
+    all: &[Piece],
+    upto: u64,
+    mut is_wanted: impl FnMut(&Round, &str) -> bool,
+) -> Vec<Piece> {
+    let mut newest: BTreeMap<&str, (u64, &Piece, usize)> = BTreeMap::new();
+    for piece in all {
+        let events = piece.round.events.range(piece.events.clone());
+        for ((event, offset), place) in events.zip(piece.offset..).zip(piece.events.start..) {
+            if offset <= upto && is_wanted(&piece.round, event.name) {
+                newest.insert(event.key, (offset, piece, place));
+            }
+        }
+    }
+    let mut found: Vec<_> = newest.into_values().collect();
+    found.sort_unstable_by_key(|(offset, ..)| *offset);
+    let piece = |(offset, piece, place): (u64, &Piece, usize)| Piece {
+        round: Arc::clone(&piece.round),
+        offset,
+        events: place..place + 1,
+    };
+    found.into_iter().map(piece).collect()
 }
 
 #[cfg(test)]

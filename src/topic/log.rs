@@ -152,8 +152,9 @@ impl Topics {
     }
 
     /// The same with rules for topics by the beginning of their names.
-    pub fn with_rules(self, rules: Rules) -> Self {
-        Self { rules, ..self }
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
     }
 
     /// What topics have by the beginning of their names.
@@ -276,12 +277,18 @@ impl Topics {
         Reading { head, oldest: history.oldest().unwrap_or(head + 1), pieces: history.read(after, bytes) }
     }
 
-    /// The newest event of each key of a topic up to an offset, in their order.
-    pub fn newest_by_key(&self, topic: &Topic, upto: u64, now: u64) -> Vec<Piece> {
+    /// Everything that the history of a topic keeps.
+    pub fn kept(&self, topic: &Topic, now: u64) -> Vec<Piece> {
         let mut log = topic.log.lock();
         let Some(history) = &mut log.history else { return Vec::new() };
         self.history_bytes.fetch_sub(history.trim(now), Ordering::Relaxed);
-        history.newest_by_key(upto)
+        history.all()
+    }
+
+    /// The rounds of several topics that a topic's history keeps from after an offset on, each with its offset
+    /// there.
+    pub fn of_several(&self, topic: &Topic, after: u64) -> Vec<(Arc<Round>, u64)> {
+        topic.log.lock().history.as_ref().map(|history| history.of_several(after)).unwrap_or_default()
     }
 
     /// How to go on from a position in a topic; `None`: one that no node gave.
@@ -295,6 +302,12 @@ impl Topics {
                 Resume::Part { after: oldest - 1, missing: (offset + 1, oldest - 1) }
             }
         }
+    }
+
+    /// The offset of a position, where it is one of this topic's log as it is now.
+    pub fn in_log(&self, topic: &Topic, position: Option<Position>) -> Option<u64> {
+        let is_its = |p: &Position| topic.epoch() == Some(p.epoch) && p.offset <= topic.head();
+        position.filter(is_its).map(|position| position.offset)
     }
 
     /// Lets go of what is too old in one of the [`STRIPES`] of the table, and of what is above its share while
@@ -321,6 +334,11 @@ impl Topics {
                 self.retire(&mut all, &topic, &mut log);
             }
         }
+    }
+
+    /// Whether all history is over its bound.
+    pub fn is_over_budget(&self) -> bool {
+        self.history_bytes() > self.max_history_bytes()
     }
 
     /// While all history is over its bound, no topic keeps more than an equal part of it.
@@ -435,6 +453,17 @@ impl Topics {
     fn stripe(&self, name: &str) -> &RwLock<HashSet<ByName, ahash::RandomState>> {
         // The high bits: the low ones choose the place inside the stripe.
         &self.stripes[(self.hasher.hash_one(name) >> 58) as usize % STRIPES]
+    }
+}
+
+impl Drop for Topics {
+    fn drop(&mut self) {
+        // What a topic keeps holds the topic itself.
+        for stripe in &mut self.stripes {
+            for ByName(topic) in stripe.get_mut().drain() {
+                topic.log.lock().history = None;
+            }
+        }
     }
 }
 

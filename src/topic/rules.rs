@@ -33,12 +33,18 @@ impl Rules {
         self.rules.iter().find(|rule| topic.starts_with(&rule.prefix))
     }
 
-    /// Whether a subscriber of a topic may choose a policy.
+    /// The policy of a subscriber of a topic who chooses this one, or none: then it is `disconnect`, or the first
+    /// that its rule names where that one is not among them.
     ///
     /// # Errors
-    /// Why not.
-    pub fn check_policy(&self, topic: &str, policy: Policy) -> Result<(), String> {
+    /// Why he may not choose it.
+    pub fn policy(&self, topic: &str, chosen: Option<Policy>) -> Result<Policy, String> {
         let rule = self.of(topic);
+        let policy = chosen.unwrap_or_else(|| {
+            let allowed = rule.map(|rule| &rule.policies[..]).unwrap_or_default();
+            let first = allowed.first().filter(|_| !allowed.contains(&Policy::default()));
+            first.copied().unwrap_or_default()
+        });
         if let Some(rule) = rule
             && !rule.policies.contains(&policy)
         {
@@ -52,7 +58,7 @@ impl Rules {
         if policy == Policy::Replay && rule.is_none_or(|rule| rule.history.is_none()) {
             return Err(format!("policy replay needs history, and {topic:?} has none"));
         }
-        Ok(())
+        Ok(policy)
     }
 }
 
@@ -79,10 +85,43 @@ mod tests {
         {
             assert_eq!(rules.of(topic).unwrap().prefix, prefix, "{topic}");
         }
-        assert_eq!(rules.check_policy("run:7", Policy::Replay), Ok(()));
-        assert!(rules.check_policy("a", Policy::DropOldest).unwrap_err().contains("there are disconnect"));
-        let none = Rules::default();
-        assert_eq!((none.of("a"), none.check_policy("a", Policy::DropOldest)), (None, Ok(())));
-        assert!(none.check_policy("a", Policy::Replay).unwrap_err().contains("has none"));
+    }
+
+    #[test]
+    fn a_policy_is_chosen_from_those_of_the_topic() {
+        use Policy::{Conflate, Disconnect, DropOldest, Replay};
+        let history = HistoryLimits { events: 1, bytes: 1, age: Duration::from_secs(1) };
+        let rule = |prefix: &str, history: Option<&HistoryLimits>, policies: &[Policy]| Rule {
+            prefix: prefix.into(),
+            history: history.cloned(),
+            policies: policies.into(),
+        };
+        let rules = Rules::new(vec![
+            rule("all", Some(&history), &Policy::ALL),
+            rule("few", Some(&history), &[Replay, Conflate]),
+            rule("none", None, &Policy::ALL),
+        ]);
+        for (topic, chosen, expected) in [
+            ("all", None, Ok(Disconnect)),
+            ("all", Some(Replay), Ok(Replay)),
+            ("few", None, Ok(Replay)),
+            ("few", Some(Conflate), Ok(Conflate)),
+            (
+                "few",
+                Some(DropOldest),
+                Err("drop-oldest is not allowed on \"few\"; there are replay, conflate"),
+            ),
+            ("few", Some(Disconnect), Err("there are replay, conflate")),
+            ("none", Some(Replay), Err("has none")),
+            ("other", None, Ok(Disconnect)),
+            ("other", Some(Conflate), Ok(Conflate)),
+            ("other", Some(Replay), Err("has none")),
+        ] {
+            match (rules.policy(topic, chosen), expected) {
+                (Ok(policy), Ok(expected)) => assert_eq!(policy, expected, "{topic} {chosen:?}"),
+                (Err(error), Err(part)) => assert!(error.contains(part), "{topic} {chosen:?}: {error}"),
+                other => panic!("{topic} {chosen:?}: {other:?}"),
+            }
+        }
     }
 }
