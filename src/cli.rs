@@ -47,7 +47,8 @@ enum Command {
             the settings again: limits, timeouts and the log level take effect at once.\n\n\
             Each setting is a flag, an environment variable and a key of the file: --max-clients, \
             FANWIRE_MAX_CLIENTS and max_clients. Flags go before the environment, the environment before \
-            the file. SIZE is 65536 or 64KiB, 1MiB, 8MB; TIME is 500ms, 30s, 2m, 1h.",
+            the file. Tables, [[stream]] and [[guard]], stand only in the file. SIZE is 65536 or 64KiB, 1MiB, \
+            8MB; TIME is 500ms, 30s, 2m, 1h.",
         after_help = "Examples:\n  \
             fanwire serve\n  \
             fanwire serve --config /etc/fanwire.toml --publish unix:/run/fanwire.sock\n  \

@@ -5,6 +5,7 @@
 //! table; nothing else knows the names. What there may be several of is an array of tables, one entry of
 //! [`TABLES`] each, and only in the file.
 
+mod guard;
 mod sources;
 mod stream;
 mod table;
@@ -15,7 +16,7 @@ mod value;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -52,9 +53,15 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// Catalogs of events to load, in this order.
+    pub catalog: Vec<Located<CatalogSource>>,
+    /// Refuse events whose name no loaded catalog has. Only with a catalog.
+    pub catalog_strict: bool,
     /// Paths that subscribe by connecting to them, at most 1,000. What their clients are held to is in
     /// `limits.streams`, in the same order.
     pub streams: Vec<Stream>,
+    /// What must not be in events, at most 1,000.
+    pub guards: Vec<Guard>,
     /// Every bound of the node.
     pub limits: Limits,
 }
@@ -73,7 +80,10 @@ impl Default for Settings {
             send_buffer: None,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            catalog: Vec::new(),
+            catalog_strict: false,
             streams: Vec::new(),
+            guards: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -96,6 +106,15 @@ impl Settings {
         let settings = SETTINGS.iter().filter(differs).map(|setting| setting.key);
         let tables = TABLES.iter().filter(|table| !(table.same)(self, new)).map(|table| table.name);
         settings.chain(tables).collect()
+    }
+
+    /// What a running node with these settings has after a reload has read `new`: all that reloads is new, the rest
+    /// stays, as [`Self::needs_restart`] has named it. Where the streams are not the same, so do their limits: they
+    /// belong to streams by their order.
+    pub fn reloaded(&self, new: Self) -> Self {
+        let streams =
+            if self.streams == new.streams { new.limits.streams } else { self.limits.streams.clone() };
+        Self { log_level: new.log_level, limits: Limits { streams, ..new.limits }, ..self.clone() }
     }
 }
 
@@ -126,6 +145,97 @@ pub struct Stream {
     pub topic: Located<String>,
     /// What is sent for an event, 1 byte to 64 KiB.
     pub envelope: Located<String>,
+}
+
+/// What must not be in events: `[[guard]]`. Equal to the same guard elsewhere. That patterns are regular expressions
+/// and sets exist, others check.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// What it is called: 1 to 64 letters, digits, `-`, `_`, `.`, and no two the same. `Some` with a pattern, `None`
+    /// with a set.
+    pub name: Option<Located<String>>,
+    /// What it looks for.
+    pub rule: GuardRule,
+    /// The topics it is for, each a name or a prefix ending in `*`, 1 to 255 bytes; empty: every topic.
+    pub topics: Vec<String>,
+    /// What is done with events that have it.
+    pub action: GuardAction,
+    /// The line of its header.
+    pub place: String,
+}
+
+impl PartialEq for Guard {
+    fn eq(&self, other: &Self) -> bool {
+        fn values(guard: &Guard) -> (&Option<Located<String>>, &GuardRule, &[String], GuardAction) {
+            (&guard.name, &guard.rule, &guard.topics, guard.action)
+        }
+        values(self) == values(other)
+    }
+}
+
+impl Eq for Guard {}
+
+/// What a [`Guard`] looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuardRule {
+    /// A regular expression, 1 byte to 16 KiB.
+    Pattern(Located<String>),
+    /// The name of a shipped set: 1 to 64 letters, digits, `-`, `_`, `.`.
+    Set(Located<String>),
+}
+
+/// A catalog of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogSource {
+    /// One that the program has: letters, digits, `-` and `_`. Whether there is one of this name, others check.
+    Shipped(String),
+    /// The path of a TOML file: written with a `/`, or ending in `.toml`.
+    File(PathBuf),
+}
+
+impl CatalogSource {
+    /// As it is meant in `file`: a relative path begins where that file is.
+    fn beside(self, file: &Path) -> Self {
+        match (self, file.parent()) {
+            (Self::File(path), Some(dir)) => Self::File(dir.join(path)),
+            (other, _) => other,
+        }
+    }
+
+    /// With a path that means the same from every working directory.
+    fn absolute(&self) -> Self {
+        match self {
+            Self::File(path) => Self::File(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+            Self::Shipped(_) => self.clone(),
+        }
+    }
+}
+
+impl fmt::Display for CatalogSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shipped(name) => f.write_str(name),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl FromStr for CatalogSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if !text.contains('\0') && (text.contains('/') || text.ends_with(".toml")) {
+            Ok(Self::File(PathBuf::from(text)))
+        } else if !text.is_empty() && text.bytes().all(allowed) {
+            Ok(Self::Shipped(text.to_owned()))
+        } else {
+            Err(format!(
+                "`{}` is neither the name of a catalog nor the path of a TOML file, such as ./events.toml",
+                text.escape_debug()
+            ))
+        }
+    }
 }
 
 /// An address that publishers connect to: `127.0.0.1:8081`, `[::1]:8081` or `unix:/run/fanwire.sock`.
@@ -217,6 +327,18 @@ words! {
 }
 
 words! {
+    /// What is done with an event that has what a [`Guard`] looks for.
+    #[derive(Default)]
+    GuardAction {
+        /// It is refused.
+        #[default]
+        Refuse = "refuse",
+        /// What was found is made unreadable.
+        Mask = "mask",
+    }
+}
+
+words! {
     /// How a log line is written.
     LogFormat {
         /// For people.
@@ -264,6 +386,8 @@ pub struct Limits {
     pub heartbeat_interval: Duration,
     /// A client from which nothing came for this long is closed.
     pub heartbeat_timeout: Duration,
+    /// How often an event stream (Server-Sent Events) gets a comment, 10 ms to 1 h.
+    pub event_stream_keep_alive: Duration,
     /// How long a closed client may take to answer the close.
     pub close_timeout: Duration,
     /// A frame or request body once started must be complete, and a publisher's answers read, within this.
@@ -294,6 +418,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(60),
+            event_stream_keep_alive: Duration::from_secs(15),
             close_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),

@@ -65,7 +65,8 @@ fn start(
     let handle = signals.handle();
     let watcher = {
         let shared = Arc::clone(&shared);
-        thread::Builder::new().name("signals".to_owned()).spawn(move || watch(signals, &shared, &reload))?
+        let watch = move || watch(signals, &shared, settings, &reload);
+        thread::Builder::new().name("signals".to_owned()).spawn(watch)?
     };
     shared.set_state(State::Ready);
     if let Err(error) = greet(&bound, &shared) {
@@ -152,13 +153,20 @@ fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
 }
 
 /// SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the settings again.
-fn watch(mut signals: Signals, shared: &Shared, reload: &impl Fn() -> Result<Settings, ConfigError>) {
+fn watch(
+    mut signals: Signals,
+    shared: &Shared,
+    mut settings: Settings,
+    reload: &impl Fn() -> Result<Settings, ConfigError>,
+) {
     let mut is_draining = false;
     for signal in &mut signals {
         if signal == SIGHUP {
             match reload() {
                 Ok(new) => {
-                    shared.set_limits(&Arc::new(new.limits));
+                    // Shards know streams by their number: however many there are now, they were at the start.
+                    settings = settings.reloaded(new);
+                    shared.set_limits(&Arc::new(settings.limits.clone()));
                     tracing::info!("settings reloaded");
                 }
                 Err(error) => tracing::error!("settings refused, the old ones stay: {error}"),

@@ -67,10 +67,52 @@ fn check_shows_the_settings_with_where_each_came_from() {
     assert!(line("listen = [\"127.0.0.1:8080\"] ").ends_with("# default"), "{text}");
     assert!(text.contains("# publish_token is set, and not shown") && !text.contains("hunter2"), "{text}");
 
+    // Tables come last: what stands below the header of one belongs to it.
+    let tables = "catalog = 'mine.toml'\n[[stream]]\npath = '/runs/{run}'\ntopic = 'run:{run}'\n\
+                  envelope = '{\"data\":{data}}'\n\n[[guard]]\nset = 'us-health'\n";
+    fs::write(&path, tables).unwrap();
+    let output = run(fanwire().args(["check", "--catalog-strict", "--config"]).arg(&path));
+    assert!(output.status.success(), "{output:?}");
+    let text = stdout(&output);
+    let shown: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("[[")).collect();
+    let place = path.display();
+    let expected = [
+        ("[[stream]]", format!("{place}:2")),
+        ("path = \"/runs/{run}\"", format!("{place}:3")),
+        ("topic = \"run:{run}\"", format!("{place}:4")),
+        ("envelope = '{\"data\":{data}}'", format!("{place}:5")),
+        ("# queue_events is not set", "default".to_owned()),
+        ("# write_timeout is not set", "default".to_owned()),
+        ("heartbeat_interval = \"54s\"", "default".to_owned()),
+        ("heartbeat_timeout = \"60s\"", "default".to_owned()),
+        ("max_message_bytes = 512", "default".to_owned()),
+        ("", String::new()),
+        ("[[guard]]", format!("{place}:7")),
+        ("# name is not set", "default".to_owned()),
+        ("# pattern is not set", "default".to_owned()),
+        ("set = \"us-health\"", format!("{place}:8")),
+        ("# topics is not set", "default".to_owned()),
+        ("action = \"refuse\"", "default".to_owned()),
+    ];
+    let line = |(start, place): &(&str, String)| match start.is_empty() {
+        true => String::new(),
+        false => format!("{start:<40} # {place}"),
+    };
+    assert_eq!(shown, expected.iter().map(line).collect::<Vec<_>>());
+    // A path in the file begins where the file is.
+    let catalog = format!("catalog = [\"{}\"] ", dir.path().join("mine.toml").display());
+    assert!(text.lines().any(|line| line.starts_with(&catalog) && line.ends_with(":1")), "{text}");
+    assert!(text.contains("catalog_strict = true"), "{text}");
+
     // What it prints is a file that it takes.
     let again = dir.path().join("again.toml");
     fs::write(&again, &text).unwrap();
-    assert!(run(fanwire().args(["check", "--config"]).arg(&again)).status.success());
+    let output = run(fanwire().args(["check", "--config"]).arg(&again));
+    assert!(output.status.success(), "{output:?}");
+    let without_places = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split(" # ").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(without_places(&stdout(&output)), without_places(&text));
 }
 
 #[test]
@@ -84,6 +126,15 @@ fn check_names_file_and_line_of_what_is_wrong() {
         (
             "a = 1\n\nshards = 0\n",
             format!("{place}:1: unknown key `a`\n{place}:3: shards: must be at least 1, not 0\n"),
+        ),
+        (
+            "[[stream]]\ntopic = 't'\nenvelop = '{data}'\n\n[guard]\n",
+            format!(
+                "{place}:1: path: is missing; every [[stream]] needs one\n\
+                 {place}:1: envelope: is missing; every [[stream]] needs one\n\
+                 {place}:3: unknown key `envelop` in [[stream]]; did you mean `envelope`?\n\
+                 {place}:5: guard: must be written [[guard]], with double brackets\n"
+            ),
         ),
         (
             "queue_bytes = '1XB'\n",
@@ -153,7 +204,7 @@ fn help_teaches() {
         assert!(text.contains("fanwire "), "{command:?}: {text}");
     }
     let text = stdout(&run(fanwire().args(["serve", "--help"])));
-    for heading in ["Addresses:", "Access:", "Limits:", "Timeouts:", "Logging:"] {
+    for heading in ["Addresses:", "Access:", "Events:", "Limits:", "Timeouts:", "Logging:"] {
         assert!(text.contains(&format!("\n{heading}\n")), "{text}");
     }
     for setting in fanwire::config::SETTINGS {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Node, TempDir, cc, compile, http, in_repository};
-use fanwire::config::SETTINGS;
+use fanwire::config::{SETTINGS, TABLES};
 use fanwire::error::{CloseReason, ErrorCode};
 use fanwire::metrics::{BadInput, DropReason};
 
@@ -129,9 +129,13 @@ fn every_setting_has_its_row_with_its_default() {
             Some((group, cell))
         })
         .collect();
+    let headings: Vec<String> = TABLES.iter().map(|table| format!("`[[{}]]`", table.name)).collect();
+    let of_tables = TABLES.iter().zip(&headings).flat_map(|(table, heading)| {
+        (table.keys)().into_iter().map(|key| (heading.as_str(), key.name)).collect::<Vec<_>>()
+    });
     let known: Vec<(&str, &str)> =
-        SETTINGS.iter().map(|setting| (setting.group.name(), setting.key)).collect();
-    assert_eq!(documented, known, "left: {OPERATIONS}; right: the table of settings");
+        SETTINGS.iter().map(|setting| (setting.group.name(), setting.key)).chain(of_tables).collect();
+    assert_eq!(documented, known, "left: {OPERATIONS}; right: the tables of settings");
 
     let defaults = fanwire::config::Settings::default();
     let plain = |text: &str| text.replace(['`', '"', '[', ']', ' ', ','], "");
@@ -141,8 +145,20 @@ fn every_setting_has_its_row_with_its_default() {
         let cell = row.split('|').nth(2).unwrap_or_default();
         assert_eq!(plain(cell), plain(&default), "the default of {}", setting.key);
     }
+    for (table, heading) in TABLES.iter().zip(&headings) {
+        let section = section(&operations, &format!("\n### {heading}\n"));
+        for key in (table.keys)() {
+            let row = row(section, &format!("`{}`", key.name));
+            let cell = plain(row.split('|').nth(2).unwrap_or_default());
+            match key.default {
+                Some(default) => assert_eq!(cell, plain(&default), "{}: {}", table.name, key.name),
+                None => assert_eq!(cell == "required", key.is_required, "{}: {}", table.name, key.name),
+            }
+        }
+    }
     // The example file has a test of its own; here only that both documents know the same keys.
     let example = read("docs/fanwire.toml");
+    let (example, _) = example.split_once("\n# Tables ---").expect("the tables come last");
     let mut keys = 0;
     for line in example.lines() {
         let line = line.strip_prefix("# Example: ").or_else(|| line.strip_prefix('#')).unwrap_or(line);

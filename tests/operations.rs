@@ -292,13 +292,21 @@ fn a_reload_takes_limits_and_log_level_and_refuses_a_bad_file_whole() {
 fn what_a_reload_cannot_change_is_named() {
     let dir = TempDir::new();
     let path = dir.path().join("fanwire.toml");
-    fs::write(&path, "").unwrap();
+    let stream = "[[stream]]\npath = '/s'\ntopic = 't'\nenvelope = '{data}'\n";
+    fs::write(&path, stream).unwrap();
     let node = Node::start_in(dir, &["--config", "fanwire.toml"]);
-    fs::write(&path, "shards = 7\nlog_format = \"json\"\npublish_token = \"hunter2\"\nmax_clients = 5\n")
-        .unwrap();
+    // The limits of a stream are among what it can.
+    fs::write(&path, format!("max_clients = 4\n{stream}queue_events = 5\n")).unwrap();
+    node.signal(Signal::HUP);
+    node.wait_stats("the new limit", |stats| stats["maxClients"] == 4);
+    node.wait_log("the reload", |line| line.contains("settings reloaded"));
+    assert!(!node.stderr().contains("next start"), "{}", node.stderr());
+    let changed = "shards = 7\nlog_format = \"json\"\npublish_token = \"hunter2\"\nmax_clients = 5\n\
+                   catalog = 'runs'\n[[guard]]\nset = 'us-health'\n";
+    fs::write(&path, changed).unwrap();
     node.signal(Signal::HUP);
     node.wait_stats("the new limit", |stats| stats["maxClients"] == 5);
-    for key in ["shards", "log_format", "publish_token"] {
+    for key in ["shards", "log_format", "publish_token", "catalog", "stream", "guard"] {
         node.wait_log(key, |line| line.contains("next start") && line.contains(key));
     }
     assert!(!node.stderr().contains("hunter2"), "secrets are not logged");

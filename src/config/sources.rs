@@ -202,7 +202,7 @@ impl Loading {
     }
 
     fn set(&mut self, index: usize, input: Input<'_>, origin: Origin, place: &str) {
-        match (SETTINGS[index].set)(&mut self.settings, input) {
+        match (SETTINGS[index].set)(&mut self.settings, input, &origin) {
             Ok(()) => self.origins[index] = origin,
             Err(message) => self.problem(place, message),
         }
@@ -232,8 +232,9 @@ impl Loading {
             let name: &str = key.get_ref();
             let value = value.get_ref();
             if let Some(index) = SETTINGS.iter().position(|setting| setting.key == name) {
-                match (SETTINGS[index].set)(&mut self.settings, Input::Toml(value)) {
-                    Ok(()) => self.origins[index] = source.origin(line),
+                let origin = source.origin(line);
+                match (SETTINGS[index].set)(&mut self.settings, Input::Toml(value), &origin) {
+                    Ok(()) => self.origins[index] = origin,
                     Err(message) => problems.push((line, format!("{name}: {message}"))),
                 }
             } else if let Some(index) = TABLES.iter().position(|table| table.name == name) {
@@ -307,6 +308,10 @@ impl Loading {
             );
             found.push((vec!["queue_bytes", "max_outbox_bytes"], message));
         }
+        if self.settings.catalog_strict && self.settings.catalog.is_empty() {
+            let message = "catalog_strict without a catalog would refuse every event: set catalog as well";
+            found.push((vec!["catalog_strict", "catalog"], message.to_owned()));
+        }
         found.extend(same_address_twice(&self.settings));
         if !self.settings.insecure {
             found.extend(open_to_others(&self.settings));
@@ -353,7 +358,7 @@ fn unknown(name: &str, value: &DeValue<'_>) -> String {
         let hint = match did_you_mean(name, tables(), in_brackets) {
             hint if hint.is_empty() => {
                 let known: Vec<String> = tables().map(in_brackets).collect();
-                format!(": there are {}, and every other setting is a top-level key", known.join(", "))
+                format!(": there are {}, and every other setting is a top-level key", known.join(" and "))
             }
             hint => hint,
         };

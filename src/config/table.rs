@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::sources::Origin;
 use super::value::{
-    Congestion, Count, Input, Kind, List, Maybe, Period, Shape, Size, Switch, Token, Word, socket_address,
+    ADDRESSES, Congestion, Count, Input, Kind, List, Maybe, Noun, Period, Shape, Size, Switch, Token, Word,
+    socket_address,
 };
-use super::{LogFormat, LogLevel, MAX_SHARDS, PublishAddress, Settings};
+use super::{CatalogSource, Located, LogFormat, LogLevel, MAX_SHARDS, PublishAddress, Settings};
 
 /// The headings under which settings stand in the help and in the example file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Group {
     Addresses,
     /// Who may do what.
     Access,
+    /// What events there are.
+    Events,
     /// Bounds in numbers and bytes.
     Limits,
     /// Bounds in time.
@@ -28,6 +32,7 @@ impl Group {
         match self {
             Self::Addresses => "Addresses",
             Self::Access => "Access",
+            Self::Events => "Events",
             Self::Limits => "Limits",
             Self::Timeouts => "Timeouts",
             Self::Logging => "Logging",
@@ -56,8 +61,8 @@ pub struct Setting {
     pub show: fn(&Settings) -> Option<String>,
     /// Whether both have the same value.
     pub same: fn(&Settings, &Settings) -> bool,
-    /// Reads, checks and stores a value.
-    pub(super) set: fn(&mut Settings, Input<'_>) -> Result<(), String>,
+    /// Reads, checks and stores a value that came from there.
+    pub(super) set: fn(&mut Settings, Input<'_>, &Origin) -> Result<(), String>,
 }
 
 impl Setting {
@@ -89,7 +94,7 @@ macro_rules! setting {
             secret: || $kind.secret(),
             show: |settings| $kind.show(&settings.$($owner.)?$key),
             same: |one, other| one.$($owner.)?$key == other.$($owner.)?$key,
-            set: |settings, input| {
+            set: |settings, input, _| {
                 settings.$($owner.)?$key = $kind.read(input)?;
                 Ok(())
             },
@@ -103,26 +108,56 @@ const GIB: u64 = 1 << 30;
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
+const CATALOGS: List<CatalogSource> =
+    List(0, Noun { article: "a", one: "catalog", many: "catalogs" }, str::parse::<CatalogSource>);
+
+/// Not by the macro: each catalog is kept with where it was named, and a path in the file begins there.
+const CATALOG: Setting = Setting {
+    key: "catalog",
+    group: Group::Events,
+    metavar: "NAME|FILE",
+    help: "Load this catalog of events: conductor, runs, projects, workflow or the path of a TOML file; repeatable",
+    default_note: "none",
+    shape: || CATALOGS.shape(),
+    secret: || false,
+    // As whole paths: what is shown may be read from another directory.
+    show: |settings| {
+        CATALOGS.show(&settings.catalog.iter().map(|catalog| catalog.value.absolute()).collect())
+    },
+    same: |one, other| one.catalog == other.catalog,
+    set: |settings, input, origin| {
+        let located = |source: CatalogSource| Located {
+            value: match origin {
+                Origin::File(file, _) => source.beside(file),
+                _ => source,
+            },
+            place: origin.to_string(),
+        };
+        settings.catalog = CATALOGS.read(input)?.into_iter().map(located).collect();
+        Ok(())
+    },
+};
+
 /// Every setting, in the order of help and example file.
 pub const SETTINGS: &[Setting] = &[
     setting!(
         Addresses,
         () listen,
-        List(1, socket_address),
+        List(1, ADDRESSES, socket_address),
         "ADDR:PORT",
         "Serve WebSocket, HTTP and the page here; repeatable"
     ),
     setting!(
         Addresses,
         () publish,
-        List(0, str::parse::<PublishAddress>),
+        List(0, ADDRESSES, str::parse::<PublishAddress>),
         "ADDR:PORT|unix:PATH",
         "Take events from publishers here; repeatable"
     ),
     setting!(
         Addresses,
         () admin,
-        List(0, socket_address),
+        List(0, ADDRESSES, socket_address),
         "ADDR:PORT",
         "Serve the operators' endpoints here; repeatable",
         "with the rest, on the addresses of listen"
@@ -173,6 +208,14 @@ pub const SETTINGS: &[Setting] = &[
         Switch,
         "BOOL",
         "Start on addresses that other machines reach even without tokens"
+    ),
+    CATALOG,
+    setting!(
+        Events,
+        () catalog_strict,
+        Switch,
+        "BOOL",
+        "Refuse events whose name no loaded catalog has"
     ),
     setting!(
         Limits,
@@ -274,6 +317,13 @@ pub const SETTINGS: &[Setting] = &[
         Period(MS, Duration::from_secs(48 * 3600)),
         "TIME",
         "A client from which nothing came for this long is closed with 4000"
+    ),
+    setting!(
+        Timeouts,
+        (limits) event_stream_keep_alive,
+        Period(Duration::from_millis(10), HOUR),
+        "TIME",
+        "How often an event stream (Server-Sent Events) gets a comment, so that proxies keep it open"
     ),
     setting!(
         Timeouts,

@@ -5,13 +5,14 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::guard::GuardRow;
 use super::sources::{Origin, Source, did_you_mean};
 use super::stream::StreamRow;
 use super::value::{Input, wrong_type};
 use super::{SETTINGS, Settings};
 
 /// Every array of tables, in the order of `fanwire check` and of the documents.
-pub const TABLES: &[Table] = &[Table::of::<StreamRow>()];
+pub const TABLES: &[Table] = &[Table::of::<StreamRow>(), Table::of::<GuardRow>()];
 
 /// An array of tables: written `[[name]]`, once for each of them. Only the file has them.
 #[derive(Debug)]
@@ -60,6 +61,9 @@ pub(super) trait Row: Default + 'static {
 
     /// Most of them in a file.
     const MAX: usize = 1_000;
+
+    /// Told where its header is, for what is wrong with all of it.
+    fn stands_at(&mut self, _place: String) {}
 
     /// What its values get wrong together, or with the tables before it: the keys it is about, and a sentence.
     /// Asked only where every single value is good.
@@ -173,6 +177,7 @@ fn set<R: Row>(settings: &mut Settings, value: &DeValue<'_>, reading: &mut Readi
 fn read<R: Row>(table: &DeTable<'_>, header: usize, earlier: &[R], reading: &mut Reading<'_>) -> Option<R> {
     let source = reading.source;
     let mut row = R::default();
+    row.stands_at(source.place(header));
     let mut lines: Vec<Option<usize>> = vec![None; R::FIELDS.len()];
     let mut wrong = Vec::new();
     for (key, value) in table {

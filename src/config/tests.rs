@@ -133,7 +133,7 @@ fn bad_files_are_named_by_line() {
         ("xyzzy = 1", "FILE:1: unknown key `xyzzy`"),
         (
             "[limits]\nmax_clients = 1",
-            "FILE:1: unknown table `limits`: there are [[stream]], and every other setting is a top-level key",
+            "FILE:1: unknown table `limits`: there are [[stream]] and [[guard]], and every other setting is a top-level key",
         ),
         ("shards = 1\nshards = 2", "FILE:2: duplicate key"),
         ("shards = 1\nshards =\n", "FILE:2: "),
@@ -327,7 +327,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("0", "has no unit"),
         ("1.5", "has no unit"),
         ("'30'", "has no unit"),
-        ("'0s'", "must be at least 1ms, not 0ms"),
+        ("'0s'", "must be at least"),
         ("'-1s'", "must not be negative"),
         ("'1d'", "unknown unit `d`; use ms, s, m or h"),
         ("'1.5s'", "is not a duration"),
@@ -343,6 +343,8 @@ fn bad_values_are_refused_with_a_reason() {
         ("max_header_bytes", "'65KiB'", "must be at most 64KiB"),
         ("link_bytes", "'63KiB'", "must be at least 64KiB"),
         ("max_outbox_bytes", "'1MB'", "must be at least 1MiB"),
+        ("event_stream_keep_alive", "'9ms'", "must be at least 10ms, not 9ms"),
+        ("event_stream_keep_alive", "'2h'", "must be at most 60m, not 2h"),
         ("send_buffer", "1", "must be at least 4KiB"),
         ("send_buffer", "'abc'", "is not a size"),
         ("shards", "0", "must be at least 1"),
@@ -558,7 +560,7 @@ fn what_is_wrong_in_tables_is_told_by_line() {
              FILE:6: unknown key `a` in [[stream]]\n\
              FILE:8: topic: is missing; every [[stream]] needs one\n\
              FILE:9: path: must not be empty\n\
-             FILE:11: unknown table `b`: there are [[stream]], and every other setting is a top-level key",
+             FILE:11: unknown table `b`: there are [[stream]] and [[guard]], and every other setting is a top-level key",
         ),
     ] {
         assert_eq!(load_toml(&text).expect_err(&text), expected, "{text}");
@@ -592,7 +594,8 @@ fn a_file_has_at_most_1000_of_a_table() {
 fn shown_tables_read_back_as_the_same() {
     let text = format!(
         "{STREAM}write_timeout = '1500ms'\n\n[[stream]]\npath = '/q\"{{a}}'\ntopic = \"a'b\"\nenvelope = '''\n\
-         {{\"a\":\n'\\ ''}}'''\nqueue_events = 5\nheartbeat_timeout = '2m'\nmax_message_bytes = 1000\n"
+         {{\"a\":\n'\\ ''}}'''\nqueue_events = 5\nheartbeat_timeout = '2m'\nmax_message_bytes = 1000\n\
+         [[guard]]\nset = 's'\ntopics = 'a*'\n[[guard]]\nname = 'n'\npattern = '\\b\"'\naction = 'mask'\n"
     );
     let file = File::new(&text);
     let loaded = load(Some(&file.0), &[], &[]).unwrap();
@@ -606,6 +609,11 @@ fn shown_tables_read_back_as_the_same() {
         ("heartbeat_interval = \"54s\" ", " # default".to_owned()),
         ("[[stream]] ", format!(" # {path}:7")),
         ("queue_events = 5 ", format!(" # {path}:13")),
+        ("[[guard]] ", format!(" # {path}:16")),
+        ("# name is not set ", " # default".to_owned()),
+        ("topics = [\"a*\"] ", format!(" # {path}:18")),
+        ("action = \"refuse\" ", " # default".to_owned()),
+        ("action = \"mask\" ", format!(" # {path}:22")),
     ] {
         assert!(
             shown.lines().any(|line| line.starts_with(start) && line.ends_with(&end)),
@@ -614,11 +622,200 @@ fn shown_tables_read_back_as_the_same() {
     }
 }
 
-/// `docs/fanwire.toml`: `#key = value` is the default, `# Example: key = value` has no fixed default.
+#[test]
+fn guards_are_read_with_their_lines_and_defaults() {
+    let text = "[[guard]]\nname = 'ssn'\npattern = '\\d'\n[[stream]]\npath = '/s'\ntopic = 't'\n\
+                envelope = '{data}'\n\n[[guard]]\naction = 'mask'\nset = 'us-health'\ntopics = ['run:*', 'audit', '*']\n\
+                [[guard]]\nset = 'us-health'\ntopics = 'a'\naction = 'refuse'\n";
+    let file = File::new(text);
+    let settings = load(Some(&file.0), &[], &[]).unwrap().settings;
+    let place = |line: usize| format!("{}:{line}", file.0.display());
+    let at = |value: &str, line: usize| Located { value: value.to_owned(), place: place(line) };
+    let expected = [
+        Guard {
+            name: Some(at("ssn", 2)),
+            rule: GuardRule::Pattern(at("\\d", 3)),
+            topics: Vec::new(),
+            action: GuardAction::Refuse,
+            place: place(1),
+        },
+        Guard {
+            name: None,
+            rule: GuardRule::Set(at("us-health", 11)),
+            topics: vec!["run:*".to_owned(), "audit".to_owned(), "*".to_owned()],
+            action: GuardAction::Mask,
+            place: place(9),
+        },
+        Guard {
+            name: None,
+            rule: GuardRule::Set(at("us-health", 14)),
+            topics: vec!["a".to_owned()],
+            action: GuardAction::Refuse,
+            place: place(13),
+        },
+    ];
+    // Equality is for values; how it is shown has the places.
+    assert_eq!(format!("{:#?}", settings.guards), format!("{expected:#?}"));
+    assert_eq!(settings.streams.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_in_guards_is_told_by_line() {
+    let guard = "[[guard]]\nname = 'n'\npattern = 'p'\n";
+    let with = |key: &str| format!("{guard}{key}\n");
+    for (text, expected) in [
+        ("[guard]\nname = 'n'".to_owned(), "FILE:1: guard: must be written [[guard]], with double brackets"),
+        ("[[guards]]".to_owned(), "FILE:1: unknown table `guards`; did you mean `[[guard]]`?"),
+        (with("topic = 'a'"), "FILE:4: unknown key `topic` in [[guard]]; did you mean `topics`?"),
+        ("\n[[guard]]".to_owned(), "FILE:2: [[guard]] must have a pattern or a set"),
+        ("[[guard]]\nname = 'n'".to_owned(), "FILE:1: [[guard]] must have a pattern or a set"),
+        (with("set = 's'"), "FILE:4: [[guard]] must have a pattern or a set, not both"),
+        (
+            "[[guard]]\npattern = 'p'".to_owned(),
+            "FILE:1: name: is missing; every [[guard]] with a pattern needs one",
+        ),
+        (
+            "[[guard]]\nname = 'n'\nset = 's'".to_owned(),
+            "FILE:2: name: must not be given with a set, whose rules have names",
+        ),
+        (format!("{guard}{guard}"), "FILE:5: name: `n` is the name at FILE:2 already"),
+        (guard.replace("'n'", "'a b'"), "FILE:2: name: `a b` must be letters, digits, `-`, `_` and `.`"),
+        (guard.replace("'n'", "''"), "FILE:2: name: must not be empty"),
+        (guard.replace("'p'", "''"), "FILE:3: pattern: must not be empty"),
+        (guard.replace("'p'", "['p']"), "FILE:3: pattern: must be a string, not a list"),
+        ("[[guard]]\nset = '/a'".to_owned(), "FILE:2: set: `/a` must be letters, digits, `-`, `_` and `.`"),
+        (with("topics = []"), "FILE:4: topics: must name at least one topic"),
+        (with("topics = ['a', '']"), "FILE:4: topics: must not be empty"),
+        (with("topics = ['*a']"), "FILE:4: topics: `*a`: a `*` may stand only at the end"),
+        (with("topics = ['a**']"), "FILE:4: topics: `a**`: a `*` may stand only at the end"),
+        (with("topics = [\"a\\t\"]"), "FILE:4: topics: `a\\t` has a control character"),
+        (with("topics = 1"), "FILE:4: topics: must be a topic or a list of topics, not a whole number"),
+        (with("topics = [1]"), "FILE:4: topics: must be a list of strings; one of them is a whole number"),
+        (with("action = 'drop'"), "FILE:4: action: `drop` is not one of refuse, mask"),
+        (with("action = true"), "FILE:4: action: must be a string, not true or false"),
+    ] {
+        assert_eq!(load_toml(&text).expect_err(&text), expected, "{text}");
+    }
+    for (key, max) in [("name", 64), ("pattern", 16 << 10), ("topics", 255)] {
+        let text = |length: usize| {
+            let value = "x".repeat(length);
+            match key {
+                "name" => guard.replace("'n'", &format!("'{value}'")),
+                "pattern" => guard.replace("'p'", &format!("'{value}'")),
+                _ => with(&format!("topics = '{value}'")),
+            }
+        };
+        assert!(load_toml(&text(max)).is_ok(), "{key}");
+        let error = load_toml(&text(max + 1)).unwrap_err();
+        assert!(
+            error.ends_with(&format!("{key}: must have at most {max} bytes, not {}", max + 1)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn catalogs_are_kept_with_where_they_were_named() {
+    let dir = std::env::temp_dir();
+    let file = File::new("\ncatalog = ['runs', 'mine.toml', './sub/more', '/etc/all']");
+    let named = |loaded: &Loaded| -> Vec<(CatalogSource, String)> {
+        let pair = |catalog: &Located<CatalogSource>| (catalog.value.clone(), catalog.place.clone());
+        loaded.settings.catalog.iter().map(pair).collect()
+    };
+    let shipped = |name: &str| CatalogSource::Shipped(name.to_owned());
+    let path = |path: &Path| CatalogSource::File(path.to_owned());
+    let place = format!("{}:2", file.0.display());
+    let expected = [
+        shipped("runs"),
+        path(&dir.join("mine.toml")),
+        path(&dir.join("./sub/more")),
+        path(Path::new("/etc/all")),
+    ];
+    let loaded = load(Some(&file.0), &[], &[]).unwrap();
+    assert_eq!(named(&loaded), expected.map(|source| (source, place.clone())));
+    assert_eq!(load_toml(&loaded.to_toml()).unwrap(), loaded.settings);
+
+    // Elsewhere a path begins in the working directory.
+    let loaded = load(Some(&file.0), &[("FANWIRE_CATALOG", "runs, a.toml")], &[]).unwrap();
+    let variable = || "FANWIRE_CATALOG".to_owned();
+    assert_eq!(named(&loaded), [(shipped("runs"), variable()), (path(Path::new("a.toml")), variable())]);
+    // What is shown means the same from everywhere.
+    let shown = std::path::absolute("a.toml").unwrap();
+    assert!(loaded.to_toml().contains(&format!("catalog = [\"runs\", \"{}\"] ", shown.display())));
+    let loaded = load(None, &[], &[("catalog", "../a")]).unwrap();
+    assert_eq!(named(&loaded), [(path(Path::new("../a")), "--catalog".to_owned())]);
+
+    for (text, expected) in [
+        ("catalog = 'a b'", "catalog: `a b` is neither the name of a catalog nor the path of a TOML file"),
+        ("catalog = ''", "catalog: `` is neither"),
+        ("catalog = ['runs', 5]", "catalog: must be a list of strings; one of them is a whole number"),
+        ("catalog = 5", "catalog: must be a catalog or a list of catalogs, not a whole number"),
+        ("catalog_strict = 1", "catalog_strict: must be true or false, not a whole number"),
+        ("catalog_strict = true", "catalog_strict without a catalog would refuse every event"),
+    ] {
+        let error = load_toml(text).unwrap_err();
+        assert!(error.starts_with(&format!("FILE:1: {expected}")), "{error}");
+    }
+    assert!(load_toml("catalog_strict = true\ncatalog = 'runs'").unwrap().catalog_strict);
+}
+
+#[test]
+fn a_reload_changes_the_limits_of_streams_but_not_the_streams() {
+    let other = STREAM.replace("/s", "/other");
+    let base = format!("catalog = 'runs'\n{STREAM}{other}[[guard]]\nname = 'n'\npattern = 'p'\n");
+    let before = load_toml(&base).unwrap();
+    for (text, restart) in [
+        // The same on other lines.
+        (format!("\n{base}"), &[][..]),
+        (base.replace("path = '/s'", "path = '/s'\nqueue_events = 5"), &[]),
+        (base.replace("/s'", "/s2'"), &["stream"]),
+        (base.replace("'t'", "'u'"), &["stream"]),
+        (base.replace("{data}", "{event}"), &["stream"]),
+        (format!("{base}{}", STREAM.replace("/s", "/third")), &["stream"]),
+        (base.replace(&other, ""), &["stream"]),
+        (format!("catalog = 'runs'\n{other}{STREAM}[[guard]]\nname = 'n'\npattern = 'p'\n"), &["stream"]),
+        (base.replace("'n'", "'m'"), &["guard"]),
+        (base.replace("'p'", "'q'"), &["guard"]),
+        (format!("{base}topics = 'a'"), &["guard"]),
+        (format!("{base}action = 'mask'"), &["guard"]),
+        (format!("{base}action = 'refuse'"), &[]),
+        (base.replace("'runs'", "['runs', 'projects']"), &["catalog"]),
+        (format!("catalog_strict = true\n{base}"), &["catalog_strict"]),
+        (
+            format!("shards = 63\n{}", base.replace("/s'", "/s2'").replace("'n'", "'m'")),
+            &["shards", "stream", "guard"],
+        ),
+    ] {
+        let text = format!("max_clients = 5\nlog_level = 'debug'\n{text}");
+        let new = load_toml(&text).unwrap();
+        assert_eq!(before.needs_restart(&new), restart, "{text}");
+        let running = before.reloaded(new.clone());
+        assert_eq!(running.limits.max_clients, 5);
+        for setting in SETTINGS {
+            assert!(
+                (setting.same)(&running, if setting.reloads() { &new } else { &before }),
+                "{}",
+                setting.key
+            );
+        }
+        assert!(TABLES.iter().all(|table| (table.same)(&running, &before)), "{text}");
+        let with = if restart.contains(&"stream") { &before } else { &new };
+        assert_eq!(running.limits.streams, with.limits.streams, "{text}");
+        assert_eq!(running.limits.streams.len(), 2);
+    }
+    // Limits that were taken up stay, when streams change afterwards.
+    let limits = |text: &str| text.replace("path = '/s'", "path = '/s'\nqueue_events = 5");
+    let running = before.reloaded(load_toml(&limits(&base)).unwrap());
+    let running = running.reloaded(load_toml(STREAM).unwrap());
+    assert_eq!(running.limits.streams[0].queue_events, Some(5));
+}
+
+/// `docs/fanwire.toml`: `#key = value` is the default, `# Example: key = value` has no fixed default. Tables last.
 #[test]
 fn the_documented_file_names_every_key_with_its_default() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fanwire.toml")).unwrap();
     assert_eq!(load_toml(&text).unwrap(), Settings::default(), "as it is, it changes nothing");
+    let (text, tables) = text.split_once("\n# Tables ---").unwrap();
     let setting_line = |line: &str| {
         let key = line.split(" = ").next().unwrap_or("");
         line.contains(" = ") && !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
@@ -642,4 +839,33 @@ fn the_documented_file_names_every_key_with_its_default() {
         assert_eq!(is_default, setting.default_note.is_empty(), "{}", setting.key);
     }
     assert_eq!(keys.len(), SETTINGS.len());
+
+    // Tables: the same two prefixes, in the order of a file that loads.
+    let lines: Vec<(bool, &str)> = tables
+        .lines()
+        .filter_map(|line| match line.strip_prefix("# Example: ") {
+            Some(line) => Some((false, line)),
+            None => line.strip_prefix('#').filter(|line| setting_line(line)).map(|line| (true, line)),
+        })
+        .collect();
+    let example: Vec<&str> = lines.iter().map(|(_, line)| *line).collect();
+    let settings = load_toml(&example.join("\n")).unwrap();
+    assert!(TABLES.iter().all(|table| !(table.show)(&settings).is_empty()), "every table is there");
+    let mut known = Vec::new();
+    for table in TABLES {
+        known.push(format!("[[{}]]", table.name));
+        for key in (table.keys)() {
+            let line = match &key.default {
+                Some(value) => (true, format!("{} = {value}", key.name)),
+                None => {
+                    let start = format!("{} = ", key.name);
+                    let line = example.iter().find(|line| line.starts_with(&start));
+                    (false, (*line.unwrap_or_else(|| panic!("{}: {}", table.name, key.name))).to_owned())
+                }
+            };
+            assert!(lines.contains(&(line.0, line.1.as_str())), "{}: {line:?}", table.name);
+            known.push(line.1);
+        }
+    }
+    assert!(example.iter().all(|line| known.iter().any(|known| known == line)), "{example:?}");
 }

@@ -268,29 +268,40 @@ pub(super) fn one_line(text: &str) -> Result<(), String> {
     }
 }
 
+/// What a list is of, in the messages about it.
+#[derive(Clone, Copy)]
+pub(super) struct Noun {
+    pub article: &'static str,
+    pub one: &'static str,
+    pub many: &'static str,
+}
+
+/// What nodes listen on.
+pub(super) const ADDRESSES: Noun = Noun { article: "an", one: "address", many: "addresses" };
+
 /// A list of at least this many; a single string counts as a list of one.
-pub(super) struct List<T>(pub usize, pub fn(&str) -> Result<T, String>);
+pub(super) struct List<T>(pub usize, pub Noun, pub fn(&str) -> Result<T, String>);
 
 impl<T: Display> Kind for List<T> {
     type Value = Vec<T>;
 
     fn read(&self, input: Input<'_>) -> Result<Vec<T>, String> {
-        let expected = "an address or a list of addresses";
+        let Noun { article, one, many } = self.1;
         let list: Vec<T> = match input {
             Input::Words(words) => {
-                words.iter().map(|word| (self.1)(word.trim())).collect::<Result<_, _>>()?
+                words.iter().map(|word| (self.2)(word.trim())).collect::<Result<_, _>>()?
             }
             Input::Toml(DeValue::Array(array)) => array
                 .iter()
                 .map(|item| match item.get_ref() {
-                    DeValue::String(text) => (self.1)(text),
+                    DeValue::String(text) => (self.2)(text),
                     other => Err(wrong_type("a list of strings", other).replace(", not", "; one of them is")),
                 })
                 .collect::<Result<_, _>>()?,
-            Input::Toml(_) => vec![(self.1)(input.text(expected)?)?],
+            Input::Toml(_) => vec![(self.2)(input.text(&format!("{article} {one} or a list of {many}"))?)?],
         };
         if list.len() < self.0 {
-            return Err("must name at least one address".to_owned());
+            return Err(format!("must name at least one {one}"));
         }
         Ok(list)
     }
