@@ -5,14 +5,15 @@ mod common;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::foreign::Foreign;
+use common::raw::{RawClient, masked, upgrade};
 use common::{
-    Dialogue, Incoming, Node, PATIENCE, Signal, WebSocket, fanwire, node_script, python_script, run_any,
-    seed, wait_until,
+    Dialogue, Incoming, Node, PATIENCE, Signal, WebSocket, fanwire, node_script, run_any, seed, wait_until,
 };
 use fanwire::publish::client::{Event, Publisher};
 use serde_json::{Value, json};
@@ -42,50 +43,6 @@ fn is_between(value: &Value, least: u64, most: u64) -> bool {
 }
 
 // Foreign clients ------------------------------------------------------------------------------------------------
-
-/// A client in another language, driven over the lines of `tests/e2e/client.mjs`.
-struct Foreign(Dialogue);
-
-impl Foreign {
-    fn connect(script: &str, url: &str) -> Self {
-        let mut command = if script.ends_with(".py") { python_script(script) } else { node_script(script) };
-        let mut client = Self(Dialogue::start(command.arg(url)));
-        assert_eq!(client.next(), json!({"open": true}));
-        client
-    }
-
-    fn tell(&mut self, line: &Value) {
-        self.0.tell(&line.to_string());
-    }
-
-    fn send(&mut self, message: &Value) {
-        self.tell(&json!({"send": message.to_string()}));
-    }
-
-    /// The next thing that it saw.
-    fn next(&mut self) -> Value {
-        let line = self.0.next_line().expect("the client has ended");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
-    }
-
-    /// The next message, as it was sent.
-    fn next_text(&mut self) -> String {
-        let seen = self.next();
-        seen["text"].as_str().unwrap_or_else(|| panic!("no text message, but {seen}")).to_owned()
-    }
-
-    fn next_json(&mut self) -> Value {
-        serde_json::from_str(&self.next_text()).unwrap()
-    }
-
-    /// Code and reason of the close that comes next.
-    fn closed(&mut self) -> (u64, String) {
-        let seen = self.next();
-        let closed = &seen["closed"];
-        let code = closed["code"].as_u64().unwrap_or_else(|| panic!("not closed, but {seen}"));
-        (code, closed["reason"].as_str().unwrap_or_default().to_owned())
-    }
-}
 
 /// npm `ws` and Python's `websockets`.
 const FOREIGN: [&str; 2] = ["client.mjs", "client.py"];
@@ -529,98 +486,6 @@ fn a_second_node_on_the_same_address_fails() {
 
 // Bad input ------------------------------------------------------------------------------------------------------
 
-/// A WebSocket client that can do everything wrong.
-struct RawClient {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
-impl RawClient {
-    fn connect(addr: SocketAddr) -> Self {
-        let mut client = Self { stream: TcpStream::connect(addr).unwrap(), read: Vec::new() };
-        client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.stream.set_nodelay(true).unwrap();
-        client.send(HANDSHAKE);
-        client.finish_handshake();
-        client
-    }
-
-    fn finish_handshake(&mut self) {
-        while !self.read.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte).unwrap();
-            self.read.push(byte[0]);
-        }
-        let head = String::from_utf8(std::mem::take(&mut self.read)).unwrap();
-        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
-    }
-
-    /// Opcode and payload of the next frame, which must be whole and unmasked; `None` at the end.
-    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        loop {
-            if let &[first, second, ref rest @ ..] = self.read.as_slice() {
-                assert!(first & 0xF0 == 0x80 && second < 0x80, "header {first:x} {second:x}");
-                let (length, skip) = match (second, rest) {
-                    (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
-                    (127, [a, b, c, d, e, f, g, h, ..]) => {
-                        (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) as usize, 10)
-                    }
-                    (126 | 127, _) => (usize::MAX, 0),
-                    _ => (usize::from(second), 2),
-                };
-                if self.read.len() - skip >= length {
-                    let payload = self.read[skip..skip + length].to_vec();
-                    self.read.drain(..skip + length);
-                    return Some((first & 15, payload));
-                }
-            }
-            let mut buffer = [0; 8192];
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return None,
-                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
-                Err(error) => panic!("{error}, with {:?} read", self.read),
-            }
-        }
-    }
-
-    /// Code and reason of the close frame; what comes before it is passed over.
-    fn wait_close(&mut self) -> Option<(u16, String)> {
-        loop {
-            if let (8, payload) = self.next_frame()? {
-                let code = u16::from_be_bytes(payload[..2].try_into().expect("a code"));
-                return Some((code, String::from_utf8(payload[2..].to_vec()).unwrap()));
-            }
-        }
-    }
-}
-
-const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// A frame as clients send them.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = vec![first];
-    match payload.len() {
-        0..126 => frame.push(0x80 | payload.len() as u8),
-        126..65_536 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
-        }
-        _ => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
 #[test]
 fn every_violation_gets_its_close_code_and_nobody_else_notices() {
     let node = Node::start(&[]);
@@ -694,7 +559,7 @@ fn every_violation_gets_its_close_code_and_nobody_else_notices() {
 fn a_session_is_the_same_however_its_bytes_are_cut() {
     let node = Node::start(&[]);
     let session = [
-        HANDSHAKE.to_vec(),
+        upgrade("/ws").into_bytes(),
         masked(0x81, br#"{"type":"subscribe","topics":["a","b"]}"#),
         masked(0x89, b"hello"),
         masked(0x01, br#"{"type":"unsub"#),
@@ -707,10 +572,7 @@ fn a_session_is_the_same_however_its_bytes_are_cut() {
     ]
     .concat();
     let play = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-        let stream = TcpStream::connect(node.http_addr()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut client = RawClient { stream, read: Vec::new() };
+        let mut client = RawClient::begin(TcpStream::connect(node.http_addr()).unwrap());
         pieces.for_each(|piece| client.send(piece));
         client.finish_handshake();
         let mut got: Vec<(u8, String)> = Vec::new();
