@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
+use crate::dialect::dialect::Dialect;
 use crate::error::{CloseReason, ErrorCode};
 
 /// A figure that one thread writes and any may read.
@@ -130,6 +131,8 @@ pub struct ShardMetrics {
     pub accept_pauses: Figure,
     /// Clients connected now.
     pub clients: Figure,
+    /// The same by [`Dialect`].
+    dialect_clients: [Figure; Dialect::ALL.len()],
     /// Publishers connected now.
     pub publishers: Figure,
     /// Other connections now: handshakes, HTTP requests, closes under way.
@@ -176,6 +179,16 @@ impl ShardMetrics {
     /// Counts input that was refused.
     pub fn refuse_input(&self, kind: BadInput) {
         self.bad_input[kind as usize].one();
+    }
+
+    /// Says how many clients of a dialect are connected.
+    pub fn set_clients_of(&self, dialect: Dialect, clients: usize) {
+        self.dialect_clients[dialect as usize].set(clients as u64);
+    }
+
+    /// Clients of a dialect connected now.
+    pub fn clients_of(&self, dialect: Dialect) -> u64 {
+        self.dialect_clients[dialect as usize].get()
     }
 
     /// Events dropped for a reason.

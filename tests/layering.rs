@@ -22,7 +22,6 @@ const LAYERS: &[Layer] = &[
     ("policy",      &["session/policy"],                            &[]),
     ("timer",       &["session/timer"],                             &[]),
     ("config",      &["config"],                                    &[]),
-    ("metrics",     &["metrics"],                                   &["error"]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names"]),
     // An event, where it is ordered, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
@@ -33,6 +32,7 @@ const LAYERS: &[Layer] = &[
     ("sse",         &["dialect/sse"],                               &["proto"]),
     ("path",        &["dialect/path", "dialect/template"],          &["command", "event", "proto"]),
     ("dialect",     &["dialect/dialect"],                           &["command", "error", "json", "path", "proto", "sse"]),
+    ("metrics",     &["metrics"],                                   &["dialect", "error"]),
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "event", "path", "proto", "sse"]),
     // One client.
     ("chunk",       &["session/chunk"],                             &["event"]),
@@ -51,7 +51,7 @@ const LAYERS: &[Layer] = &[
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "error", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
+                    &["batch", "clock", "command", "connection", "dialect", "error", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
     // The shard: one type in four files.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/requests", "fanout/lifecycle"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",

@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::admin::api::Reply;
 use crate::clock::Now;
+use crate::dialect::dialect::Dialect;
 use crate::error::{CloseReason, ErrorCode};
 use crate::fanout::shared::{Shared, State};
 use crate::metrics::{BadInput, DropReason, Figure, ShardMetrics, Windowed, histogram};
@@ -36,6 +37,7 @@ pub fn reply(shared: &Shared, now: Now) -> Reply {
 struct Snapshot {
     counters: Vec<(&'static str, &'static str, u64)>,
     gauges: Vec<(&'static str, &'static str, f64)>,
+    clients: Vec<(&'static str, u64)>,
     labelled: Vec<(&'static str, &'static str, &'static str, Vec<(&'static str, u64)>)>,
     histograms: Vec<(&'static str, &'static str, Buckets)>,
 }
@@ -127,6 +129,9 @@ impl Snapshot {
                     now.mono.saturating_sub(shared.started.mono) as f64 / 1e9,
                 ),
             ],
+            clients: Dialect::ALL
+                .map(|dialect| (dialect.name(), all.iter().map(|m| m.clients_of(dialect)).sum()))
+                .into(),
             labelled: vec![
                 (
                     "dropped",
@@ -199,6 +204,11 @@ impl Collector for Snapshot {
             let mut metric = encoder.encode_descriptor(name, help, none, MetricType::Gauge)?;
             metric.encode_gauge(value)?;
         }
+        let help = "Clients connected, by dialect";
+        let mut metric = encoder.encode_descriptor("dialect_clients", help, none, MetricType::Gauge)?;
+        for (dialect, count) in &self.clients {
+            metric.encode_family(&[("dialect", *dialect)])?.encode_gauge(count)?;
+        }
         for (name, help, label, values) in &self.labelled {
             let mut metric = encoder.encode_descriptor(name, help, none, MetricType::Counter)?;
             for (value, count) in values {
@@ -237,6 +247,7 @@ mod tests {
         let shared = Shared::new(2, &Limits::default(), Access::default(), Now { mono: 0, wall_ms: 0 });
         shared.metrics[0].events_in.add(3);
         shared.metrics[1].events_in.add(4);
+        shared.metrics[1].set_clients_of(Dialect::EventStream, 2);
         shared.metrics[1].close(CloseReason::SlowConsumer);
         shared.metrics[0].latency.lock().record(700, 10, 0);
         let text = String::from_utf8(reply(&shared, now).body).unwrap();
@@ -245,6 +256,7 @@ mod tests {
             "fanwire_closed_total{reason=\"slow_consumer\"} 1",
             "fanwire_dropped_total{reason=\"drop_oldest\"} 0",
             "fanwire_uptime_seconds 2.0",
+            "fanwire_dialect_clients{dialect=\"sse\"} 2",
             "fanwire_ingress_to_kernel_seconds_bucket{le=\"0.0005\"} 0",
             "fanwire_ingress_to_kernel_seconds_bucket{le=\"0.001\"} 10",
             "fanwire_ingress_to_kernel_seconds_bucket{le=\"+Inf\"} 10",

@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::clock::{Iso8601, Now};
+use crate::dialect::dialect::Dialect;
 use crate::error::{CloseReason, ErrorCode};
 use crate::fanout::shared::Shared;
 use crate::metrics::{BadInput, DropReason, Figure, ShardMetrics, WINDOW, histogram};
@@ -19,6 +20,9 @@ pub fn stats(shared: &Shared, tail: usize, now: Now) -> Value {
         "uptimeSeconds": now.mono.saturating_sub(shared.started.mono) as f64 / 1e9,
         "shards": shared.shards(),
         "connections": sum(|m| &m.clients),
+        "dialects": by_name(Dialect::ALL, Dialect::name, |dialect| {
+            all.iter().map(|m| m.clients_of(dialect)).sum()
+        }),
         "maxClients": shared.max_clients(),
         "publishers": sum(|m| &m.publishers),
         "httpConnections": sum(|m| &m.other_connections),

@@ -348,10 +348,11 @@ impl<T: Transport> Shard<T> {
         if connection.outbox.is_blocked() {
             self.counts.blocked -= 1;
         }
+        let dialect = session.dialect;
         self.counts.clients -= 1;
+        self.counts.dialect_clients[dialect as usize] -= 1;
         self.counts.closing += 1;
         self.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
-        let dialect = session.dialect;
         let metrics = self.metrics();
         metrics.drop_events(DropReason::Closed(reason), u64::from(lost));
         metrics.close(reason);

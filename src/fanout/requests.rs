@@ -285,6 +285,7 @@ impl<T: Transport> Shard<T> {
         }
         self.counts.http -= 1;
         self.counts.clients += 1;
+        self.counts.dialect_clients[dialect as usize] += 1;
         self.push_first(number, &response);
         self.connections[number as usize].armed = 0;
         self.arm(number);

@@ -87,6 +87,8 @@ pub struct Shard<T: Transport> {
 pub struct Counts {
     /// Sessions.
     pub clients: usize,
+    /// The same by dialect.
+    pub dialect_clients: [usize; Dialect::ALL.len()],
     /// Publishers.
     pub publishers: usize,
     /// HTTP connections.
@@ -536,6 +538,9 @@ impl<T: Transport> Shard<T> {
         let metrics = self.metrics();
         metrics.turn.lock().record(now.mono.saturating_sub(self.turn_began) / 1000, 1, now.mono);
         metrics.clients.set(self.counts.clients as u64);
+        for dialect in Dialect::ALL {
+            metrics.set_clients_of(dialect, self.counts.dialect_clients[dialect as usize]);
+        }
         metrics.publishers.set(self.counts.publishers as u64);
         metrics.other_connections.set((self.counts.http + self.counts.closing) as u64);
         metrics.subscriptions.set(self.subscribers.members() as u64);

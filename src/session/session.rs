@@ -241,7 +241,7 @@ impl Session {
         };
         Terms {
             queue_events: stream.and_then(|stream| stream.queue_events).unwrap_or(limits.queue_events),
-            heartbeat_interval: if is_web_socket { heartbeat.0 } else { Duration::from_secs(15) },
+            heartbeat_interval: if is_web_socket { heartbeat.0 } else { limits.event_stream_keep_alive },
             heartbeat_timeout: is_web_socket.then_some(heartbeat.1),
             write_timeout: stream.and_then(|stream| stream.write_timeout),
             accept: Accept {
