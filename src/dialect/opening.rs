@@ -66,7 +66,8 @@ pub fn of(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result
             None => Ok(None),
             Some(found) => {
                 let found = found.map_err(|error| HttpError::new(400, error));
-                stream(request, key, found).map(Some)
+                let asked = stream(request, key, found).map(Some);
+                asked.map_err(|error| if key.is_none() { error.for_any_origin() } else { error })
             }
         },
     }
@@ -291,6 +292,9 @@ mod tests {
             ("GET /runs/1/stream?transport=sse", UPGRADE, 400),
         ] {
             assert_eq!(ask(start, headers).unwrap_err().status, status, "{start} {headers}");
+        }
+        for bad in ["GET /sse?topics=", "GET /runs/%zz/stream", "GET /runs/1/stream?transport=polling"] {
+            assert!(ask(bad, ACCEPT).unwrap_err().is_for_any_origin, "{bad}");
         }
         assert!(ask("GET /runs/1", UPGRADE).unwrap().is_none());
         assert!(matches!(ask("OPTIONS /sse", ""), Ok(Some(Asked::Preflight))));

@@ -146,7 +146,9 @@ impl<T: Transport> Shard<T> {
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
             Route::Open(opening) => {
                 if opening.subscribe.topics.len() > limits.max_subscriptions {
-                    return Err(HttpError::new(400, "the query has more topics than max_subscriptions"));
+                    let error = HttpError::new(400, "the query has more topics than max_subscriptions");
+                    let is_event_stream = opening.dialect == Dialect::EventStream;
+                    return Err(if is_event_stream { error.for_any_origin() } else { error });
                 }
                 Ok(Decision::Open(opening))
             }
