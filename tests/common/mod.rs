@@ -344,7 +344,8 @@ impl WebSocket {
 
     /// A client whose kernel keeps little for it: what it does not read soon waits in the node.
     pub fn connect_narrow(addr: SocketAddr, path: &str) -> Self {
-        Self::over(raw::connect_narrow(addr), path).unwrap_or_else(|error| panic!("ws://{addr}{path}: {error}"))
+        Self::over(raw::connect_narrow(addr), path)
+            .unwrap_or_else(|error| panic!("ws://{addr}{path}: {error}"))
     }
 
     fn over(stream: TcpStream, path: &str) -> Result<Self, Box<dyn std::error::Error>> {
