@@ -208,6 +208,116 @@ fn the_browser_sample_works_unchanged_in_chromium() {
     the_sample_works("chromium");
 }
 
+/// The events of the first system: category, name, and data of its kind.
+fn first_systems_events() -> [(&'static str, &'static str, Value); 14] {
+    let at = "2024-01-15T10:30:00.000Z";
+    let retry =
+        json!({"retryId":"retry-123","attemptNumber":1,"errorMessage":"Connection timeout","nextRetryAt":at});
+    let schedule = json!({"scheduleId":"s-1","cron":"*/5 * * * *","enabled":true,"nextRunAt":at});
+    let webhook =
+        json!({"webhookId":"w-1","url":"https://example.org/?a=b&c","statusCode":502,"latencyMs":12.5});
+    let entry = json!({"entryId":"d-1","payload":{"nested":["a",null,{"b":1}]},"reason":"\"quoted\"\n"});
+    let (recovery, scheduler) = ("error-recovery", "scheduler");
+    [
+        (recovery, "retry-started", retry.clone()),
+        (recovery, "retry-completed", retry.clone()),
+        (recovery, "error-resolved", retry.clone()),
+        (recovery, "circuit-breaker-state-changed", json!({"from":"closed","to":"open","failures":5})),
+        (scheduler, "schedule-executed", schedule.clone()),
+        (scheduler, "execution-completed", schedule.clone()),
+        (scheduler, "schedule-created", schedule.clone()),
+        (scheduler, "schedule-deleted", schedule),
+        ("webhook", "webhook-delivered", webhook.clone()),
+        ("webhook", "webhook-failed", webhook.clone()),
+        ("webhook", "webhook-registered", webhook),
+        ("dlq", "entry-added", entry.clone()),
+        ("dlq", "entry-resolved", entry.clone()),
+        ("dlq", "entry-resubmitted", entry),
+    ]
+}
+
+/// The sample again, looked at from beside it: every message of either side, field by field.
+fn the_samples_messages_are_the_write_ups(place: &str) {
+    let flags = ["--heartbeat-interval", "300ms", "--heartbeat-timeout", "5s", "--max-clients", "1"];
+    let node = Node::start(&flags);
+    let address = node.http_addr().to_string();
+    let start = || {
+        let words = [place, &address, "browser_sample.js", "frames"];
+        Dialogue::start(node_script("run_sample.mjs").args(words))
+    };
+    let mut sample = start();
+    // What it sends and gets, but heartbeats, of which there is one more for each that it is asked to wait for.
+    let (mut pings, mut pongs) = (0, 0);
+    let mut next = |sample: &mut Dialogue, heartbeats: usize| -> (char, Value) {
+        let (least_pings, least_pongs) = (pings + heartbeats, pongs + heartbeats);
+        loop {
+            let line = sample.next_line().expect("it has ended");
+            let (way, text) = line.split_once(' ').unwrap_or((&line, "null"));
+            let message: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            match message["type"].as_str() {
+                Some("ping") => {
+                    assert_eq!((way, without_time(message)), ("<", json!({"type":"ping"})));
+                    pings += 1;
+                }
+                Some("pong") => {
+                    assert_eq!((way, message), (">", json!({"type":"pong"})));
+                    pongs += 1;
+                }
+                _ => return (way.chars().next().unwrap(), message),
+            }
+            if heartbeats > 0 && pings >= least_pings && pongs >= least_pongs {
+                return (' ', Value::Null);
+            }
+        }
+    };
+    let categories = ["error-recovery", "scheduler"];
+    let subscribe = json!({"type":"subscribe","categories":categories,"clientId":"my-client"});
+    assert_eq!(next(&mut sample, 0), ('>', subscribe.clone()));
+    let (way, ack) = next(&mut sample, 0);
+    let expected = json!({"type":"subscription-ack","data":{"categories":categories}});
+    assert_eq!((way, without_time(ack)), ('<', expected));
+    for (category, event, data) in first_systems_events() {
+        node.publish(&[category], event, &data);
+        if !categories.contains(&category) {
+            continue;
+        }
+        let (way, message) = next(&mut sample, 0);
+        assert_eq!(way, '<');
+        let order: Vec<&String> = message.as_object().unwrap().keys().collect();
+        assert_eq!(order.len(), 6, "{message}");
+        for (field, value) in data.as_object().unwrap() {
+            assert_eq!(&message["data"][field], value, "{event}: {field}");
+        }
+        let expected =
+            json!({"type":"event","event":event,"category":category,"data":data,"clientId":"my-client"});
+        assert_eq!(without_time(message), expected);
+    }
+    assert_eq!(next(&mut sample, 3), (' ', Value::Null), "it answers its heartbeats");
+
+    // A second one finds no place. It may be told so before it has said anything.
+    let mut second = start();
+    let (way, mut error) = next(&mut second, 0);
+    if way == '>' {
+        assert_eq!(error, subscribe);
+        (_, error) = next(&mut second, 0);
+    }
+    let expected = json!({"type":"error","data":{"error":"Server capacity exceeded"}});
+    assert_eq!(without_time(error), expected);
+    second.wait_line("the close", |line| line == "closed");
+    node.signal(Signal::TERM);
+    assert_eq!(next(&mut sample, 0), ('c', Value::Null), "closed");
+}
+
+#[test]
+fn every_message_of_the_sample_under_ws_is_the_write_ups() {
+    the_samples_messages_are_the_write_ups("node");
+}
+
+#[test]
+fn every_message_of_the_sample_in_chromium_is_the_write_ups() {
+    the_samples_messages_are_the_write_ups("chromium");
+}
+
 // What a client can ask for --------------------------------------------------------------------------------------
 
 #[test]
