@@ -414,6 +414,42 @@ fn what_waited_for_a_slow_client_shares_messages() {
     assert!(frames + room / 2 < total, "{frames} messages for {total} events, of which {room} waited");
 }
 
+#[test]
+fn what_a_batch_leaves_out_is_told_in_a_message_of_its_own() {
+    let node = Node::start_with_file(SEED, &["--send-buffer", "8KiB"]);
+    let path = format!("{}?batch=ndjson&policy=drop-oldest", path_of(RUN));
+    let mut slow = WebSocket::connect_narrow(node.http_addr(), &path);
+    let topic = format!("run:{RUN}");
+    let mut publisher = Publisher::open(&node.publish_addr().to_string()).unwrap();
+    for n in 0..2000 {
+        let data = json!({"n": n, "padding": "x".repeat(1000)}).to_string();
+        publisher.publish(&Event::new(&[&topic], "step_log", &data)).unwrap();
+        if n % 50 == 49 {
+            publisher.settle().unwrap();
+        }
+    }
+    let (mut next, mut gaps) = (0, 0);
+    while next < 2000 {
+        let text = slow.next_text(PATIENCE);
+        for line in text.split('\n') {
+            let line: Value = serde_json::from_str(line).unwrap();
+            if line["type"] == "gap" {
+                assert_eq!(line["data"]["topic"], topic);
+                assert!(!text.contains('\n'), "{text}");
+                let dropped = line["data"]["dropped"].as_u64().unwrap();
+                next += dropped;
+                gaps += dropped;
+            } else {
+                assert_eq!(line["payload"]["n"], next);
+                next += 1;
+            }
+        }
+    }
+    assert!(gaps > 100, "{gaps}");
+    let stats = node.wait_stats("nothing pending", |stats| stats["pending"] == 0);
+    assert_eq!(stats["dropped"], json!({"drop_oldest": gaps}));
+}
+
 // Slow clients ---------------------------------------------------------------------------------------------------
 
 #[test]
@@ -489,6 +525,40 @@ fn who_takes_nothing_is_closed_and_who_reads_slowly_stays() {
     let dropped = stats["dropped"]["slow_consumer"].as_u64().unwrap();
     assert!(dropped > 0 && dropped < 800, "their queues had room: {dropped}");
     assert_eq!(node.stderr().matches("client closed as slow").count(), 2);
+}
+
+#[test]
+fn a_reload_is_for_those_who_are_there_already() {
+    let text = |heartbeat: &str, rest: &str| {
+        format!(
+            "event_stream_keep_alive = '{heartbeat}'\nheartbeat_interval = '{heartbeat}'\n\
+                 heartbeat_timeout = '2h'\nsend_buffer = '8KiB'\nqueue_events = 100000\n\
+                 {}heartbeat_interval = '{heartbeat}'\nheartbeat_timeout = '2h'\n{rest}",
+            SEED.replace("256", "100000").replace("write_timeout = \"10s\"\n", "")
+        )
+    };
+    let dir = TempDir::new();
+    fs::write(dir.path().join("fanwire.toml"), text("1h", "")).unwrap();
+    let node = Node::start_in(dir, &["--config", "fanwire.toml", "--shards", "2"]);
+    let mut path = RawClient::open(node.http_addr(), &path_of(RUN));
+    let mut json = RawClient::open(node.http_addr(), "/ws");
+    let mut events = EventStream::open(node.http_addr(), "/sse?topics=t");
+    let mut stopped = RawClient::open_narrow(node.http_addr(), &path_of("stopped"));
+    let mut publisher = Publisher::open(&node.publish_addr().to_string()).unwrap();
+    let data = json!("x".repeat(1000)).to_string();
+    let blocked = wait_until(PATIENCE, || {
+        publisher.publish(&Event::new(&["run:stopped"], "e", &data)).unwrap();
+        publisher.settle().unwrap();
+        (node.stats()["outbox"]["blockedClients"] == 1).then_some(())
+    });
+    assert!(blocked.is_some(), "it takes everything");
+    fs::write(node.dir().join("fanwire.toml"), text("100ms", "write_timeout = '200ms'\n")).unwrap();
+    node.signal(common::Signal::HUP);
+    assert_eq!(path.next_frame(), Some((9, vec![])), "a ping");
+    assert!(json.next_text().contains(r#""type":"ping""#));
+    assert_eq!(events.next(), Said::Comment(" keep-alive".to_owned()));
+    node.wait_log("the slow client", |line| line.contains("client closed as slow"));
+    assert_eq!(stopped.wait_close().unwrap().0, 4008);
 }
 
 // Paths ----------------------------------------------------------------------------------------------------------
@@ -643,6 +713,66 @@ fn other_paths_and_other_requests_have_their_statuses() {
     node.publish(&[&format!("run:{RUN}")], "e", &json!(1));
     assert_eq!(bystander.next_text(), message(RUN, "e", "1"));
     node.wait_stats("the bystander alone", |stats| stats["connections"] == 1 && stats["rooms"] == 1);
+}
+
+#[test]
+fn every_slot_of_an_envelope_is_written_in_every_way() {
+    let file = r#"
+[[stream]]
+path = "/all/{a}/{b}"
+topic = "{a}|{b}"
+envelope = """{"event": {event}, "category": {category}, "topic": {topic},\r
+  "data": {data}, "timestamp": {timestamp}, "offset": {offset}, "key": {key},
+  "{a}": "a {b} {a}", "braces": "{ } {1} \\\\ \\" {{}}", "b": ["{b}", {event}, {data}]}"""
+
+# The first that fits serves a request.
+[[stream]]
+path = "/all/{x}/latest"
+topic = "latest:{x}"
+envelope = '"never"'
+
+[[stream]]
+path = "/feed"
+topic = "news"
+envelope = '{data}'
+"#;
+    let node = Node::start_with_file(file, &["--shards", "2"]);
+    // A quote, a backslash, braces that look like a slot; and a path that another stream's would fit, too.
+    let path = "/all/%22%5C%7Bevent%7D/latest";
+    let (a, b) = ("\"\\{event}", "latest");
+    let mut message = WebSocket::connect(node.http_addr(), path);
+    let mut batched = WebSocket::connect(node.http_addr(), &format!("{path}?batch=ndjson"));
+    let mut events = EventStream::open(node.http_addr(), path);
+    let mut feed = WebSocket::connect(node.http_addr(), "/f%65ed");
+    let topic = format!("{a}|{b}");
+    let topics = ["first", &topic, "news"];
+    let mut publisher = Publisher::open(&node.publish_addr().to_string()).unwrap();
+    for (name, key, data, timestamp) in [
+        ("plain", "", "[null]", "2024-01-15T10:15:00.000Z"),
+        ("\"\\{data}", "k\"\\{key}", "{\"{event}\":\"{topic}\"}", "2024-01-15T10:15:00.001Z"),
+        ("é 😀 \u{2028}", "\u{2028}", "[1.50, 1e400, 12345678901234567890123]", "1970-01-01T00:00:00.001Z"),
+    ] {
+        let at: jiff::Timestamp = timestamp.parse().unwrap();
+        let event =
+            Event { key, timestamp_ms: at.as_millisecond() as u64, ..Event::new(&topics, name, data) };
+        publisher.publish(&event).unwrap();
+        publisher.settle().unwrap();
+        assert_eq!(feed.next_text(PATIENCE), data, "byte for byte");
+        let Said::Event(event_type, data_of_event) = events.next() else { panic!("no event") };
+        assert_eq!(event_type, name);
+        let key = if key.is_empty() { Value::Null } else { json!(key) };
+        for text in [message.next_text(PATIENCE), batched.next_text(PATIENCE), data_of_event] {
+            assert_eq!(text.matches(data).count(), 2, "{text}");
+            // What a parser makes of numbers is not what this is about.
+            let got: Value = serde_json::from_str(&text.replace(data, "\"data\"")).unwrap();
+            let expected = json!({
+                "event": name, "category": "first", "topic": topic, "data": "data", "timestamp": timestamp,
+                "offset": null, "key": key, (a): format!("a {b} {a}"), "braces": "{ } {1} \\ \" {{}}",
+                "b": [b, name, "data"],
+            });
+            assert_eq!(got, expected);
+        }
+    }
 }
 
 #[test]

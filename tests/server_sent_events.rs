@@ -550,6 +550,61 @@ fn event_streams_are_clients() {
 }
 
 #[test]
+fn who_wants_to_go_on_is_told_that_nobody_knows_what_was_missed() {
+    let node = Node::start_with_file(STREAMS, &[]);
+    for (path, topics) in
+        [("/sse?topics=a,b", &["a", "b"][..]), ("/api/v2/workflows/runs/1/stream", &["run:1"])]
+    {
+        for (id, is_told) in [("7", true), ("", false), ("x y", true)] {
+            let mut client =
+                EventStream::open_with(node.http_addr(), path, &format!("Last-Event-ID: {id}\r\n"));
+            for topic in topics.iter().filter(|_| is_told) {
+                let (name, notice) = client.next_event();
+                assert_eq!((&*name, &notice["type"]), ("gap", &json!("gap")));
+                assert_eq!(notice["data"], json!({"topic": topic, "dropped": null}));
+            }
+            node.publish(topics, "e", &json!(id));
+            assert_eq!(client.next_event().0, "e");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_going_tells_event_streams_to_come_back() {
+    let node = Node::start_with_file(STREAMS, &["--send-buffer", "8KiB", "--queue-events", "100000"]);
+    // Somebody who does not read holds it up.
+    let mut slow = EventStream::open_narrow(node.http_addr(), "/sse?topics=t");
+    let mut publisher = Publisher::open(&node.publish_addr().to_string()).unwrap();
+    let data = json!("x".repeat(1000)).to_string();
+    let mut published = 0;
+    let blocked = wait_until(PATIENCE, || {
+        publisher.publish(&Event::new(&["t"], "e", &data)).unwrap();
+        publisher.settle().unwrap();
+        published += 1;
+        (node.stats()["outbox"]["blockedClients"] == 1).then_some(())
+    });
+    assert!(blocked.is_some(), "it takes everything");
+    publisher.close().unwrap();
+    node.signal(Signal::TERM);
+    let (addr, ready) = (node.http_addr(), || http(node.http_addr(), "GET", "/readyz", &[], b"").0);
+    assert!(wait_until(PATIENCE, || (ready() == 503).then_some(())).is_some());
+    for path in ["/sse?topics=a", "/api/v2/workflows/runs/1/stream"] {
+        let rest = EventStream::open(addr, path).rest();
+        let [Said::Event(name, _), Said::Comment(why), Said::Retry(_)] = &rest[..] else {
+            panic!("{rest:?}")
+        };
+        assert_eq!((&**name, &**why), ("error", " closed: shutting_down"));
+    }
+    for _ in 0..published {
+        assert_eq!(slow.next_event().0, "e", "what was accepted goes out");
+    }
+    let rest = slow.rest();
+    assert!(matches!(&rest[..], [Said::Comment(_), Said::Retry(_)]), "{rest:?}");
+    drop(slow);
+    assert!(node.wait_exit(PATIENCE).success());
+}
+
+#[test]
 fn a_slow_stream_is_closed_and_told_to_come_back() {
     let node = Node::start(&["--send-buffer", "8KiB"]);
     let mut slow = EventStream::open_narrow(node.http_addr(), "/sse?topics=t&clientId=the-slow-one");

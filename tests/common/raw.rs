@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use super::PATIENCE;
 
@@ -91,7 +92,9 @@ impl RawClient {
 
     /// Code and reason of the close frame; what comes before it is passed over.
     pub fn wait_close(&mut self) -> Option<(u16, String)> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "it is not closed");
             if let (8, payload) = self.next_frame()? {
                 let code = u16::from_be_bytes(payload[..2].try_into().expect("a code"));
                 return Some((code, String::from_utf8(payload[2..].to_vec()).unwrap()));

@@ -36,17 +36,22 @@ pub struct EventStream {
 impl EventStream {
     /// Asks for a path and reads the head, and the comment that every stream begins with.
     pub fn open(addr: SocketAddr, path: &str) -> Self {
-        Self::over(TcpStream::connect(addr).unwrap(), path)
+        Self::open_with(addr, path, "")
+    }
+
+    /// The same with further header lines, each with its end.
+    pub fn open_with(addr: SocketAddr, path: &str, headers: &str) -> Self {
+        Self::over(TcpStream::connect(addr).unwrap(), path, headers)
     }
 
     /// A client whose kernel keeps little for it: what it does not read soon waits in the node.
     pub fn open_narrow(addr: SocketAddr, path: &str) -> Self {
-        Self::over(connect_narrow(addr), path)
+        Self::over(connect_narrow(addr), path, "")
     }
 
-    fn over(mut stream: TcpStream, path: &str) -> Self {
+    fn over(mut stream: TcpStream, path: &str, headers: &str) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut it =
             Self { stream, head: String::new(), unread: Vec::new(), name: String::new(), data: None };
