@@ -16,8 +16,9 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use fanwire::clock::{Clock, Iso8601};
 use fanwire::config::Limits;
 use fanwire::dialect::dialect::Dialect;
-use fanwire::dialect::envelope::{Envelopes, Frames, JSON, splice};
+use fanwire::dialect::envelope::{Envelope, Envelopes, Frames, JSON, splice};
 use fanwire::dialect::json::{self, client_id_suffix};
+use fanwire::dialect::template;
 use fanwire::event::{Events, Round};
 use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
 use fanwire::fanout::shard::{Next, Shard};
@@ -143,6 +144,26 @@ fn envelope(c: &mut Criterion) {
                 });
             });
         }
+    }
+    let template =
+        template::compile(r#"{"runId":"{runId}","type":{event},"payload":{data}}"#, &["runId".to_owned()]);
+    let parts = template.unwrap().parts;
+    let values = ["550e8400-e29b-41d4-a716-446655440000".into()];
+    for (name, envelope) in [
+        ("path stream", Envelope::web_socket(parts.clone())),
+        ("path stream, ndjson", Envelope::lines(parts.clone())),
+        ("path stream, SSE", Envelope::event_stream(parts)),
+    ] {
+        let (round, mut frames) = (round(32, false), Frames::default());
+        group.throughput(Throughput::Elements(32));
+        group.bench_function(BenchmarkId::new(format!("write, {name}"), 32), |b| {
+            b.iter(|| {
+                frames.bytes.clear();
+                frames.ends.clear();
+                let (bytes, ends) = (&mut frames.bytes, &mut frames.ends);
+                envelope.write(black_box(&round), &values, &mut iso, bytes, ends);
+            });
+        });
     }
     let frames = write_frames(1, false);
     let suffix = client_id_suffix("my-client");

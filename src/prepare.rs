@@ -1,6 +1,6 @@
 //! What settings come to before a node starts: `serve` and `check` find the same mistakes.
 
-use crate::admin::api::is_taken;
+use crate::admin::api::own_paths;
 use crate::config::{ConfigError, Problem, Settings};
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::{Definition, Field, Streams};
@@ -25,7 +25,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         topic: &stream.topic.value,
         envelope: &stream.envelope.value,
     });
-    let streams = Streams::compile(definitions, is_taken, &mut envelopes);
+    let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
     streams.map(|streams| Prepared { streams, envelopes }).map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {
             let stream = &settings.streams[mistake.stream];

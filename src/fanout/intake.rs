@@ -31,7 +31,10 @@ pub(super) const REPLY_CAP: usize = 64 << 10;
 pub(super) enum Read {
     Bytes(usize),
     Nothing,
+    /// The far end sends no more.
     End,
+    /// The connection broke.
+    Broken,
 }
 
 impl<T: Transport> Shard<T> {
@@ -82,7 +85,7 @@ impl<T: Transport> Shard<T> {
                 Ok(count) => Read::Bytes(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => Read::End,
+                Err(_) => Read::Broken,
             };
         }
     }
@@ -92,6 +95,7 @@ impl<T: Transport> Shard<T> {
             Read::Bytes(_) => self.remember(number),
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
         }
     }
 
@@ -110,6 +114,10 @@ impl<T: Transport> Shard<T> {
             Read::Nothing => return 0,
             Read::End => {
                 self.handle_end(number, now);
+                return 0;
+            }
+            Read::Broken => {
+                self.lose(number, CloseReason::ConnectionLost, now);
                 return 0;
             }
         };
@@ -154,6 +162,7 @@ impl<T: Transport> Shard<T> {
         match self.read(number, CLIENT_READ) {
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
                 let Role::Client(session) = &mut self.connections[number as usize].role else { return };
                 match session.dialect {

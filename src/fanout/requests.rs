@@ -56,6 +56,7 @@ impl<T: Transport> Shard<T> {
         match self.read(number, CLIENT_READ) {
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
                 let Role::Http(http) = &mut self.connections[number as usize].role else { return };
                 if !had && http.is_kept {
@@ -147,8 +148,8 @@ impl<T: Transport> Shard<T> {
             Route::Open(opening) => {
                 if opening.subscribe.topics.len() > limits.max_subscriptions {
                     let error = HttpError::new(400, "the query has more topics than max_subscriptions");
-                    let is_event_stream = opening.dialect == Dialect::EventStream;
-                    return Err(if is_event_stream { error.for_any_origin() } else { error });
+                    let is_web_socket = opening.dialect.is_web_socket();
+                    return Err(if is_web_socket { error } else { error.for_any_origin() });
                 }
                 Ok(Decision::Open(opening))
             }
