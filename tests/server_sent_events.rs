@@ -629,9 +629,28 @@ fn a_slow_stream_is_closed_and_told_to_come_back() {
         let data: Value = serde_json::from_str(data).unwrap();
         assert_eq!(data["data"]["n"], n, "whole and in order");
     }
-    assert_eq!(events.len() + 101, published);
+    // The other shard may have been an event ahead when it was closed.
+    let missed = published - events.len();
+    assert!((101..=103).contains(&missed), "{missed} of {published}");
     let line = node.wait_log("the slow client", |line| line.contains("client closed as slow"));
     assert!(line.contains("the-slow-one"), "{line}");
+}
+
+#[test]
+fn a_stream_whose_far_end_takes_nothing_is_lost_in_the_end() {
+    let flags = ["--send-buffer", "8KiB", "--heartbeat-interval", "500ms", "--heartbeat-timeout", "1s"];
+    let node = Node::start(&flags);
+    // It would never be closed as slow, and says nothing that could be missed: the kernel misses it.
+    let _stopped = EventStream::open_narrow(node.http_addr(), "/sse?topics=t&policy=drop-oldest");
+    let mut reading = EventStream::open(node.http_addr(), "/sse?topics=t");
+    let data = json!("x".repeat(1000));
+    let stats = wait_until(PATIENCE, || {
+        node.publish(&["t"], "e", &data);
+        assert_eq!(reading.next_event().1["data"], data);
+        let stats = node.stats();
+        (stats["connections"] == 1).then_some(stats)
+    });
+    assert_eq!(stats.expect("it stays for ever")["closed"], json!({"connection_lost": 1}));
 }
 
 #[test]
