@@ -162,7 +162,10 @@ fn an_event_is_written_once_for_each_shape_and_every_client_gets_every_byte() {
     let shapes = shapes();
     let mut clients: Vec<Vec<Client>> =
         shapes.iter().map(|shape| (0..CLIENTS).map(|_| Client::open(&node, shape)).collect()).collect();
-    node.wait_stats("all there", |stats| stats["subscriptions"] == 3 * CLIENTS);
+    let of_each = json!({"json": CLIENTS, "path": CLIENTS, "sse": CLIENTS});
+    node.wait_stats("all there", |stats| {
+        stats["subscriptions"] == 3 * CLIENTS && stats["dialects"] == of_each
+    });
     let before = envelope_writes(&node);
     thread::scope(|scope| {
         for (clients, shape) in clients.iter_mut().zip(&shapes) {

@@ -321,6 +321,38 @@ fn the_defaults_are_the_write_ups() {
     }
 }
 
+#[test]
+fn events_of_every_size_are_whole_in_every_way() {
+    let node = Node::start_with_file(SEED, &["--send-buffer", "8KiB", "--shards", "2"]);
+    let path = path_of(RUN);
+    let mut message_client = WebSocket::connect_narrow(node.http_addr(), &path);
+    let mut batched = WebSocket::connect_narrow(node.http_addr(), &format!("{path}?batch=ndjson"));
+    let mut events = EventStream::open_narrow(node.http_addr(), &path);
+    let mut publisher = Publisher::open(&node.publish_addr().to_string()).unwrap();
+    // Around the lengths where the header of a frame grows, and where a batch is full; then as much as an event may have.
+    let around = |length: usize| length - 3..=length + 3;
+    let empty = message(RUN, "e", "\"\"").len();
+    let sizes = [0, 1].into_iter().chain(around(126 - empty)).chain(around(65_536 - empty));
+    for size in sizes.chain([(1 << 20) - 2]) {
+        let data = format!("\"{}\"", "x".repeat(size));
+        publisher.publish(&Event::new(&[&format!("run:{RUN}")], "e", &data)).unwrap();
+        publisher.settle().unwrap();
+        let expected = message(RUN, "e", &data);
+        assert!(message_client.next_text(PATIENCE) == expected, "{size}");
+        assert!(batched.next_text(PATIENCE) == expected, "{size}");
+        assert!(events.next() == Said::Event("e".to_owned(), expected), "{size}");
+    }
+    // A lone surrogate is JSON (RFC 8259 section 8.2), whatever a parser makes of it, and passes as it was published.
+    let data = r#"{"\udead":"\uD800"}"#;
+    publisher.publish(&Event::new(&[&format!("run:{RUN}")], "e", data)).unwrap();
+    publisher.settle().unwrap();
+    assert_eq!(message_client.next_text(PATIENCE), message(RUN, "e", data));
+    assert_eq!(batched.next_text(PATIENCE), message(RUN, "e", data));
+    assert_eq!(events.next(), Said::Event("e".to_owned(), message(RUN, "e", data)));
+    let stats = node.wait_stats("nothing pending", |stats| stats["pending"] == 0);
+    assert_eq!((&stats["closed"], &stats["dropped"]), (&json!({}), &json!({})));
+}
+
 // Batches --------------------------------------------------------------------------------------------------------
 
 /// Reads text messages until they hold so many lines.
@@ -808,12 +840,13 @@ fn clients_of_streams_are_counted_and_end_like_others() {
     let node = Node::start_with_file(SEED, &["--max-clients", "2"]);
     let path = format!("{}?clientId=mine", path_of(RUN));
     let mut named = WebSocket::connect(node.http_addr(), &path);
-    let _events = EventStream::open(node.http_addr(), &path_of("b"));
+    let events = EventStream::open(node.http_addr(), &path_of("b"));
     let (_, _, status) = http(node.http_addr(), "GET", "/api/websocket/status", &[], b"");
     let status: Value = serde_json::from_slice(&status).unwrap();
     assert_eq!(status["connectedClients"], 2);
     assert_eq!(status["subscriptions"], json!({format!("run:{RUN}"): 1, "run:b": 1}));
     assert_eq!(status["clientDetails"]["mine"], json!([format!("run:{RUN}")]));
+    node.wait_stats("one of each", |stats| stats["dialects"] == json!({"path": 1, "sse": 1}));
     // Its own name is nothing that this message has a place for.
     node.publish(&[&format!("run:{RUN}")], "e", &json!(1));
     assert_eq!(named.next_text(PATIENCE), message(RUN, "e", "1"));
@@ -824,6 +857,7 @@ fn clients_of_streams_are_counted_and_end_like_others() {
     let (code, reason) = third.wait_closed(PATIENCE).unwrap();
     assert_eq!(code, 1013);
     assert!(reason.contains("retryAfterMs"), "{reason}");
+    drop(events);
     node.signal(common::Signal::TERM);
     let Incoming::Closed(Some((code, _))) = named.next(PATIENCE) else { panic!("no close") };
     assert_eq!(code, 1001);

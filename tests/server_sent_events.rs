@@ -516,12 +516,13 @@ fn no_event_is_forged_whatever_names_and_data_hold() {
 fn event_streams_are_clients() {
     let node = Node::start(&["--max-clients", "2", "--shards", "2"]);
     let mut named = EventStream::open(node.http_addr(), "/sse?topics=a,b&clientId=me");
-    let _socket = WebSocket::connect(node.http_addr(), "/ws?topics=b");
+    let socket = WebSocket::connect(node.http_addr(), "/ws?topics=b");
     let (_, _, status) = http(node.http_addr(), "GET", "/api/websocket/status", &[], b"");
     let status: Value = serde_json::from_slice(&status).unwrap();
     assert_eq!(status["connectedClients"], 2);
     assert_eq!(status["subscriptions"], json!({"a": 1, "b": 2}));
     assert_eq!(status["clientDetails"]["me"], json!(["a", "b"]));
+    node.wait_stats("one of each", |stats| stats["dialects"] == json!({"json": 1, "sse": 1}));
     // One too many: it is told in the stream, because to an error status no browser comes back.
     for _ in 0..3 {
         let mut third = EventStream::open(node.http_addr(), "/sse?topics=a");
@@ -538,6 +539,7 @@ fn event_streams_are_clients() {
     assert_eq!(named.next_event().1["data"], 1, "the others notice nothing");
     let stats = node.wait_stats("two clients", |stats| stats["connections"] == 2);
     assert_eq!(stats["closed"], json!({"at_capacity": 3}));
+    drop(socket);
     // A shutdown: everything that was accepted, then why, and when to come back.
     node.publish(&["b"], "e", &json!(2));
     node.signal(Signal::TERM);
@@ -546,6 +548,7 @@ fn event_streams_are_clients() {
     let [Said::Comment(why), Said::Retry(ms)] = &rest[..] else { panic!("{rest:?}") };
     assert_eq!(why, " closed: shutting_down");
     assert!((500..5000).contains(ms), "{ms}");
+    drop(named);
     assert!(node.wait_exit(PATIENCE).success());
 }
 
