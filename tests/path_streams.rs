@@ -861,6 +861,7 @@ fn clients_of_streams_are_counted_and_end_like_others() {
     node.signal(common::Signal::TERM);
     let Incoming::Closed(Some((code, _))) = named.next(PATIENCE) else { panic!("no close") };
     assert_eq!(code, 1001);
+    drop((named, third));
     assert!(node.wait_exit(PATIENCE).success());
 }
 
