@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fanwire::catalog::rules::NONE;
 use fanwire::clock::{Clock, Iso8601};
 use fanwire::config::Limits;
 use fanwire::dialect::dialect::Dialect;
@@ -82,7 +83,7 @@ fn decode(c: &mut Criterion) {
     let read = frame(&stock("t1x0")).repeat(500);
     group.throughput(Throughput::Elements(500));
     group.bench_function("a read of 500 stock frames", |b| {
-        let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token: None };
+        let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token: None, rules: &NONE };
         let mut publisher = Publisher::new("bench".into(), 0, terms);
         let (metrics, mut answers) = (ShardMetrics::default(), Vec::new());
         b.iter(|| {
@@ -509,7 +510,7 @@ fn parsers(c: &mut Criterion) {
             let mut bytes = 0;
             let accept = |publish: &Publish<'_>| bytes += publish.data.len();
             let body = black_box(body.as_bytes());
-            let mut batch = http::check(Format::Ndjson, body, MAX_PUBLISH_BYTES).unwrap();
+            let mut batch = http::check(Format::Ndjson, body, MAX_PUBLISH_BYTES, &NONE).unwrap();
             batch.publish(body, usize::MAX, accept);
             bytes
         });

@@ -126,6 +126,7 @@ impl<T: Transport> Shard<T> {
         let terms = Terms {
             max_publish_bytes: self.limits.max_publish_bytes,
             token: shared.access.publish_token.as_deref(),
+            rules: &shared.rules,
         };
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());

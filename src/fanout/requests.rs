@@ -153,19 +153,22 @@ impl<T: Transport> Shard<T> {
                 }
                 Ok(Decision::Open(opening))
             }
-            Route::Publish(format) => match http::check(format, body, limits.max_publish_bytes) {
-                Ok(batch) => {
-                    drop(request);
-                    http.batch = Some(Box::new(batch));
-                    Ok(self.go_on_publishing(number, now))
-                }
-                Err(refused) => {
-                    for (code, count) in &refused.counts {
-                        shared.metrics[self.id].refuse(*code, *count);
+            Route::Publish(format) => {
+                match http::check(format, body, limits.max_publish_bytes, &shared.rules) {
+                    Ok(batch) => {
+                        drop(request);
+                        shared.metrics[self.id].events_masked.add(batch.masked());
+                        http.batch = Some(Box::new(batch));
+                        Ok(self.go_on_publishing(number, now))
                     }
-                    Ok(Decision::Reply(Reply::json(400, &refused.answer), answer))
+                    Err(refused) => {
+                        for (code, count) in &refused.counts {
+                            shared.metrics[self.id].refuse(*code, *count);
+                        }
+                        Ok(Decision::Reply(Reply::json(400, &refused.answer), answer))
+                    }
                 }
-            },
+            }
         }
     }
 
