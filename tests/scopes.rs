@@ -351,7 +351,7 @@ fn malformed_queries_are_refused_with_the_reason() {
             ("Sec-WebSocket-Version", "13"),
             ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ];
-        // The helper's own `Connection: close` stands beside the upgrade: both are tokens of one list.
+        // `http` sends `Connection: close` besides: both are tokens of one list.
         let (status, _, body) = http(node.http_addr(), "GET", &head, &upgrade, b"");
         let body = String::from_utf8(body).unwrap();
         assert_eq!(status, 400, "{query}: {body}");
