@@ -41,6 +41,8 @@ pub struct Vigil {
     /// Since when at the earliest nothing was taken, and at the latest.
     stalled: Option<u64>,
     surely_stalled: Option<u64>,
+    /// As it was before this turn.
+    stalled_before: Option<u64>,
     /// Something was taken after the last refusal.
     is_moving: bool,
 }
@@ -72,6 +74,7 @@ impl Vigil {
             beaten: 0,
             stalled: None,
             surely_stalled: None,
+            stalled_before: None,
             is_moving: false,
         }
     }
@@ -121,6 +124,7 @@ impl Vigil {
         if !is_blocked {
             self.surely_stalled = None;
         }
+        self.stalled_before = self.stalled;
     }
 }
 
@@ -226,13 +230,13 @@ impl Turn<'_> {
     fn due(&self, client: &Client, before: Option<&Queue>, book: &Book) -> Vec<CloseReason> {
         let vigil = &client.vigil;
         let pipe = client.pipe.borrow();
-        let is_intact = pipe.is_intact();
         let was_blocked = before.is_some_and(|queue| queue.is_blocked);
         let heard = if vigil.heard == self.mono { vigil.heard_before } else { vigil.heard };
         let has_amnesty = self.mono < self.amnesty.until;
         let is_silent = vigil.timeout.is_some_and(|timeout| heard + timeout <= self.mono) && !has_amnesty;
         let is_stalled = vigil.write_timeout.is_some_and(|timeout| {
-            let since = vigil.stalled.or(vigil.is_moving.then_some(0));
+            // Timers come before writes: what was written since does not count.
+            let since = vigil.stalled_before.or(vigil.stalled);
             since.is_some_and(|since| since + timeout <= self.mono)
         }) && !has_amnesty;
         // Everything that is queued is owed, and so is the event for which there was no room.
@@ -241,7 +245,10 @@ impl Turn<'_> {
         let is_full = was_blocked && client.may_be_slow && (owed > queue || has_bytes || client.is_vague);
         let is_due = |reason: &CloseReason| match reason {
             CloseReason::ClientClosed if client.shape.kind.is_web_socket() => client.close_sent.is_some(),
-            CloseReason::ClientClosed | CloseReason::ConnectionLost => !is_intact,
+            // The end of an event stream's socket is all the good-bye that there is.
+            CloseReason::ClientClosed => pipe.ended || pipe.reset,
+            CloseReason::ConnectionLost if client.shape.kind.is_web_socket() => !pipe.is_intact(),
+            CloseReason::ConnectionLost => pipe.deaf || pipe.reset,
             CloseReason::HeartbeatTimeout => is_silent || (client.is_vague && vigil.timeout.is_some()),
             CloseReason::SlowConsumer => is_full || is_stalled,
             CloseReason::OutboxMemory => pipe.has_refused,
