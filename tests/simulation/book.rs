@@ -10,11 +10,11 @@ use crate::way::Shape;
 pub const TOPICS: [&str; 12] = [
     "alpha",
     "b",
+    "p:q:r",
     "run:42",
     "quote\"s\\",
     "grüße ☃",
     "e",
-    "p:q:r",
     "global",
     "http:0",
     "http:1",

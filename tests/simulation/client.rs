@@ -317,7 +317,11 @@ impl Client {
                 let most = self.vigil.max_message_bytes;
                 let size = if random.bool() { most } else { random.usize(..=most) };
                 match random.bool() {
-                    true => write_text(&mut frame, &vec![b'{'; size], random),
+                    true => {
+                        // In two fragments, with nothing between them that would be a sign of life.
+                        write(&mut frame, false, 1, &vec![b'{'; size / 2], random);
+                        write(&mut frame, true, 0, &vec![b'{'; size - size / 2], random);
+                    }
                     false => write(&mut frame, true, 2, &vec![0xff; size], random),
                 }
                 self.ask(Asked::Nothing, &frame);

@@ -59,7 +59,7 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(id: usize, pipe: Rc<RefCell<Pipe>>, random: &mut fastrand::Rng) -> Self {
         let favourites = (0..3)
-            .map(|_| if random.bool() { random.usize(..3) } else { random.usize(..SOCKET_TOPICS) })
+            .map(|_| if random.bool() { random.usize(..4) } else { random.usize(..SOCKET_TOPICS) })
             .collect();
         Self {
             id,

@@ -351,8 +351,10 @@ fn a_socket_that_takes_nothing_for_write_timeout_is_closed_and_one_that_takes_a_
         script.pipes[client].borrow_mut().take(100);
         script.pass(9_500);
         assert!(script.is_there(client), "{path}: it took something since");
-        // More that is refused is no progress, and takes no time away.
+        // More that is queued is no progress, and neither is one more refusal.
         script.publish(publisher, "a", 50);
+        script.pipes[client].borrow_mut().writable = true;
+        script.run();
         assert!(script.is_there(client), "{path}");
         script.pass(700);
         assert!(!script.is_there(client), "{path}: it has taken nothing for write_timeout");

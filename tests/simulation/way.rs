@@ -195,7 +195,7 @@ pub const CLIENT_IDS: [&str; 3] = ["me", "you\"\\", "ü☃"];
 
 /// One of the topics, and mostly one of the first.
 pub fn some_topic(random: &mut fastrand::Rng) -> usize {
-    if random.bool() { random.usize(..3) } else { random.usize(..TOPICS.len()) }
+    if random.bool() { random.usize(..4) } else { random.usize(..TOPICS.len()) }
 }
 
 impl Visit {
@@ -207,7 +207,12 @@ impl Visit {
             3..5 => Kind::EventStream,
             _ => {
                 let form = random.choice([Form::Message, Form::Lines, Form::EventStream]).unwrap();
-                Kind::Stream(if topic.is_some() { random.usize(2..5) } else { random.usize(..5) }, form)
+                let stream = match topic {
+                    Some(_) => random.usize(2..5),
+                    None if random.u8(..3) == 0 => 1,
+                    None => random.usize(..5),
+                };
+                Kind::Stream(stream, form)
             }
         };
         let (mut topics, mut values, mut path) = (Vec::new(), Vec::new(), String::new());
@@ -235,7 +240,8 @@ impl Visit {
                 path.push_str(random.choice(["/runs/42/stream", "/runs/%34%32/stream"]).unwrap());
             }
             Kind::Stream(1, _) => {
-                let all = [("run", "42"), ("p", "q:r"), ("p:q", "r"), ("http", "0")];
+                let all =
+                    [("p", "q:r"), ("p:q", "r"), ("p", "q:r"), ("p:q", "r"), ("run", "42"), ("http", "0")];
                 let (a, b) = random.choice(all).unwrap();
                 topics.push(topic_called(&format!("{a}:{b}")));
                 values.extend([a.to_owned(), b.to_owned()]);

@@ -506,7 +506,7 @@ impl World {
     // Time, limits, rest.
 
     fn pass_time(&mut self) {
-        match self.random.u8(..6) {
+        match self.random.u8(..8) {
             0 => {
                 // The machine sleeps: nobody may be found silent because of that.
                 self.rest();
@@ -518,6 +518,18 @@ impl World {
                 self.rest();
                 self.next_timer();
                 self.rest();
+            }
+            2 | 3 => {
+                // A while, with everybody going on as they are: those that take nothing take nothing.
+                for _ in 0..self.random.usize(1..40) {
+                    self.clock.mono.set(self.clock.mono.get() + self.random.u64(..SECOND));
+                    for id in 0..self.nodes.len() {
+                        self.poll(id, false);
+                    }
+                    if self.random.bool() {
+                        self.everybody_moves(false);
+                    }
+                }
             }
             _ => self.clock.mono.set(self.clock.mono.get() + self.random.u64(..SECOND)),
         }
