@@ -114,15 +114,17 @@ impl Vigil {
             self.surely_stalled = Some(until);
         }
         self.is_moving = false;
-        self.beaten = self.beaten.max(from);
     }
 
-    fn end_turn(&mut self, is_blocked: bool) {
+    fn end_turn(&mut self, mono: u64, queue: Option<&Queue>) {
         if std::mem::take(&mut self.is_moving) {
             (self.stalled, self.surely_stalled) = (None, None);
         }
-        if !is_blocked {
+        if !queue.is_some_and(|queue| queue.is_blocked) {
             self.surely_stalled = None;
+        }
+        if queue.is_some_and(|queue| queue.is_blocked || queue.private_bytes > 0) {
+            self.beaten = mono; // While something like a heartbeat waits, no other is due.
         }
         self.stalled_before = self.stalled;
     }
@@ -210,7 +212,7 @@ impl Turn<'_> {
                 }
                 None => {}
             }
-            client.vigil.end_turn(queue.is_some_and(|queue| queue.is_blocked));
+            client.vigil.end_turn(self.mono, queue);
         }
         for (dialect, expected) in Dialect::ALL.into_iter().zip(dialects) {
             assert_eq!(self.metrics.clients_of(dialect), expected, "clients of {}", dialect.name());
@@ -287,11 +289,11 @@ impl Turn<'_> {
             assert!(!is_over(since + timeout), "client {id} takes nothing for {stalled} ms and is left");
         }
         let has_nothing = !queue.is_blocked && queue.private_bytes == 0;
-        let late = self.mono > vigil.beaten + vigil.interval + LATE;
+        let late = self.mono.saturating_sub(vigil.beaten + vigil.interval);
         assert!(
-            !late || !has_nothing || !client.is_upgraded,
-            "client {id} got no heartbeat since {}",
-            vigil.beaten
+            late <= LATE || !has_nothing || !client.is_upgraded,
+            "client {id}'s heartbeat is {} ms late: {vigil:?}",
+            late / 1_000_000
         );
     }
 }
