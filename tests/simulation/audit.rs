@@ -288,7 +288,10 @@ impl Turn<'_> {
             let stalled = self.mono.saturating_sub(since) / 1_000_000;
             assert!(!is_over(since + timeout), "client {id} takes nothing for {stalled} ms and is left");
         }
-        let has_nothing = !queue.is_blocked && queue.private_bytes == 0;
+        let before = self.before.get(&queue.number);
+        let has_nothing = !queue.is_blocked
+            && queue.private_bytes == 0
+            && before.is_some_and(|before| before.private_bytes == 0);
         let late = self.mono.saturating_sub(vigil.beaten + vigil.interval);
         assert!(
             late <= LATE || !has_nothing || !client.is_upgraded,
