@@ -38,6 +38,8 @@ pub struct Vigil {
     heard: u64,
     heard_before: u64,
     beaten: u64,
+    /// When something like a heartbeat last waited: then no other is due.
+    held_up: u64,
     /// Since when at the earliest nothing was taken, and at the latest.
     stalled: Option<u64>,
     surely_stalled: Option<u64>,
@@ -72,6 +74,7 @@ impl Vigil {
             heard: 0,
             heard_before: 0,
             beaten: 0,
+            held_up: 0,
             stalled: None,
             surely_stalled: None,
             stalled_before: None,
@@ -116,15 +119,15 @@ impl Vigil {
         self.is_moving = false;
     }
 
-    fn end_turn(&mut self, mono: u64, queue: Option<&Queue>) {
+    fn end_turn(&mut self, mono: u64, before: Option<&Queue>, queue: Option<&Queue>) {
         if std::mem::take(&mut self.is_moving) {
             (self.stalled, self.surely_stalled) = (None, None);
         }
         if !queue.is_some_and(|queue| queue.is_blocked) {
             self.surely_stalled = None;
         }
-        if queue.is_some_and(|queue| queue.is_blocked || queue.private_bytes > 0) {
-            self.beaten = mono; // While something like a heartbeat waits, no other is due.
+        if [before, queue].into_iter().flatten().any(|queue| queue.is_blocked || queue.private_bytes > 0) {
+            self.held_up = mono;
         }
         self.stalled_before = self.stalled;
     }
@@ -212,7 +215,7 @@ impl Turn<'_> {
                 }
                 None => {}
             }
-            client.vigil.end_turn(self.mono, queue);
+            client.vigil.end_turn(self.mono, self.before.get(&number), queue);
         }
         for (dialect, expected) in Dialect::ALL.into_iter().zip(dialects) {
             assert_eq!(self.metrics.clients_of(dialect), expected, "clients of {}", dialect.name());
@@ -292,7 +295,7 @@ impl Turn<'_> {
         let has_nothing = !queue.is_blocked
             && queue.private_bytes == 0
             && before.is_some_and(|before| before.private_bytes == 0);
-        let late = self.mono.saturating_sub(vigil.beaten + vigil.interval);
+        let late = self.mono.saturating_sub(vigil.beaten.max(vigil.held_up) + vigil.interval);
         assert!(
             late <= LATE || !has_nothing || !client.is_upgraded,
             "client {id}'s heartbeat is {} ms late: {vigil:?}",
