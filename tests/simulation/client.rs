@@ -280,8 +280,9 @@ impl Client {
         let (has_all, is_intact) = (pipe.outbound == 0, pipe.is_intact());
         let is_over = pipe.shut || pipe.dropped;
         drop(pipe);
-        if has_all && is_intact && (self.closed.is_some() || is_over) {
+        if has_all && is_intact && (is_over || (self.closed.is_some() && self.is_web_socket())) {
             self.pipe.borrow_mut().end(true);
+            self.check_farewell();
         }
         if std::mem::take(&mut self.pings) > 0 && !self.is_leaving {
             let mut frame = Vec::new();
@@ -292,6 +293,16 @@ impl Client {
                 write(&mut frame, true, 10, b"", random);
                 self.ask(Asked::WsPong, &frame);
             }
+        }
+    }
+
+    /// Everything has come: those who did nothing wrong know when to come back.
+    fn check_farewell(&self) {
+        if let Some(code) = self.closed.filter(|_| self.close_sent.is_none()) {
+            let is_to_come_back = matches!(code, 1001 | 1013 | 4000 | 4008);
+            let is_spread = self.retry.is_some_and(|ms| (500..5000).contains(&ms));
+            let retry = self.retry;
+            assert_eq!(is_spread, is_to_come_back, "closed with {code}, to come back after {retry:?} ms");
         }
     }
 
@@ -986,18 +997,6 @@ impl Client {
         };
         let pipe = self.pipe.borrow();
         assert!(!is_partial || pipe.dropped || !pipe.is_intact(), "client {}: a frame is cut", self.id);
-        if let Some(code) = self.closed
-            && pipe.is_intact()
-            && !self.is_leaving
-        {
-            let is_to_come_back = matches!(code, 1001 | 1013 | 4000 | 4008);
-            let is_spread = self.retry.is_some_and(|ms| (500..5000).contains(&ms));
-            assert_eq!(
-                is_spread, is_to_come_back,
-                "closed with {code}, to come back after {:?} ms",
-                self.retry
-            );
-        }
         if self.phase == Phase::Ended && self.vigil.was_session && !pipe.dropped && pipe.is_intact() {
             assert!(self.closed.is_some(), "client {} was not told that its session is over", self.id);
         }

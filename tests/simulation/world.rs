@@ -529,6 +529,11 @@ impl World {
                     if self.random.bool() {
                         self.everybody_moves(false);
                     }
+                    if self.random.u8(..4) == 0
+                        && let Some(publisher) = pick(&mut self.publishers, &mut self.random)
+                    {
+                        publisher.act(30, self.large, &mut self.book, &mut self.random);
+                    }
                 }
             }
             _ => self.clock.mono.set(self.clock.mono.get() + self.random.u64(..SECOND)),
