@@ -24,7 +24,7 @@ use crate::client::{Client, Context, Nature, Phase};
 use crate::http::Caller;
 use crate::publisher::Publisher;
 use crate::socket::{Op, Pipe, SimSocket, Tape, Temper};
-use crate::way::{STREAMS, stream_limits};
+use crate::way::{STREAMS, Visit, stream_limits};
 
 const SECOND: u64 = 1_000_000_000;
 /// Turns without any effect after which a shard that still wants one is found to spin.
@@ -274,9 +274,9 @@ impl World {
         if nature == Nature::Healthy {
             temper.refused_writes = 0;
         }
-        let (id, shard, pipe) = self.connect(Door::Public, capacity, temper);
-        let (limits, book, random) = (&self.limits, &mut self.book, &mut self.random);
-        self.clients.push(Client::new(id, shard, pipe, nature, topic, limits, book, random));
+        let connection = self.connect(Door::Public, capacity, temper);
+        let visit = Visit::random(topic, self.limits.max_subscriptions, &mut self.random);
+        self.clients.push(Client::new(connection, nature, visit, &self.limits, &mut self.book));
     }
 
     fn connect_publisher(&mut self) {
