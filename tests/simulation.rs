@@ -37,8 +37,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fanwire::error::CloseReason;
 use world::World;
 
-/// Seeds of a plain `cargo test`: a few seconds.
-const RUNS: u64 = 60;
+/// Seeds of a plain `cargo test`: about ten seconds.
+const RUNS: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)
