@@ -7,6 +7,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO ?= cargo
 E2E := tests/e2e
+TS := clients/typescript
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,14 +32,18 @@ bench: ## Run the benches (criterion)
 targets: ## Hold the promised figures: exits non-zero when one is missed
 	$(CARGO) bench --bench targets
 
-install-deps: tools $(E2E)/node_modules/.package-lock.json $(E2E)/.venv/installed ## Install what the tests need and this machine lacks
+install-deps: tools $(E2E)/node_modules/.package-lock.json $(TS)/node_modules/.package-lock.json $(E2E)/.venv/installed ## Install what the tests need and this machine lacks
 
 tools:
 	@$(E2E)/install-tools
 
-# Both are made anew when what they are made from changes.
+# All are made anew when what they are made from changes.
 $(E2E)/node_modules/.package-lock.json: $(E2E)/package.json $(E2E)/package-lock.json | tools
 	cd $(E2E) && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --no-audit --no-fund
+	touch $@
+
+$(TS)/node_modules/.package-lock.json: $(TS)/package.json $(TS)/package-lock.json | tools
+	cd $(TS) && npm ci --no-audit --no-fund
 	touch $@
 
 $(E2E)/.venv/installed: $(E2E)/requirements.txt | tools
@@ -49,4 +54,4 @@ $(E2E)/.venv/installed: $(E2E)/requirements.txt | tools
 
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(E2E)/node_modules $(E2E)/.venv artefacts
+	rm -rf $(E2E)/node_modules $(E2E)/.venv $(TS)/node_modules $(TS)/dist artefacts

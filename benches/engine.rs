@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fanwire::catalog::rules::NONE;
 use fanwire::clock::{Clock, Iso8601};
 use fanwire::config::Limits;
 use fanwire::dialect::dialect::Dialect;
-use fanwire::dialect::envelope::{Envelopes, Frames, JSON, splice};
+use fanwire::dialect::envelope::{Envelope, Envelopes, Frames, JSON, splice};
 use fanwire::dialect::json::{self, client_id_suffix};
+use fanwire::dialect::template;
 use fanwire::event::{Events, Round};
 use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
 use fanwire::fanout::shard::{Next, Shard};
@@ -81,7 +83,7 @@ fn decode(c: &mut Criterion) {
     let read = frame(&stock("t1x0")).repeat(500);
     group.throughput(Throughput::Elements(500));
     group.bench_function("a read of 500 stock frames", |b| {
-        let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token: None };
+        let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token: None, rules: &NONE };
         let mut publisher = Publisher::new("bench".into(), 0, terms);
         let (metrics, mut answers) = (ShardMetrics::default(), Vec::new());
         b.iter(|| {
@@ -143,6 +145,26 @@ fn envelope(c: &mut Criterion) {
                 });
             });
         }
+    }
+    let template =
+        template::compile(r#"{"runId":"{runId}","type":{event},"payload":{data}}"#, &["runId".to_owned()]);
+    let parts = template.unwrap().parts;
+    let values = ["550e8400-e29b-41d4-a716-446655440000".into()];
+    for (name, envelope) in [
+        ("path stream", Envelope::web_socket(parts.clone())),
+        ("path stream, ndjson", Envelope::lines(parts.clone())),
+        ("path stream, SSE", Envelope::event_stream(parts)),
+    ] {
+        let (round, mut frames) = (round(32, false), Frames::default());
+        group.throughput(Throughput::Elements(32));
+        group.bench_function(BenchmarkId::new(format!("write, {name}"), 32), |b| {
+            b.iter(|| {
+                frames.bytes.clear();
+                frames.ends.clear();
+                let (bytes, ends) = (&mut frames.bytes, &mut frames.ends);
+                envelope.write(black_box(&round), &values, &mut iso, bytes, ends);
+            });
+        });
     }
     let frames = write_frames(1, false);
     let suffix = client_id_suffix("my-client");
@@ -488,7 +510,7 @@ fn parsers(c: &mut Criterion) {
             let mut bytes = 0;
             let accept = |publish: &Publish<'_>| bytes += publish.data.len();
             let body = black_box(body.as_bytes());
-            let mut batch = http::check(Format::Ndjson, body, MAX_PUBLISH_BYTES).unwrap();
+            let mut batch = http::check(Format::Ndjson, body, MAX_PUBLISH_BYTES, &NONE).unwrap();
             batch.publish(body, usize::MAX, accept);
             bytes
         });

@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and what its help teaches.
 
 mod flags;
+mod generate;
 mod log;
 mod publish;
 mod serve;
@@ -86,12 +87,26 @@ enum Command {
     /// Check settings and show them with where each came from
     #[command(
         long_about = "Reads the settings as `serve` would, with the same flags, and prints them as TOML, \
-            each with where it came from. What is wrong is told as FILE:LINE: message, and the end is 1.",
+            each with where it came from, and what the catalogs hold. What is wrong is told as FILE:LINE: \
+            message, and the end is 1.",
         after_help = "Examples:\n  \
             fanwire check --config /etc/fanwire.toml\n  \
+            fanwire check --catalog ./events.toml\n  \
             FANWIRE_MAX_CLIENTS=500 fanwire check"
     )]
     Check(Flags),
+    /// Make types, publish helpers and a reference page from catalogs of events
+    #[command(
+        long_about = "Makes code and documentation from catalogs: for each event the type of its data, a test \
+            whether an event is that one, and a function that publishes it. Without --catalog, from the four \
+            catalogs that come with the node.",
+        after_help = "Examples:\n  \
+            fanwire generate typescript --catalog runs > runs.ts\n  \
+            fanwire generate typescript --catalog shop.toml --out src/catalogs\n  \
+            fanwire generate python --out clients/python/fanwire_catalogs\n  \
+            fanwire generate reference --out docs"
+    )]
+    Generate(generate::Arguments),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  \
         fanwire completions bash > ~/.local/share/bash-completion/completions/fanwire\n  \
@@ -140,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
         Command::Check(flags) => check(flags),
+        Command::Generate(arguments) => generate::run(&arguments),
         Command::Completions { shell } => completions(shell),
         Command::Man { command } => man(command.as_deref()),
     };
@@ -168,8 +184,15 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 
 fn check(flags: Flags) -> Outcome {
     let loaded = flags.into_sources().load()?;
-    prepare(&loaded.settings)?;
-    print(loaded.to_toml().as_bytes())?;
+    let prepared = prepare(&loaded.settings)?;
+    let mut shown = loaded.to_toml();
+    for catalog in &prepared.catalogs {
+        let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+        let categories = count(catalog.categories.len(), "category", "categories");
+        let events = count(catalog.events.len(), "event", "events");
+        shown += &format!("# catalog {}: {categories}, {events}\n", catalog.name);
+    }
+    print(shown.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

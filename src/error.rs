@@ -119,19 +119,22 @@ pub enum ErrorCode {
     BadData = 5,
     /// Above a size limit.
     TooLarge = 6,
+    /// `data` breaks the event's schema, a guard refuses it, or `catalog_strict` knows no such event.
+    SchemaViolation = 7,
     /// The node is shutting down.
     ShuttingDown = 9,
 }
 
 impl ErrorCode {
     /// Every code, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Malformed,
         Self::Unsupported,
         Self::Unauthorised,
         Self::BadName,
         Self::BadData,
         Self::TooLarge,
+        Self::SchemaViolation,
         Self::ShuttingDown,
     ];
 
@@ -144,13 +147,14 @@ impl ErrorCode {
             Self::BadName => "bad_name",
             Self::BadData => "bad_data",
             Self::TooLarge => "too_large",
+            Self::SchemaViolation => "schema_violation",
             Self::ShuttingDown => "shutting_down",
         }
     }
 
     /// Whether the connection closes after this error.
     pub const fn closes(self) -> bool {
-        !matches!(self, Self::BadName | Self::BadData)
+        !matches!(self, Self::BadName | Self::BadData | Self::SchemaViolation)
     }
 }
 

@@ -15,6 +15,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod admin;
+pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;

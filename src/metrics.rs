@@ -103,6 +103,8 @@ pub struct ShardMetrics {
     pub event_bytes_in: Figure,
     /// Events accepted that nobody anywhere was subscribed to.
     pub events_unsubscribed: Figure,
+    /// Events accepted that went out with something masked by a guard.
+    pub events_masked: Figure,
     /// Events written by an envelope: at most once per event and envelope.
     pub envelope_writes: Figure,
     /// Rounds taken from the link.

@@ -52,9 +52,11 @@ fn start(
         has_admin: !settings.admin.is_empty(),
     };
     let limits = Arc::new(settings.limits.clone());
-    let Prepared { streams, envelopes } = prepared;
+    let Prepared { streams, envelopes, rules, catalogs: _ } = prepared;
     let shared = Shared::new(settings.shards, &limits, access, clock.now());
-    let shared = Arc::new(shared.with_streams(streams, envelopes));
+    let mut shared = shared.with_streams(streams, envelopes);
+    shared.rules = rules;
+    let shared = Arc::new(shared);
     let mut threads = Vec::new();
     for id in 0..settings.shards {
         let listeners = bound.iter().map(Bound::handle).collect::<io::Result<_>>()?;

@@ -1,6 +1,10 @@
 //! What settings come to before a node starts: `serve` and `check` find the same mistakes.
 
-use crate::admin::api::is_taken;
+pub(crate) mod catalogs;
+
+use crate::admin::api::own_paths;
+use crate::catalog::file::Catalog;
+use crate::catalog::rules::Rules;
 use crate::config::{ConfigError, Problem, Settings};
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::{Definition, Field, Streams};
@@ -12,6 +16,10 @@ pub struct Prepared {
     pub streams: Streams,
     /// How events are written, for those streams too.
     pub envelopes: Envelopes,
+    /// What publishers' events are held to.
+    pub rules: Rules,
+    /// The catalogs that the rules are made of, in the order of the settings.
+    pub catalogs: Vec<Catalog>,
 }
 
 /// Compiles what the settings say.
@@ -25,8 +33,8 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         topic: &stream.topic.value,
         envelope: &stream.envelope.value,
     });
-    let streams = Streams::compile(definitions, is_taken, &mut envelopes);
-    streams.map(|streams| Prepared { streams, envelopes }).map_err(|mistakes| {
+    let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
+    let streams = streams.map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {
             let stream = &settings.streams[mistake.stream];
             let (name, place) = match mistake.field {
@@ -36,6 +44,11 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
             };
             Problem { place: place.clone(), message: format!("{name}: {}", mistake.message) }
         });
-        ConfigError { problems: problems.collect() }
-    })
+        problems.collect::<Vec<_>>()
+    });
+    match (streams, catalogs::rules(settings)) {
+        (Ok(streams), Ok((rules, catalogs))) => Ok(Prepared { streams, envelopes, rules, catalogs }),
+        (Err(problems), Ok(_)) | (Ok(_), Err(problems)) => Err(ConfigError { problems }),
+        (Err(streams), Err(rules)) => Err(ConfigError { problems: [streams, rules].concat() }),
+    }
 }

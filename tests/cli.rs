@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-use common::{TempDir, fanwire};
+use common::{TempDir, fanwire, in_repository};
 use fanwire::error::{ErrorCode, Refusal};
 use fanwire::publish::wire::{self, Header, Kind, Publish};
 use serde_json::{Value, json};
@@ -71,6 +71,7 @@ fn check_shows_the_settings_with_where_each_came_from() {
     let tables = "catalog = 'mine.toml'\n[[stream]]\npath = '/runs/{run}'\ntopic = 'run:{run}'\n\
                   envelope = '{\"data\":{data}}'\n\n[[guard]]\nset = 'us-health'\n";
     fs::write(&path, tables).unwrap();
+    fs::copy(in_repository("src/catalog/shipped/workflow.toml"), dir.path().join("mine.toml")).unwrap();
     let output = run(fanwire().args(["check", "--catalog-strict", "--config"]).arg(&path));
     assert!(output.status.success(), "{output:?}");
     let text = stdout(&output);
@@ -98,6 +99,8 @@ fn check_shows_the_settings_with_where_each_came_from() {
         true => String::new(),
         false => format!("{start:<40} # {place}"),
     };
+    let (catalogs, shown) = shown.split_last().unwrap();
+    assert_eq!(*catalogs, "# catalog workflow: 1 category, 4 events");
     assert_eq!(shown, expected.iter().map(line).collect::<Vec<_>>());
     // A path in the file begins where the file is.
     let catalog = format!("catalog = [\"{}\"] ", dir.path().join("mine.toml").display());

@@ -39,15 +39,17 @@ const LAYERS: &[Layer] = &[
     ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
     ("session",     &["session/session"],                           &["config", "dialect", "event", "policy", "proto"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
+    // What may be published.
+    ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
     // One publisher: the node's side, and the other side, which the node does not use.
-    ("socket",      &["publish/socket"],                            &["error", "metrics", "names", "wire"]),
-    ("batch",       &["publish/http"],                              &["clock", "error", "names", "wire"]),
+    ("socket",      &["publish/socket"],                            &["catalog", "error", "metrics", "names", "wire"]),
+    ("batch",       &["publish/http"],                              &["catalog", "clock", "error", "names", "wire"]),
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "wire"]),
     ("client",      &["publish/client"],                            &["error", "wire"]),
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event"]),
     ("report",      &["admin/report"],                              &["clock", "session", "subscribers"]),
-    ("shared",      &["fanout/shared"],                             &["clock", "config", "event", "ingress", "link", "metrics", "path", "report"]),
+    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report"]),
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/metrics", "admin/page", "admin/stats"],
@@ -58,16 +60,17 @@ const LAYERS: &[Layer] = &[
                       "metrics", "opening", "outbox", "policy", "proto", "report", "session", "shared", "socket", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
-    ("prepare",     &["prepare"],                                   &["admin", "config", "event", "path"]),
+    ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
     ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared"]),
-    ("cli",         &["cli"],                                       &["clock", "client", "config", "error", "node", "prepare"]),
+    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),
 ];
 
 /// Files that only say which modules there are.
 const TABLES_OF_CONTENTS: &[&str] = &[
     "lib",
     "admin/mod",
+    "catalog/mod",
     "dialect/mod",
     "fanout/mod",
     "net/mod",

@@ -85,7 +85,11 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
         return client(asked, context.shared.state());
     }
     match (request.path, key) {
-        (path, Some(_)) => Err(HttpError::new(404, format!("no WebSocket endpoint at {path}; there is /ws"))),
+        (path, Some(_)) => {
+            let message =
+                format!("no WebSocket endpoint at {path}; there is /ws, and what [[stream]] configures");
+            Err(HttpError::new(404, message))
+        }
         ("/healthz", None) => read_only(request).map(|()| Route::Reply(Reply::text(200, "ok\n"))),
         ("/readyz", None) => read_only(request).map(|()| ready(context.shared.state())),
         ("/api/publish", None) => publish(request, context),
@@ -93,10 +97,12 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
     }
 }
 
-/// Whether the node serves a path itself, so that no stream can have it.
-pub fn is_taken(path: &str) -> bool {
-    let own = ["/ws", "/sse", "/healthz", "/readyz", "/api/publish"];
-    own.contains(&path) || OPERATORS.contains(&path) || path.starts_with(TOPICS) || page::find(path).is_some()
+/// The paths that the node serves itself, so that no stream can have them.
+pub fn own_paths() -> Vec<&'static str> {
+    let mut own = vec!["/ws", "/sse", "/healthz", "/readyz", "/api/publish", "/api/topics/any"];
+    own.extend(OPERATORS);
+    own.extend(page::paths());
+    own
 }
 
 fn client(asked: Asked, state: State) -> Result<Route, HttpError> {
@@ -346,12 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_the_nodes_own_are_taken() {
-        for own in ["/", "/ws", "/sse", "/healthz", "/metrics", "/api/topics/a", "/api/publish", "/page.js"] {
-            assert!(is_taken(own), "{own}");
+    fn what_the_node_serves_no_stream_can_have() {
+        let own = own_paths();
+        for path in
+            ["/", "/ws", "/sse", "/healthz", "/metrics", "/api/topics/any", "/api/publish", "/page.js"]
+        {
+            assert!(own.contains(&path), "{path}");
         }
-        for free in ["/runs/{runId}", "/api/v2/x", "/ws/other"] {
-            assert!(!is_taken(free), "{free}");
+        for path in own {
+            assert_ne!(status(Access::default(), &format!("GET {path} HTTP/1.1")), 404, "{path}");
         }
     }
 }

@@ -79,6 +79,11 @@ impl Snapshot {
                     "Events accepted that nobody was subscribed to",
                     sum(|m| &m.events_unsubscribed),
                 ),
+                (
+                    "events_masked",
+                    "Accepted events in which a guard masked something",
+                    sum(|m| &m.events_masked),
+                ),
                 ("envelope_writes", "Events written, once for each envelope", sum(|m| &m.envelope_writes)),
                 ("rounds", "Rounds dispatched", sum(|m| &m.rounds)),
                 ("dispatched", "Events matched with a session", sum(|m| &m.dispatched)),

@@ -31,6 +31,7 @@ pub fn stats(shared: &Shared, tail: usize, now: Now) -> Value {
         "eventsIn": sum(|m| &m.events_in),
         "eventBytesIn": sum(|m| &m.event_bytes_in),
         "eventsUnsubscribed": sum(|m| &m.events_unsubscribed),
+        "eventsMasked": sum(|m| &m.events_masked),
         "dispatched": sum(|m| &m.dispatched),
         "deliveries": sum(|m| &m.deliveries),
         "deliveredBytes": sum(|m| &m.delivered_bytes),

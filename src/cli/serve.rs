@@ -9,6 +9,9 @@ pub(super) fn run(flags: Flags) -> Outcome {
     let settings = sources.load()?.settings;
     let prepared = prepare(&settings)?;
     let level = log::start(settings.log_level, settings.log_format);
+    for catalog in &prepared.catalogs {
+        tracing::info!(catalog = %catalog.name, events = catalog.events.len(), "catalog loaded");
+    }
     let started = settings.clone();
     let reload = move || {
         let new = sources.load()?.settings;

@@ -42,6 +42,12 @@ pub enum Asked {
 /// # Errors
 /// The answer to a request that is for clients and cannot be served.
 pub fn of(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Option<Asked>, HttpError> {
+    let asked = ask(request, key, streams);
+    // Pages of any site may read the answer to a request for an event stream, a refusal too.
+    if key.is_none() { asked.map_err(HttpError::for_any_origin) } else { asked }
+}
+
+fn ask(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Option<Asked>, HttpError> {
     let query = request.query.unwrap_or_default();
     match (request.path, key) {
         ("/ws", Some(key)) => {
@@ -153,7 +159,7 @@ struct Plan {
     subscribe: Subscribe,
 }
 
-/// A request for Server-Sent Events. Pages of any site may read the answer, a refusal too.
+/// A request for Server-Sent Events.
 fn event_stream(
     request: &Request<'_>,
     plan: impl FnOnce() -> Result<Plan, HttpError>,
@@ -163,7 +169,7 @@ fn event_stream(
         "GET" | "HEAD" => plan(),
         _ => Err(HttpError::wrong_method("GET, HEAD, OPTIONS", "event streams are served with GET only")),
     };
-    let Plan { stream, envelope, values, mut subscribe } = asked.map_err(HttpError::for_any_origin)?;
+    let Plan { stream, envelope, values, mut subscribe } = asked?;
     if request.method == "HEAD" {
         return Ok(Asked::Head);
     }
@@ -197,7 +203,7 @@ mod tests {
     fn ask(start: &str, headers: &str) -> Result<Option<Asked>, HttpError> {
         let definition =
             Definition { path: "/runs/{runId}/stream", topic: "run:{runId}", envelope: r#"["{runId}"]"# };
-        let streams = Streams::compile([definition], |_| false, &mut Envelopes::built_in()).unwrap();
+        let streams = Streams::compile([definition], &[], &mut Envelopes::built_in()).unwrap();
         let head = format!("{start} HTTP/1.1|Host: node{headers}||").replace('|', "\r\n");
         let (request, _) = parse_head(head.as_bytes(), 8192, &mut HeadScan::default()).unwrap().unwrap();
         of(&request, websocket_key(&request).unwrap(), &streams)

@@ -91,13 +91,14 @@ pub struct Found {
 const MAX_PATH_BYTES: usize = 1024;
 
 impl Streams {
-    /// Compiles the definitions and adds their envelopes. `taken` says whether the node serves a path itself.
+    /// Compiles the definitions and adds their envelopes. `own` are paths that the node serves itself, which no
+    /// stream may take.
     ///
     /// # Errors
     /// Every mistake.
     pub fn compile<'a>(
         definitions: impl IntoIterator<Item = Definition<'a>>,
-        taken: impl Fn(&str) -> bool,
+        own: &[&str],
         envelopes: &mut Envelopes,
     ) -> Result<Self, Vec<Mistake>> {
         let (mut streams, mut mistakes) = (Vec::<Stream>::new(), Vec::new());
@@ -112,17 +113,17 @@ impl Streams {
                     continue;
                 }
             };
-            if taken(definition.path) {
-                fault(Field::Path, format!("{} is served by the node itself", definition.path));
+            if let Some(taken) = own.iter().find(|own| fits(&path, &segments_of(own))) {
+                fault(Field::Path, format!("it would take {taken}, which the node serves itself"));
             }
             let is_same = |(one, other): (&Piece, &Piece)| match (one, other) {
                 (Piece::Literal(one), Piece::Literal(other)) => one == other,
                 (Piece::Variable(_), Piece::Variable(_)) => true,
                 _ => false,
             };
-            let fits =
+            let is_like =
                 |other: &Stream| other.path.len() == path.len() && other.path.iter().zip(&path).all(is_same);
-            if let Some(earlier) = streams.iter().position(fits) {
+            if let Some(earlier) = streams.iter().position(is_like) {
                 fault(Field::Path, format!("stream {} has this path already", earlier + 1));
             }
             let topic = parse_topic(definition.topic, &variables);
@@ -165,21 +166,13 @@ impl Streams {
     /// # Errors
     /// What is wrong with a variable of it.
     pub fn find(&self, path: &str) -> Option<Result<Found, String>> {
-        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        let number = self.0.iter().position(|stream| stream.fits(&segments))?;
+        let segments = segments_of(path);
+        let number = self.0.iter().position(|stream| fits(&stream.path, &segments))?;
         Some(self.0[number].open(number, &segments))
     }
 }
 
 impl Stream {
-    fn fits(&self, segments: &[&str]) -> bool {
-        let fits = |(piece, segment): (&Piece, &&str)| match piece {
-            Piece::Literal(text) => decode_path_segment(segment).is_ok_and(|decoded| decoded == **text),
-            Piece::Variable(_) => true,
-        };
-        self.path.len() == segments.len() && self.path.iter().zip(segments).all(fits)
-    }
-
     fn open(&self, number: usize, segments: &[&str]) -> Result<Found, String> {
         let mut values = Vec::new();
         for (piece, segment) in self.path.iter().zip(segments) {
@@ -212,6 +205,20 @@ impl Stream {
         let values = (!self.sources.is_empty()).then(|| self.sources.iter().map(escaped).collect());
         Ok(Found { stream: number as u16, envelopes: self.envelopes, topic, values })
     }
+}
+
+/// What stands between the `/` of a raw path.
+fn segments_of(path: &str) -> Vec<&str> {
+    path.strip_prefix('/').map(|inside| inside.split('/').collect()).unwrap_or_default()
+}
+
+/// Whether a request for these segments is one for a path.
+fn fits(path: &[Piece], segments: &[&str]) -> bool {
+    let fits = |(piece, segment): (&Piece, &&str)| match piece {
+        Piece::Literal(text) => decode_path_segment(segment).is_ok_and(|decoded| decoded == **text),
+        Piece::Variable(_) => true,
+    };
+    path.len() == segments.len() && path.iter().zip(segments).all(fits)
 }
 
 /// Takes a path apart, and its variables out of it.
@@ -307,14 +314,14 @@ mod tests {
     };
 
     fn compile(definitions: &[Definition<'_>]) -> Result<Streams, Vec<Mistake>> {
-        let taken = |path: &str| path == "/ws";
-        Streams::compile(definitions.iter().copied(), taken, &mut Envelopes::built_in())
+        let own = ["/ws", "/api/publish"];
+        Streams::compile(definitions.iter().copied(), &own, &mut Envelopes::built_in())
     }
 
     #[test]
     fn a_path_gives_topic_and_values() {
         let wide = Definition {
-            path: "/{tenant}/{runId}",
+            path: "/of/{tenant}/{runId}",
             topic: "{tenant}/{runId}!",
             envelope: r#"[{topic},"{runId}"]"#,
         };
@@ -325,7 +332,7 @@ mod tests {
         assert_eq!((run.stream, &*run.topic), (0, "run:550e8400-e29b"));
         assert_eq!(run.values.unwrap()[..], ["550e8400-e29b".into()]);
         assert_eq!(run.envelopes, Numbers { message: 2, lines: 3, event_stream: 4 });
-        let other = found("/a%2Fb/%22%5C%2541").unwrap();
+        let other = found("/of/a%2Fb/%22%5C%2541").unwrap();
         assert_eq!((other.stream, &*other.topic), (1, r#"a/b/"\%41!"#));
         assert_eq!(other.values.unwrap()[..], [r#"a/b/\"\\%41!"#.into(), r#"\"\\%41"#.into()]);
         let plain = found("/%66eed").unwrap();
@@ -384,8 +391,11 @@ mod tests {
                 "{definition:?}\n{mistakes:?}"
             );
         }
-        let own = Definition { path: "/ws", topic: "a", envelope: "{data}" };
-        assert!(compile(&[own]).unwrap_err()[0].message.contains("served by the node itself"));
+        for path in ["/ws", "/%77s", "/{any}", "/api/{any}"] {
+            let own = Definition { path, topic: "a", envelope: "{data}" };
+            let mistakes = compile(&[own]).unwrap_err();
+            assert!(mistakes[0].message.contains("which the node serves itself"), "{path}: {mistakes:?}");
+        }
         let twice = compile(&[SEED, path("/api/v2/workflows/runs/{id}/stream")]).unwrap_err();
         assert!(twice.iter().any(|mistake| mistake.stream == 1 && mistake.message.contains("stream 1 has")));
     }

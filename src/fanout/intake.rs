@@ -31,7 +31,10 @@ pub(super) const REPLY_CAP: usize = 64 << 10;
 pub(super) enum Read {
     Bytes(usize),
     Nothing,
+    /// The far end sends no more.
     End,
+    /// The connection broke.
+    Broken,
 }
 
 impl<T: Transport> Shard<T> {
@@ -82,7 +85,7 @@ impl<T: Transport> Shard<T> {
                 Ok(count) => Read::Bytes(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => Read::End,
+                Err(_) => Read::Broken,
             };
         }
     }
@@ -92,6 +95,7 @@ impl<T: Transport> Shard<T> {
             Read::Bytes(_) => self.remember(number),
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
         }
     }
 
@@ -112,12 +116,17 @@ impl<T: Transport> Shard<T> {
                 self.handle_end(number, now);
                 return 0;
             }
+            Read::Broken => {
+                self.lose(number, CloseReason::ConnectionLost, now);
+                return 0;
+            }
         };
         let shared = Arc::clone(&self.shared);
         let metrics = &shared.metrics[self.id];
         let terms = Terms {
             max_publish_bytes: self.limits.max_publish_bytes,
             token: shared.access.publish_token.as_deref(),
+            rules: &shared.rules,
         };
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
@@ -154,6 +163,7 @@ impl<T: Transport> Shard<T> {
         match self.read(number, CLIENT_READ) {
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
                 let Role::Client(session) = &mut self.connections[number as usize].role else { return };
                 match session.dialect {

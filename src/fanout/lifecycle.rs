@@ -85,6 +85,7 @@ impl<T: Transport> Shard<T> {
         let terms = Terms {
             max_publish_bytes: self.limits.max_publish_bytes,
             token: self.shared.access.publish_token.as_deref(),
+            rules: &self.shared.rules,
         };
         let publisher = Publisher::new(address.into(), now.mono, terms);
         let max = self.limits.max_publishers;

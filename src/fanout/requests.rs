@@ -56,6 +56,7 @@ impl<T: Transport> Shard<T> {
         match self.read(number, CLIENT_READ) {
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
+            Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
                 let Role::Http(http) = &mut self.connections[number as usize].role else { return };
                 if !had && http.is_kept {
@@ -146,23 +147,28 @@ impl<T: Transport> Shard<T> {
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
             Route::Open(opening) => {
                 if opening.subscribe.topics.len() > limits.max_subscriptions {
-                    return Err(HttpError::new(400, "the query has more topics than max_subscriptions"));
+                    let error = HttpError::new(400, "the query has more topics than max_subscriptions");
+                    let is_web_socket = opening.dialect.is_web_socket();
+                    return Err(if is_web_socket { error } else { error.for_any_origin() });
                 }
                 Ok(Decision::Open(opening))
             }
-            Route::Publish(format) => match http::check(format, body, limits.max_publish_bytes) {
-                Ok(batch) => {
-                    drop(request);
-                    http.batch = Some(Box::new(batch));
-                    Ok(self.go_on_publishing(number, now))
-                }
-                Err(refused) => {
-                    for (code, count) in &refused.counts {
-                        shared.metrics[self.id].refuse(*code, *count);
+            Route::Publish(format) => {
+                match http::check(format, body, limits.max_publish_bytes, &shared.rules) {
+                    Ok(batch) => {
+                        drop(request);
+                        shared.metrics[self.id].events_masked.add(batch.masked());
+                        http.batch = Some(Box::new(batch));
+                        Ok(self.go_on_publishing(number, now))
                     }
-                    Ok(Decision::Reply(Reply::json(400, &refused.answer), answer))
+                    Err(refused) => {
+                        for (code, count) in &refused.counts {
+                            shared.metrics[self.id].refuse(*code, *count);
+                        }
+                        Ok(Decision::Reply(Reply::json(400, &refused.answer), answer))
+                    }
                 }
-            },
+            }
         }
     }
 

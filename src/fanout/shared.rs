@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::admin::report::{Part, Report};
+use crate::catalog::rules::Rules;
 use crate::clock::Now;
 use crate::config::Limits;
 use crate::dialect::envelope::Envelopes;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub tail: Tail,
     /// Who may ask for what.
     pub access: Access,
+    /// What publishers' events are held to. Set before the node is shared.
+    pub rules: Rules,
     /// Clients connected now.
     pub clients: AtomicUsize,
     /// Publishers connected now.
@@ -144,6 +147,7 @@ impl Shared {
             metrics: (0..shards).map(|_| ShardMetrics::default()).collect(),
             tail: Tail::default(),
             access,
+            rules: Rules::default(),
             clients: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             client_numbers: AtomicU64::new(0),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::catalog::rules::Rules;
 use crate::clock::parse_iso8601;
 use crate::error::{ErrorCode, Refusal};
 use crate::publish::wire::{MAX_TOPICS, Publish};
@@ -56,6 +57,8 @@ struct Checked {
     key: String,
     data: Range<usize>,
     timestamp_ms: u64,
+    /// What goes out instead of the data.
+    masked: Option<String>,
 }
 
 /// Errors listed in one answer at most; the others are counted.
@@ -65,11 +68,11 @@ const LISTED: usize = 100;
 ///
 /// # Errors
 /// One is bad: nothing of the request is then published.
-pub fn check(format: Format, body: &[u8], max_publish_bytes: usize) -> Result<Batch, Refused> {
+pub fn check(format: Format, body: &[u8], max_publish_bytes: usize, rules: &Rules) -> Result<Batch, Refused> {
     let entries = split(format, body).map_err(|refusal| refuse(&[(0, refusal)]))?;
     let (mut checked, mut errors) = (Vec::with_capacity(entries.len()), Vec::new());
     for (index, entry) in entries.into_iter().enumerate() {
-        match check_entry(entry, body, max_publish_bytes) {
+        match check_entry(entry, body, max_publish_bytes, rules) {
             Ok(entry) => checked.push(entry),
             Err(refusal) => errors.push((index, refusal)),
         }
@@ -88,11 +91,17 @@ impl Batch {
             self.next += 1;
             taken += entry.topics.len() + entry.event.len() + entry.key.len() + entry.data.len();
             // The data was found in this body, as UTF-8.
-            let data = std::str::from_utf8(&body[entry.data.clone()]).unwrap_or_default();
+            let original = || std::str::from_utf8(&body[entry.data.clone()]).unwrap_or_default();
+            let data = entry.masked.as_deref().unwrap_or_else(original);
             let (topics, event, key) = (&*entry.topics, &*entry.event, &*entry.key);
             accept(&Publish { topics, event, key, data, timestamp_ms: entry.timestamp_ms });
         }
         self.next == self.entries.len()
+    }
+
+    /// How many of them go out with something masked.
+    pub fn masked(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.masked.is_some()).count() as u64
     }
 
     /// The answer once all of them are published.
@@ -121,7 +130,7 @@ fn split(format: Format, body: &[u8]) -> Result<Vec<&str>, Refusal> {
     Ok(entries.into_iter().map(RawValue::get).collect())
 }
 
-fn check_entry(text: &str, body: &[u8], max_publish_bytes: usize) -> Result<Checked, Refusal> {
+fn check_entry(text: &str, body: &[u8], max_publish_bytes: usize, rules: &Rules) -> Result<Checked, Refusal> {
     let entry: Entry<'_> = serde_json::from_str(text)
         .map_err(|error| Refusal::new(ErrorCode::Malformed, format!("not an event: {error}")))?;
     let bad_name = |message: String| Refusal::new(ErrorCode::BadName, message);
@@ -149,10 +158,12 @@ fn check_entry(text: &str, body: &[u8], max_publish_bytes: usize) -> Result<Chec
         ));
     }
     let (topics, key) = (topics.join("\n"), entry.key.unwrap_or_default());
-    Publish { topics: &topics, event: &entry.event, key: &key, data, timestamp_ms }.check_names()?;
+    let publish = Publish { topics: &topics, event: &entry.event, key: &key, data, timestamp_ms };
+    publish.check_names()?;
+    let masked = rules.check(&publish)?;
     let start = data.as_ptr().addr().saturating_sub(body.as_ptr().addr());
     let data = if data.is_empty() { 0..0 } else { start..start + data.len() };
-    Ok(Checked { topics, event: entry.event, key, data, timestamp_ms })
+    Ok(Checked { topics, event: entry.event, key, data, timestamp_ms, masked })
 }
 
 fn refuse(errors: &[(usize, Refusal)]) -> Refused {
@@ -177,7 +188,7 @@ mod tests {
     use super::*;
 
     fn run(format: Format, body: &str) -> (u16, Value, Vec<String>) {
-        let mut batch = match check(format, body.as_bytes(), 50) {
+        let mut batch = match check(format, body.as_bytes(), 50, &crate::catalog::rules::NONE) {
             Ok(batch) => batch,
             Err(refused) => return (400, refused.answer, Vec::new()),
         };

@@ -2,6 +2,7 @@
 
 use subtle::ConstantTimeEq;
 
+use crate::catalog::rules::Rules;
 use crate::error::{ErrorCode, Refusal};
 use crate::metrics::ShardMetrics;
 use crate::publish::wire::{
@@ -38,6 +39,8 @@ pub struct Terms<'a> {
     pub max_publish_bytes: usize,
     /// The token that HELLO must carry, if any.
     pub token: Option<&'a str>,
+    /// What events are held to.
+    pub rules: &'a Rules,
 }
 
 /// Whether the connection goes on.
@@ -162,7 +165,7 @@ impl Publisher {
         // `frame_len` gave the length of a frame only after its header was there.
         let Some((header, body)) = frame.split_first_chunk::<HEADER_LEN>() else { return Outcome::Close };
         let header = Header::parse(header);
-        match self.handle_body(header, body, terms, out, accept) {
+        match self.handle_body(header, body, terms, metrics, out, accept) {
             Ok(()) => Outcome::Continue,
             Err(refusal) => self.refuse(header.sequence, &refusal, metrics, out),
         }
@@ -173,6 +176,7 @@ impl Publisher {
         header: Header,
         body: &[u8],
         terms: Terms<'_>,
+        metrics: &ShardMetrics,
         out: &mut Vec<u8>,
         accept: &mut impl FnMut(&Publish<'_>),
     ) -> Result<(), Refusal> {
@@ -196,7 +200,13 @@ impl Publisher {
             return Ok(());
         }
         let publish = Publish::decode(body, terms.max_publish_bytes)?;
-        accept(&publish);
+        match terms.rules.check(&publish)? {
+            None => accept(&publish),
+            Some(masked) => {
+                metrics.events_masked.one();
+                accept(&Publish { data: &masked, ..publish });
+            }
+        }
         self.accepted += 1;
         self.newest = header.sequence;
         self.ack_due |= header.flags & FLAG_ACK != 0;
@@ -259,9 +269,10 @@ fn frame_len(input: &[u8], terms: Terms<'_>) -> Result<Option<usize>, (u64, Refu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::rules::NONE;
     use crate::publish::wire::encode_hello;
 
-    const TERMS: Terms<'_> = Terms { max_publish_bytes: 1000, token: None };
+    const TERMS: Terms<'_> = Terms { max_publish_bytes: 1000, token: None, rules: &NONE };
 
     fn publish(sequence: u64, flags: u16, topics: &str, data: &str) -> Vec<u8> {
         let mut out = Vec::new();

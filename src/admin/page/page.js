@@ -344,6 +344,7 @@ function show(stats) {
     ['Clients that do not read', count(num(outbox.blockedClients)), 'Their last write was refused by the kernel'],
     ['Deliveries pending', count(num(stats.pending))],
     ['Deliveries per write', flushes > 0 ? tenth.format((num(stats.deliveries) - num(before.deliveries)) / flushes) : '–'],
+    ['Clients by dialect', Object.entries(stats.dialects ?? {}).map(([name, n]) => `${name} ${count(num(n))}`).join(', ') || 'none'],
     ['HTTP connections', count(num(stats.httpConnections))],
   ]);
   const share = num(outbox.maxBytes) ? num(outbox.heldBytes) / num(outbox.maxBytes) : 0;

@@ -1,0 +1,1 @@
+"""One module for each catalog that ships with the node: types of data, and a function to publish each event."""

@@ -1,0 +1,4 @@
+export * from "./client.js";
+export * from "./events.js";
+export * from "./messages.js";
+export * from "./publisher.js";
