@@ -38,7 +38,7 @@ use fanwire::error::CloseReason;
 use world::World;
 
 /// Seeds of a plain `cargo test`: about ten seconds.
-const RUNS: u64 = 100;
+const RUNS: u64 = 80;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)

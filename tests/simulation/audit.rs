@@ -251,7 +251,7 @@ impl Turn<'_> {
         let is_due = |reason: &CloseReason| match reason {
             CloseReason::ClientClosed if client.shape.kind.is_web_socket() => client.close_sent.is_some(),
             // The end of an event stream's socket is all the good-bye that there is.
-            CloseReason::ClientClosed => pipe.ended || pipe.reset,
+            CloseReason::ClientClosed => pipe.ended,
             CloseReason::ConnectionLost if client.shape.kind.is_web_socket() => !pipe.is_intact(),
             CloseReason::ConnectionLost => pipe.deaf || pipe.reset,
             CloseReason::HeartbeatTimeout => is_silent || (client.is_vague && vigil.timeout.is_some()),

@@ -43,7 +43,7 @@ impl Script {
     fn new(mut limits: Limits) -> Self {
         limits.streams.resize(STREAMS.len(), StreamLimits::default());
         let mut envelopes = Envelopes::built_in();
-        let streams = Streams::compile(STREAMS, |_| false, &mut envelopes).unwrap();
+        let streams = Streams::compile(STREAMS, &[], &mut envelopes).unwrap();
         let shared = Shared::new(1, &limits, Access::default(), START).with_streams(streams, envelopes);
         let shared = Arc::new(shared);
         shared.set_state(State::Ready);

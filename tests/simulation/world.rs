@@ -121,7 +121,7 @@ impl World {
         let clock = SimClock::default();
         clock.mono.set(random.u64(..100 * SECOND));
         let mut envelopes = Envelopes::built_in();
-        let streams = Streams::compile(STREAMS, |_| false, &mut envelopes).expect("streams that are right");
+        let streams = Streams::compile(STREAMS, &[], &mut envelopes).expect("streams that are right");
         let shared = Shared::new(shards, &limits, Access::default(), clock.now());
         let shared = Arc::new(shared.with_streams(streams, envelopes));
         shared.set_state(State::Ready);
