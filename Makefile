@@ -32,7 +32,7 @@ bench: ## Run the benches (criterion)
 targets: ## Hold the promised figures: exits non-zero when one is missed
 	$(CARGO) bench --bench targets
 
-install-deps: tools $(E2E)/node_modules/.package-lock.json $(TS)/node_modules/.package-lock.json $(E2E)/.venv/installed ## Install what the tests need and this machine lacks
+install-deps: tools $(E2E)/node_modules/.package-lock.json $(TS)/node_modules/.package-lock.json $(E2E)/.venv/installed $(E2E)/.bin/gorilla ## Install what the tests need and this machine lacks
 
 tools:
 	@$(E2E)/install-tools
@@ -52,6 +52,11 @@ $(E2E)/.venv/installed: $(E2E)/requirements.txt | tools
 	$(E2E)/.venv/bin/pip install --quiet --disable-pip-version-check -r $(E2E)/requirements.txt
 	touch $@
 
+# gorilla/websocket comes from Debian's package: no module proxy is asked.
+$(E2E)/.bin/gorilla: $(E2E)/gorilla/main.go | tools
+	mkdir -p $(@D)
+	GO111MODULE=off GOPATH=/usr/share/gocode go build -o $@ $<
+
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(E2E)/node_modules $(E2E)/.venv $(TS)/node_modules $(TS)/dist artefacts
+	rm -rf $(E2E)/node_modules $(E2E)/.venv $(E2E)/.bin $(TS)/node_modules $(TS)/dist artefacts

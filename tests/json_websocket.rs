@@ -5,14 +5,15 @@ mod common;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::foreign::Foreign;
+use common::raw::{RawClient, masked, upgrade};
 use common::{
-    Dialogue, Incoming, Node, PATIENCE, Signal, WebSocket, fanwire, node_script, python_script, run_any,
-    seed, wait_until,
+    Dialogue, Incoming, Node, PATIENCE, Signal, WebSocket, fanwire, node_script, run_any, seed, wait_until,
 };
 use fanwire::publish::client::{Event, Publisher};
 use serde_json::{Value, json};
@@ -42,50 +43,6 @@ fn is_between(value: &Value, least: u64, most: u64) -> bool {
 }
 
 // Foreign clients ------------------------------------------------------------------------------------------------
-
-/// A client in another language, driven over the lines of `tests/e2e/client.mjs`.
-struct Foreign(Dialogue);
-
-impl Foreign {
-    fn connect(script: &str, url: &str) -> Self {
-        let mut command = if script.ends_with(".py") { python_script(script) } else { node_script(script) };
-        let mut client = Self(Dialogue::start(command.arg(url)));
-        assert_eq!(client.next(), json!({"open": true}));
-        client
-    }
-
-    fn tell(&mut self, line: &Value) {
-        self.0.tell(&line.to_string());
-    }
-
-    fn send(&mut self, message: &Value) {
-        self.tell(&json!({"send": message.to_string()}));
-    }
-
-    /// The next thing that it saw.
-    fn next(&mut self) -> Value {
-        let line = self.0.next_line().expect("the client has ended");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
-    }
-
-    /// The next message, as it was sent.
-    fn next_text(&mut self) -> String {
-        let seen = self.next();
-        seen["text"].as_str().unwrap_or_else(|| panic!("no text message, but {seen}")).to_owned()
-    }
-
-    fn next_json(&mut self) -> Value {
-        serde_json::from_str(&self.next_text()).unwrap()
-    }
-
-    /// Code and reason of the close that comes next.
-    fn closed(&mut self) -> (u64, String) {
-        let seen = self.next();
-        let closed = &seen["closed"];
-        let code = closed["code"].as_u64().unwrap_or_else(|| panic!("not closed, but {seen}"));
-        (code, closed["reason"].as_str().unwrap_or_default().to_owned())
-    }
-}
 
 /// npm `ws` and Python's `websockets`.
 const FOREIGN: [&str; 2] = ["client.mjs", "client.py"];
@@ -249,6 +206,116 @@ fn the_browser_sample_works_unchanged_under_ws() {
 #[test]
 fn the_browser_sample_works_unchanged_in_chromium() {
     the_sample_works("chromium");
+}
+
+/// The events of the first system: category, name, and data of its kind.
+fn first_systems_events() -> [(&'static str, &'static str, Value); 14] {
+    let at = "2024-01-15T10:30:00.000Z";
+    let retry =
+        json!({"retryId":"retry-123","attemptNumber":1,"errorMessage":"Connection timeout","nextRetryAt":at});
+    let schedule = json!({"scheduleId":"s-1","cron":"*/5 * * * *","enabled":true,"nextRunAt":at});
+    let webhook =
+        json!({"webhookId":"w-1","url":"https://example.org/?a=b&c","statusCode":502,"latencyMs":12.5});
+    let entry = json!({"entryId":"d-1","payload":{"nested":["a",null,{"b":1}]},"reason":"\"quoted\"\n"});
+    let (recovery, scheduler) = ("error-recovery", "scheduler");
+    [
+        (recovery, "retry-started", retry.clone()),
+        (recovery, "retry-completed", retry.clone()),
+        (recovery, "error-resolved", retry.clone()),
+        (recovery, "circuit-breaker-state-changed", json!({"from":"closed","to":"open","failures":5})),
+        (scheduler, "schedule-executed", schedule.clone()),
+        (scheduler, "execution-completed", schedule.clone()),
+        (scheduler, "schedule-created", schedule.clone()),
+        (scheduler, "schedule-deleted", schedule),
+        ("webhook", "webhook-delivered", webhook.clone()),
+        ("webhook", "webhook-failed", webhook.clone()),
+        ("webhook", "webhook-registered", webhook),
+        ("dlq", "entry-added", entry.clone()),
+        ("dlq", "entry-resolved", entry.clone()),
+        ("dlq", "entry-resubmitted", entry),
+    ]
+}
+
+/// The sample again, looked at from beside it: every message of either side, field by field.
+fn the_samples_messages_are_the_write_ups(place: &str) {
+    let flags = ["--heartbeat-interval", "300ms", "--heartbeat-timeout", "5s", "--max-clients", "1"];
+    let node = Node::start(&flags);
+    let address = node.http_addr().to_string();
+    let start = || {
+        let words = [place, &address, "browser_sample.js", "frames"];
+        Dialogue::start(node_script("run_sample.mjs").args(words))
+    };
+    let mut sample = start();
+    // What it sends and gets, but heartbeats, of which there is one more for each that it is asked to wait for.
+    let (mut pings, mut pongs) = (0, 0);
+    let mut next = |sample: &mut Dialogue, heartbeats: usize| -> (char, Value) {
+        let (least_pings, least_pongs) = (pings + heartbeats, pongs + heartbeats);
+        loop {
+            let line = sample.next_line().expect("it has ended");
+            let (way, text) = line.split_once(' ').unwrap_or((&line, "null"));
+            let message: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            match message["type"].as_str() {
+                Some("ping") => {
+                    assert_eq!((way, without_time(message)), ("<", json!({"type":"ping"})));
+                    pings += 1;
+                }
+                Some("pong") => {
+                    assert_eq!((way, message), (">", json!({"type":"pong"})));
+                    pongs += 1;
+                }
+                _ => return (way.chars().next().unwrap(), message),
+            }
+            if heartbeats > 0 && pings >= least_pings && pongs >= least_pongs {
+                return (' ', Value::Null);
+            }
+        }
+    };
+    let categories = ["error-recovery", "scheduler"];
+    let subscribe = json!({"type":"subscribe","categories":categories,"clientId":"my-client"});
+    assert_eq!(next(&mut sample, 0), ('>', subscribe.clone()));
+    let (way, ack) = next(&mut sample, 0);
+    let expected = json!({"type":"subscription-ack","data":{"categories":categories}});
+    assert_eq!((way, without_time(ack)), ('<', expected));
+    for (category, event, data) in first_systems_events() {
+        node.publish(&[category], event, &data);
+        if !categories.contains(&category) {
+            continue;
+        }
+        let (way, message) = next(&mut sample, 0);
+        assert_eq!(way, '<');
+        let order: Vec<&String> = message.as_object().unwrap().keys().collect();
+        assert_eq!(order.len(), 6, "{message}");
+        for (field, value) in data.as_object().unwrap() {
+            assert_eq!(&message["data"][field], value, "{event}: {field}");
+        }
+        let expected =
+            json!({"type":"event","event":event,"category":category,"data":data,"clientId":"my-client"});
+        assert_eq!(without_time(message), expected);
+    }
+    assert_eq!(next(&mut sample, 3), (' ', Value::Null), "it answers its heartbeats");
+
+    // A second one finds no place. It may be told so before it has said anything.
+    let mut second = start();
+    let (way, mut error) = next(&mut second, 0);
+    if way == '>' {
+        assert_eq!(error, subscribe);
+        (_, error) = next(&mut second, 0);
+    }
+    let expected = json!({"type":"error","data":{"error":"Server capacity exceeded"}});
+    assert_eq!(without_time(error), expected);
+    second.wait_line("the close", |line| line == "closed");
+    node.signal(Signal::TERM);
+    assert_eq!(next(&mut sample, 0), ('c', Value::Null), "closed");
+}
+
+#[test]
+fn every_message_of_the_sample_under_ws_is_the_write_ups() {
+    the_samples_messages_are_the_write_ups("node");
+}
+
+#[test]
+fn every_message_of_the_sample_in_chromium_is_the_write_ups() {
+    the_samples_messages_are_the_write_ups("chromium");
 }
 
 // What a client can ask for --------------------------------------------------------------------------------------
@@ -529,98 +596,6 @@ fn a_second_node_on_the_same_address_fails() {
 
 // Bad input ------------------------------------------------------------------------------------------------------
 
-/// A WebSocket client that can do everything wrong.
-struct RawClient {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
-impl RawClient {
-    fn connect(addr: SocketAddr) -> Self {
-        let mut client = Self { stream: TcpStream::connect(addr).unwrap(), read: Vec::new() };
-        client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.stream.set_nodelay(true).unwrap();
-        client.send(HANDSHAKE);
-        client.finish_handshake();
-        client
-    }
-
-    fn finish_handshake(&mut self) {
-        while !self.read.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte).unwrap();
-            self.read.push(byte[0]);
-        }
-        let head = String::from_utf8(std::mem::take(&mut self.read)).unwrap();
-        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
-    }
-
-    /// Opcode and payload of the next frame, which must be whole and unmasked; `None` at the end.
-    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        loop {
-            if let &[first, second, ref rest @ ..] = self.read.as_slice() {
-                assert!(first & 0xF0 == 0x80 && second < 0x80, "header {first:x} {second:x}");
-                let (length, skip) = match (second, rest) {
-                    (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
-                    (127, [a, b, c, d, e, f, g, h, ..]) => {
-                        (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) as usize, 10)
-                    }
-                    (126 | 127, _) => (usize::MAX, 0),
-                    _ => (usize::from(second), 2),
-                };
-                if self.read.len() - skip >= length {
-                    let payload = self.read[skip..skip + length].to_vec();
-                    self.read.drain(..skip + length);
-                    return Some((first & 15, payload));
-                }
-            }
-            let mut buffer = [0; 8192];
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return None,
-                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
-                Err(error) => panic!("{error}, with {:?} read", self.read),
-            }
-        }
-    }
-
-    /// Code and reason of the close frame; what comes before it is passed over.
-    fn wait_close(&mut self) -> Option<(u16, String)> {
-        loop {
-            if let (8, payload) = self.next_frame()? {
-                let code = u16::from_be_bytes(payload[..2].try_into().expect("a code"));
-                return Some((code, String::from_utf8(payload[2..].to_vec()).unwrap()));
-            }
-        }
-    }
-}
-
-const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// A frame as clients send them.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = vec![first];
-    match payload.len() {
-        0..126 => frame.push(0x80 | payload.len() as u8),
-        126..65_536 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
-        }
-        _ => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
 #[test]
 fn every_violation_gets_its_close_code_and_nobody_else_notices() {
     let node = Node::start(&[]);
@@ -694,7 +669,7 @@ fn every_violation_gets_its_close_code_and_nobody_else_notices() {
 fn a_session_is_the_same_however_its_bytes_are_cut() {
     let node = Node::start(&[]);
     let session = [
-        HANDSHAKE.to_vec(),
+        upgrade("/ws").into_bytes(),
         masked(0x81, br#"{"type":"subscribe","topics":["a","b"]}"#),
         masked(0x89, b"hello"),
         masked(0x01, br#"{"type":"unsub"#),
@@ -707,10 +682,7 @@ fn a_session_is_the_same_however_its_bytes_are_cut() {
     ]
     .concat();
     let play = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-        let stream = TcpStream::connect(node.http_addr()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut client = RawClient { stream, read: Vec::new() };
+        let mut client = RawClient::begin(TcpStream::connect(node.http_addr()).unwrap());
         pieces.for_each(|piece| client.send(piece));
         client.finish_handshake();
         let mut got: Vec<(u8, String)> = Vec::new();

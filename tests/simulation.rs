@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
+#[path = "simulation/audit.rs"]
+mod audit;
 #[path = "simulation/book.rs"]
 mod book;
 #[path = "simulation/checks.rs"]
@@ -22,6 +24,10 @@ mod publisher;
 mod scripted;
 #[path = "simulation/socket.rs"]
 mod socket;
+#[path = "simulation/sse.rs"]
+mod sse;
+#[path = "simulation/way.rs"]
+mod way;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -31,8 +37,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fanwire::error::CloseReason;
 use world::World;
 
-/// Seeds of a plain `cargo test`: a few seconds.
-const RUNS: u64 = 60;
+/// Seeds of a plain `cargo test`: about ten seconds.
+const RUNS: u64 = 80;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name)
@@ -47,7 +53,8 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
     let first_seed = first.unwrap_or(0);
     let seeds = first_seed..first_seed + runs.unwrap_or(if first.is_some() { 1 } else { RUNS });
     let is_sweep = seeds.end - seeds.start >= 200;
-    let (mut accepted, mut delivered, mut closed) = (0, 0, [0; CloseReason::ALL.len()]);
+    let (mut accepted, mut delivered, mut shared) = (0, 0, 0);
+    let mut closed = [0; CloseReason::ALL.len()];
     for seed in seeds {
         let at = Cell::new(0);
         let run = || {
@@ -62,12 +69,13 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
             } else {
                 world.empty()
             }
-            (world.book.head(), world.book.delivered, world.closed())
+            (world.book.head(), world.book.delivered, world.book.shared_messages, world.closed())
         };
         match catch_unwind(AssertUnwindSafe(run)) {
-            Ok((events, deliveries, sessions)) => {
+            Ok((events, deliveries, messages, sessions)) => {
                 accepted += events;
                 delivered += deliveries;
+                shared += messages;
                 closed.iter_mut().zip(sessions).for_each(|(all, n)| *all += n);
             }
             Err(panic) => {
@@ -77,6 +85,8 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
             }
         }
     }
-    println!("{accepted} events, {delivered} deliveries, sessions ended: {:?} {closed:?}", CloseReason::ALL);
+    println!("{accepted} events, {delivered} deliveries, {shared} messages of several lines");
+    println!("sessions ended: {:?} {closed:?}", CloseReason::ALL);
+    assert!(!is_sweep || shared > 0, "no events ever shared a message");
     assert!(!is_sweep || closed.iter().all(|n| *n > 0), "no session ended for some reason: {closed:?}");
 }

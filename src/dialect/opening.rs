@@ -84,6 +84,9 @@ fn stream(
     key: Option<&str>,
     found: Result<Found, HttpError>,
 ) -> Result<Asked, HttpError> {
+    if key.is_none() && request.method == "OPTIONS" {
+        return Ok(Asked::Preflight); // Whatever is wrong, the request itself is told.
+    }
     let query = request.query.unwrap_or_default();
     let (mut is_sse, mut is_batched) = (false, false);
     for pair in query_pairs(query) {
@@ -121,7 +124,7 @@ fn stream(
     let accepts = request.headers.all("Accept").flat_map(|line| line.split(','));
     let mut accepted = accepts.map(|range| range.split(';').next().unwrap_or_default().trim());
     let is_wanted = is_sse || accepted.any(|media_type| media_type.eq_ignore_ascii_case(sse::MEDIA_TYPE));
-    if !is_wanted && request.method != "OPTIONS" {
+    if !is_wanted {
         let message = "this endpoint speaks WebSocket, and Server-Sent Events to whoever sends `Accept: \
             text/event-stream` or ?transport=sse";
         return Err(HttpError::new(426, message));
@@ -301,9 +304,14 @@ mod tests {
         ] {
             assert_eq!(ask(start, headers).unwrap_err().status, status, "{start} {headers}");
         }
+        for bad in ["GET /sse?topics=", "GET /runs/%zz/stream", "GET /runs/1/stream?transport=polling"] {
+            assert!(ask(bad, ACCEPT).unwrap_err().is_for_any_origin, "{bad}");
+        }
         assert!(ask("GET /runs/1", UPGRADE).unwrap().is_none());
         assert!(matches!(ask("OPTIONS /sse", ""), Ok(Some(Asked::Preflight))));
-        assert!(matches!(ask("OPTIONS /runs/1/stream", ""), Ok(Some(Asked::Preflight))));
+        for path in ["/runs/1/stream", "/runs/%zz/stream", "/runs/1/stream?transport=polling"] {
+            assert!(matches!(ask(&format!("OPTIONS {path}"), ""), Ok(Some(Asked::Preflight))), "{path}");
+        }
         assert!(matches!(ask("HEAD /runs/1/stream", ACCEPT), Ok(Some(Asked::Head))));
         assert_eq!(ask("HEAD /sse", "").unwrap_err().status, 400);
     }

@@ -1,6 +1,9 @@
 //! How connections come, are timed, and go; and how a whole shard goes.
 
+use std::sync::Arc;
+
 use crate::clock::{Now, nanos};
+use crate::config::Limits;
 use crate::dialect::dialect::Farewell;
 use crate::error::{CloseReason, ErrorCode, Refusal};
 use crate::fanout::connection::{Closing, Connection, Door, Http, Role};
@@ -128,6 +131,14 @@ impl<T: Transport> Shard<T> {
         if connection.armed == 0 || tick < connection.armed {
             connection.armed = tick;
             self.wheel.arm(Due { connection: number, generation: connection.generation, tick });
+        }
+    }
+
+    /// Takes new limits. Who is there already may have to be looked at earlier by them.
+    pub(super) fn change_limits(&mut self, limits: Arc<Limits>) {
+        self.limits = limits;
+        for number in self.numbers(|_| true) {
+            self.arm(number);
         }
     }
 

@@ -275,7 +275,7 @@ impl<T: Transport> Shard<T> {
         {
             match message {
                 Message::Round(round) => self.dispatch(&round, now),
-                Message::Limits(limits) => self.limits = limits,
+                Message::Limits(limits) => self.change_limits(limits),
                 Message::Drain(stage) => self.begin_stage(stage, now),
                 Message::Ask(gather) => self.answer_part(&gather),
                 Message::Answered(gather) => self.answer_whole(&gather, now),

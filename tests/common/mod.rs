@@ -4,6 +4,10 @@
 
 #![allow(dead_code, reason = "every test program compiles this module and uses its own part of it")]
 
+pub mod foreign;
+pub mod raw;
+pub mod sse;
+
 use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
@@ -241,6 +245,13 @@ impl Node {
         WebSocket::connect(self.http_addr(), "/ws")
     }
 
+    /// The same with this file as its configuration.
+    pub fn start_with_file(text: &str, flags: &[&str]) -> Self {
+        let dir = TempDir::new();
+        fs::write(dir.path().join("fanwire.toml"), text).unwrap();
+        Self::start_in(dir, &[&["--config", "fanwire.toml"], flags].concat())
+    }
+
     /// Publishes one event over HTTP; it is accepted when this returns.
     pub fn publish(&self, topics: &[&str], event: &str, data: &Value) {
         let body = json!({"topics": topics, "event": event, "data": data}).to_string();
@@ -333,12 +344,8 @@ impl WebSocket {
 
     /// A client whose kernel keeps little for it: what it does not read soon waits in the node.
     pub fn connect_narrow(addr: SocketAddr, path: &str) -> Self {
-        let socket =
-            socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None).unwrap();
-        // Before it connects: the window is agreed on then.
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&addr.into()).unwrap();
-        Self::over(socket.into(), path).unwrap_or_else(|error| panic!("ws://{addr}{path}: {error}"))
+        Self::over(raw::connect_narrow(addr), path)
+            .unwrap_or_else(|error| panic!("ws://{addr}{path}: {error}"))
     }
 
     fn over(stream: TcpStream, path: &str) -> Result<Self, Box<dyn std::error::Error>> {

@@ -4,13 +4,29 @@
 
 use std::collections::HashMap;
 
+use crate::way::Shape;
+
 /// The topics of every world; the last four belong to the HTTP publishers of the shards.
-pub const TOPICS: [&str; 12] =
-    ["alpha", "b", "run:42", "quote\"s\\", "grüße ☃", "e", "f", "g", "http:0", "http:1", "http:2", "http:3"];
+pub const TOPICS: [&str; 12] = [
+    "alpha",
+    "b",
+    "p:q:r",
+    "run:42",
+    "quote\"s\\",
+    "grüße ☃",
+    "e",
+    "global",
+    "http:0",
+    "http:1",
+    "http:2",
+    "http:3",
+];
 /// Topics that the publish socket writes to.
 pub const SOCKET_TOPICS: usize = 8;
-/// The names of events.
-pub const NAMES: [&str; 4] = ["step", "log-line", "done\"", "é"];
+/// The names of events. Some are names of the node's own messages, or look like a field of an event stream.
+pub const NAMES: [&str; 7] = ["step", "log-line", "done\"", "é", " a: b", "gap", "data:"];
+/// Their keys.
+const KEYS: [&str; 4] = ["", "", "", "k\"é"];
 /// Unix time of the worlds' beginning.
 pub const EPOCH_MS: u64 = 1_705_313_700_000;
 
@@ -20,12 +36,15 @@ pub struct Event {
     pub topics: Vec<usize>,
     pub name: usize,
     pub data: String,
+    pub key: &'static str,
     /// The timestamp that the publisher gave; 0: the node's.
     pub given_ms: u64,
     /// The timestamp that it must have.
     pub stamp_ms: u64,
     /// Its place in the order of all accepted events, from 1 on; 0: not accepted (yet).
     pub order: u64,
+    /// The shapes that somebody may have asked for it in, by their numbers.
+    shapes: Vec<usize>,
 }
 
 /// All events, by their number, which is also in their data.
@@ -38,6 +57,11 @@ pub struct Book {
     pub dispatched: Vec<u64>,
     /// Event frames seen on the wire.
     pub delivered: u64,
+    /// Messages of several lines seen on the wire.
+    pub shared_messages: u64,
+    /// How often the node may have written an event: once for each and each shape it is asked for in.
+    pub writes: u64,
+    shapes: Vec<Shape>,
     stamps: HashMap<u64, String>,
 }
 
@@ -50,15 +74,24 @@ impl Book {
     pub fn write(&mut self, topics: Vec<usize>, large: usize, random: &mut fastrand::Rng) -> usize {
         let number = self.events.len();
         let pad = "x".repeat(if large > 0 { random.usize(..large) } else { 0 });
-        let data = match random.u8(..4) {
+        // What is in strings is nothing to anybody, whatever it looks like; line breaks stand between tokens.
+        let data = match random.u8(..9) {
             0 => format!("{{\"n\":{number}}}"),
             1 => format!("{{ \"n\" : {number} ,\"u\":\"\\u0001 ☃\"}}"),
             2 => format!(" {{\"n\":{number},\"big\":1e999}}\n"),
+            3 => format!("\r\n{{\n\n\"n\"\r:\t{number}\r\r,\n\"u\":[\r\n]}}\r"),
+            4 => format!("[{number},\n\"\\n\\nevent: forged\\ndata: {{}}\\r\\n\\r\\n: closed: x\"\n]"),
+            5 => format!("\"{number} \u{2028}\u{2029}\u{85}\u{feff}\u{10ffff}\\u2028\\ud83d\\ude00\\\\\"\n"),
+            6 => format!(
+                "{{\"n\":{number},\n\"data\":{{\"topic\":\"alpha\",\"dropped\":9}},\"type\":\"gap\"}}"
+            ),
             _ => format!("{{\"n\":{number},\"pad\":\"{pad}\"}}"),
         };
         let given_ms = if random.bool() { 0 } else { random.u64(1..=EPOCH_MS * 2) };
         let name = random.usize(..NAMES.len());
-        self.events.push(Event { topics, name, data, given_ms, stamp_ms: 0, order: 0 });
+        let key = random.choice(KEYS).unwrap();
+        let shapes = Vec::new();
+        self.events.push(Event { topics, name, data, key, given_ms, stamp_ms: 0, order: 0, shapes });
         number
     }
 
@@ -81,20 +114,30 @@ impl Book {
         &self.accepted[self.dispatched[shard] as usize..]
     }
 
-    /// The payload of an event's frame, byte for byte as the protocol says.
-    pub fn payload(&mut self, number: usize, client_id: Option<&str>) -> String {
+    /// The number of a shape.
+    pub fn shape(&mut self, shape: &Shape) -> usize {
+        self.shapes.iter().position(|other| other == shape).unwrap_or_else(|| {
+            self.shapes.push(shape.clone());
+            self.shapes.len() - 1
+        })
+    }
+
+    /// Somebody may get an event in a shape.
+    pub fn allow_write(&mut self, number: usize, shape: usize) {
+        let shapes = &mut self.events[number].shapes;
+        if !shapes.contains(&shape) {
+            shapes.push(shape);
+            self.writes += 1;
+        }
+    }
+
+    /// How an event is written, as the protocol says.
+    pub fn text(&mut self, number: usize, shape: &Shape, client_id: Option<&str>) -> String {
         let event = &self.events[number];
-        let text = |text: &str| serde_json::to_string(text).unwrap();
         let stamp = self.stamps.entry(event.stamp_ms).or_insert_with(|| {
             let at = jiff::Timestamp::from_millisecond(event.stamp_ms.cast_signed()).unwrap();
             at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
         });
-        let id = client_id.map_or_else(String::new, |id| format!(",\"clientId\":{}", text(id)));
-        format!(
-            "{{\"type\":\"event\",\"event\":{},\"category\":{},\"data\":{},\"timestamp\":\"{stamp}\"{id}}}",
-            text(NAMES[event.name]),
-            text(TOPICS[event.topics[0]]),
-            event.data,
-        )
+        shape.write(event, stamp, client_id)
     }
 }

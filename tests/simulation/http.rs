@@ -86,6 +86,7 @@ impl Caller {
                     event.data = event.data.trim().to_owned(); // What is around a value is not part of it.
                     let name = serde_json::to_string(NAMES[event.name]).unwrap();
                     event.given_ms = 0;
+                    event.key = "";
                     format!("{{\"topic\":\"{}\",\"event\":{name},\"data\":{}}}", TOPICS[topic], event.data)
                 };
                 let body = events.iter().map(entry).collect::<Vec<_>>().join(",");

@@ -59,7 +59,7 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(id: usize, pipe: Rc<RefCell<Pipe>>, random: &mut fastrand::Rng) -> Self {
         let favourites = (0..3)
-            .map(|_| if random.bool() { random.usize(..3) } else { random.usize(..SOCKET_TOPICS) })
+            .map(|_| if random.bool() { random.usize(..4) } else { random.usize(..SOCKET_TOPICS) })
             .collect();
         Self {
             id,
@@ -116,8 +116,7 @@ impl Publisher {
         let event = book.write(topics, large, random);
         let written = &book.events[event];
         let ack = random.u8(..4) == 0;
-        let key = if random.u8(..8) == 0 { "key" } else { "" };
-        let body = body(&names, NAMES[written.name], key, written.given_ms, written.data.as_bytes());
+        let body = body(&names, NAMES[written.name], written.key, written.given_ms, written.data.as_bytes());
         let good = Wrote::Good { event, sequence: self.sequence, ack };
         self.put(2, u16::from(ack), &body, good, 0);
     }

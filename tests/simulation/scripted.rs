@@ -1,20 +1,32 @@
-//! Small scripts for what the simulation once found, each with one shard and nothing at random.
+//! Small scripts, each with one shard and nothing at random: what the simulation once found, and what each dialect
+//! promises in words.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use fanwire::clock::Now;
-use fanwire::config::Limits;
+use fanwire::config::{Limits, StreamLimits};
+use fanwire::dialect::envelope::Envelopes;
+use fanwire::dialect::path::Streams;
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
 use fanwire::fanout::shared::{Access, Shared, Stage, State};
 use fanwire::publish::wire::Publish;
+use serde_json::{Value, json};
 
 use crate::frames::{Reader, write};
 use crate::socket::{Op, Pipe, SimSocket, Tape, Temper};
+use crate::sse::{Item, Parser};
+use crate::way::STREAMS;
 
-const NOW: Now = Now { mono: 1_000_000_000, wall_ms: 0 };
+const START: Now = Now { mono: 1_000_000_000, wall_ms: 0 };
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const ACCEPT: &str = "Accept: text/event-stream\r\n";
 
 struct Script {
     shared: Arc<Shared>,
@@ -23,21 +35,27 @@ struct Script {
     pipes: Vec<Rc<RefCell<Pipe>>>,
     /// What was written to each connection.
     written: Vec<Vec<u8>>,
+    now: Now,
 }
 
 impl Script {
-    fn new(limits: Limits) -> Self {
-        let shared = Arc::new(Shared::new(1, &limits, Access::default(), NOW));
+    /// With the streams of the worlds, each held to what `limits` has for it.
+    fn new(mut limits: Limits) -> Self {
+        limits.streams.resize(STREAMS.len(), StreamLimits::default());
+        let mut envelopes = Envelopes::built_in();
+        let streams = Streams::compile(STREAMS, &[], &mut envelopes).unwrap();
+        let shared = Shared::new(1, &limits, Access::default(), START).with_streams(streams, envelopes);
+        let shared = Arc::new(shared);
         shared.set_state(State::Ready);
         let shard = Shard::new(0, Arc::clone(&shared), Arc::new(limits), 1);
-        Self { shared, shard, tape: Tape::default(), pipes: Vec::new(), written: Vec::new() }
+        Self { shared, shard, tape: Tape::default(), pipes: Vec::new(), written: Vec::new(), now: START }
     }
 
     fn connect(&mut self, door: Door, capacity: usize) -> usize {
         let id = self.pipes.len();
         let pipe = Pipe::new(id, capacity, Temper::default(), 0);
         pipe.borrow_mut().number = Some(self.shard.next_number());
-        self.shard.accept(SimSocket::new(&pipe, &self.tape), door, "script", NOW);
+        self.shard.accept(SimSocket::new(&pipe, &self.tape), door, "script", self.now);
         self.pipes.push(pipe);
         self.written.push(Vec::new());
         id
@@ -45,13 +63,59 @@ impl Script {
 
     /// A session with one subscription.
     fn subscribe(&mut self, capacity: usize, message: &str) -> usize {
-        let client = self.connect(Door::Public, capacity);
-        let request = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        self.send(client, request.as_bytes());
+        let client = self.open(capacity, "/ws", UPGRADE);
         self.say(client, message);
         self.read(client);
         client
+    }
+
+    /// A client that asks for a path, and has not read the answer.
+    fn ask(&mut self, capacity: usize, path: &str, headers: &str) -> usize {
+        let client = self.connect(Door::Public, capacity);
+        self.send(client, format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes());
+        client
+    }
+
+    fn open(&mut self, capacity: usize, path: &str, headers: &str) -> usize {
+        let client = self.ask(capacity, path, headers);
+        self.read(client);
+        client
+    }
+
+    /// Time passes, and nobody sleeps.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 100 {
+            self.now.mono += 100_000_000;
+            self.run();
+        }
+    }
+
+    /// A client that stops taking: its kernel takes so many bytes more.
+    fn stop_reading_after(&mut self, id: usize, bytes: usize) {
+        let mut pipe = self.pipes[id].borrow_mut();
+        assert_eq!(pipe.outbound, 0);
+        pipe.capacity = bytes;
+    }
+
+    /// The kernel takes anything again.
+    fn unblock(&mut self, id: usize) {
+        self.pipes[id].borrow_mut().capacity = usize::MAX;
+        self.read(id);
+        self.pipes[id].borrow_mut().take(0);
+        self.run();
+        self.read(id);
+    }
+
+    fn is_there(&self, id: usize) -> bool {
+        let number = self.pipes[id].borrow().number;
+        let is_it = |queue: fanwire::fanout::shard::Queue| Some(queue.number) == number && queue.is_client;
+        !self.pipes[id].borrow().dropped && self.shard.queues().any(is_it)
+    }
+
+    fn answer_ping(&mut self, id: usize) {
+        let mut frame = Vec::new();
+        write(&mut frame, true, 10, b"", &mut fastrand::Rng::with_seed(0));
+        self.send(id, &frame);
     }
 
     fn say(&mut self, client: usize, message: &str) {
@@ -66,8 +130,13 @@ impl Script {
     }
 
     fn publish(&mut self, publisher: usize, topics: &str, events: u64) {
+        self.publish_all(publisher, topics, 0..events);
+    }
+
+    /// Publishes these numbers with one read.
+    fn publish_all(&mut self, publisher: usize, topics: &str, numbers: Range<u64>) {
         let mut bytes = Vec::new();
-        for n in 0..events {
+        for n in numbers {
             let data = n.to_string();
             let publish = Publish { topics, event: "e", key: "", data: &data, timestamp_ms: 1 };
             publish.encode(0, n, &mut bytes).unwrap();
@@ -82,14 +151,48 @@ impl Script {
         }
     }
 
+    /// What came behind the head of the answer.
+    fn body(&self, client: usize) -> &[u8] {
+        let end = self.written[client].windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        &self.written[client][end..]
+    }
+
+    fn frames(&self, client: usize) -> Vec<(u8, String)> {
+        let mut reader = Reader::default();
+        reader.push(self.body(client));
+        let frames: Vec<_> = std::iter::from_fn(|| reader.next()).collect();
+        assert!(!reader.is_partial(), "a frame is cut");
+        frames.into_iter().map(|f| (f.opcode, String::from_utf8_lossy(&f.payload).into_owned())).collect()
+    }
+
     /// The texts of a client's frames.
     fn messages(&self, client: usize) -> Vec<String> {
-        let end = self.written[client].windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let mut reader = Reader::default();
-        reader.push(&self.written[client][end..]);
+        reader.push(self.body(client));
         std::iter::from_fn(|| reader.next())
             .map(|frame| String::from_utf8_lossy(&frame.payload).into_owned())
             .collect()
+    }
+
+    /// The code of the close frame that is the last.
+    fn close_code(&self, client: usize) -> Option<u16> {
+        let mut reader = Reader::default();
+        reader.push(self.body(client));
+        let last = std::iter::from_fn(|| reader.next()).last()?;
+        (last.opcode == 8).then(|| u16::from_be_bytes([last.payload[0], last.payload[1]]))
+    }
+
+    /// What came on an event stream, without the greeting.
+    fn items(&self, client: usize) -> Vec<Item> {
+        let mut parser = Parser::default();
+        parser.push(self.body(client));
+        assert!(!parser.is_partial(), "an event is cut");
+        assert_eq!(parser.next(), Some(Item::Comment("subscribed".into())));
+        std::iter::from_fn(|| parser.next()).collect()
+    }
+
+    fn writes(&self) -> u64 {
+        self.shared.metrics[0].envelope_writes.get()
     }
 
     fn run(&mut self) {
@@ -104,7 +207,7 @@ impl Script {
                     self.shard.handle_ready(number, readable, writable);
                 }
             }
-            let next = self.shard.turn(&|| NOW);
+            let next = self.shard.turn(&|| self.now);
             for op in self.tape.borrow_mut().drain(..) {
                 if let Op::Wrote { connection, bytes } = op {
                     self.written[connection].extend(bytes);
@@ -135,7 +238,7 @@ fn a_round_larger_than_a_blocked_clients_queue_leaves_out_its_own_beginning() {
     let messages = script.messages(client);
     let told: u64 = messages
         .iter()
-        .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap())
+        .map(|text| serde_json::from_str::<Value>(text).unwrap())
         .filter_map(|message| message["data"]["dropped"].as_u64())
         .sum();
     let events = messages.iter().filter(|text| text.contains(r#""type":"event""#)).count() as u64;
@@ -196,4 +299,444 @@ fn what_follows_a_request_stays_in_the_kernel() {
     script.read(caller);
     let answers = script.written[caller].windows(12).filter(|text| *text == b"HTTP/1.1 200").count();
     assert_eq!(answers, 20_000);
+}
+
+fn event(name: &str, data: &str) -> Item {
+    Item::Event { name: name.into(), data: data.into() }
+}
+
+fn comment(text: &str) -> Item {
+    Item::Comment(text.into())
+}
+
+fn is_retry(item: &Item) -> bool {
+    matches!(item, Item::Retry(500..5000))
+}
+
+/// A gap notice's topic and count.
+fn gap(text: &str) -> Option<(String, Value)> {
+    let message: Value = serde_json::from_str(text).ok()?;
+    let topic = message["data"]["topic"].as_str()?.to_owned();
+    (message["type"] == "gap").then(|| (topic, message["data"]["dropped"].clone()))
+}
+
+/// `/feed/…`, with a time in which its clients' sockets must take something, and no heartbeat to disturb.
+fn patient_feed(write_timeout: u64) -> Limits {
+    let hour = Duration::from_secs(3600);
+    let feed = StreamLimits {
+        write_timeout: Some(Duration::from_secs(write_timeout)),
+        heartbeat_interval: hour,
+        heartbeat_timeout: 2 * hour,
+        ..StreamLimits::default()
+    };
+    Limits { event_stream_keep_alive: hour, streams: vec![feed; STREAMS.len()], ..Limits::default() }
+}
+
+const FEEDS: [(&str, &str); 3] = [
+    ("/feed/a?policy=drop-oldest", UPGRADE),
+    ("/feed/a?policy=drop-oldest&batch=ndjson", UPGRADE),
+    ("/feed/a?policy=drop-oldest", ACCEPT),
+];
+
+#[test]
+fn a_socket_that_takes_nothing_for_write_timeout_is_closed_and_one_that_takes_a_little_is_not() {
+    for (path, headers) in FEEDS {
+        let mut script = Script::new(patient_feed(10));
+        let publisher = script.connect(Door::Publish, usize::MAX);
+        let client = script.open(usize::MAX, path, headers);
+        script.stop_reading_after(client, 100);
+        script.publish(publisher, "a", 50);
+        script.pass(9_500);
+        assert!(script.is_there(client), "{path}: its time is not over");
+        script.pipes[client].borrow_mut().take(100);
+        script.pass(9_500);
+        assert!(script.is_there(client), "{path}: it took something since");
+        // More that is queued is no progress, and neither is one more refusal.
+        script.publish(publisher, "a", 50);
+        script.pipes[client].borrow_mut().writable = true;
+        script.run();
+        assert!(script.is_there(client), "{path}");
+        script.pass(700);
+        assert!(!script.is_there(client), "{path}: it has taken nothing for write_timeout");
+        assert_eq!(script.shared.metrics[0].closed(fanwire::error::CloseReason::SlowConsumer), 1);
+        script.unblock(client);
+        if headers == UPGRADE {
+            assert_eq!(script.close_code(client), Some(4008), "{path}");
+        } else {
+            let items = script.items(client);
+            let [.., end, retry] = &items[..] else { panic!("{items:?}") };
+            assert_eq!((end, is_retry(retry)), (&comment("closed: slow_consumer"), true));
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_took_everything_has_all_the_time_again() {
+    for (path, headers) in FEEDS {
+        let mut script = Script::new(patient_feed(10));
+        let publisher = script.connect(Door::Publish, usize::MAX);
+        let client = script.open(usize::MAX, path, headers);
+        script.stop_reading_after(client, 100);
+        script.publish(publisher, "a", 20);
+        script.pass(9_000);
+        script.read(client);
+        script.pass(60_000);
+        assert!(script.is_there(client), "{path}: nothing waits for it");
+        script.publish(publisher, "a", 20);
+        script.pass(9_500);
+        assert!(script.is_there(client), "{path}: its time began with the refusal");
+        script.pass(700);
+        assert!(!script.is_there(client), "{path}");
+    }
+    // Without the setting a stalled client may stay as long as its queue holds.
+    let mut script = Script::new(Limits { heartbeat_timeout: Duration::from_secs(1000), ..patient_feed(1) });
+    let client = script.open(usize::MAX, "/ws?topics=a&policy=drop-oldest", UPGRADE);
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    script.stop_reading_after(client, 100);
+    script.publish(publisher, "a", 20);
+    script.pass(20_000);
+    assert!(script.is_there(client));
+}
+
+#[test]
+fn on_a_stream_only_a_pong_is_a_sign_of_life() {
+    let mut script = Script::new(Limits::default());
+    let talker = script.open(usize::MAX, "/feed/a", UPGRADE);
+    let listener = script.open(usize::MAX, "/feed/a", UPGRADE);
+    let browser = script.open(usize::MAX, "/feed/a", ACCEPT);
+    for second in 1..=200 {
+        script.pass(1000);
+        if second % 5 == 0 && script.is_there(talker) {
+            script.say(talker, "{\"type\":\"pong\"}");
+            script.say(talker, "");
+        }
+        let pings = script.frames(listener).iter().filter(|(opcode, _)| *opcode == 9).count();
+        if second % 54 == 2 && second > 54 {
+            assert_eq!(pings, second / 54, "at {second} s");
+            script.answer_ping(listener);
+        }
+        assert_eq!(script.is_there(talker), second < 60, "at {second} s");
+        assert!(script.is_there(listener) && script.is_there(browser), "at {second} s");
+        for id in [talker, listener, browser] {
+            script.read(id);
+        }
+    }
+    assert_eq!(script.close_code(talker), Some(4000));
+    let beats = script.items(browser);
+    assert_eq!(beats, vec![comment("keep-alive"); 200 / 15]);
+}
+
+#[test]
+fn what_comes_in_on_a_stream_means_nothing_up_to_its_size() {
+    let mut script = Script::new(Limits::default());
+    let client = script.open(usize::MAX, "/feed/a", UPGRADE);
+    script.say(client, r#"{"type":"subscribe","topics":["b"]}"#);
+    script.say(client, &"x".repeat(512));
+    let mut binary = Vec::new();
+    write(&mut binary, true, 2, &[0xff; 512], &mut fastrand::Rng::with_seed(0));
+    script.send(client, &binary);
+    assert!(script.is_there(client) && script.frames(client).is_empty());
+    script.say(client, &"x".repeat(513));
+    assert_eq!(script.close_code(client), Some(1009));
+}
+
+#[test]
+fn a_client_is_subscribed_before_the_answer_leaves() {
+    for (path, headers) in [
+        ("/ws?topics=a", UPGRADE),
+        ("/feed/a", UPGRADE),
+        ("/feed/a?batch=ndjson", UPGRADE),
+        ("/feed/a", ACCEPT),
+        ("/sse?topics=a", ACCEPT),
+    ] {
+        let mut script = Script::new(Limits::default());
+        let publisher = script.connect(Door::Publish, usize::MAX);
+        let client = script.ask(1, path, headers);
+        assert_eq!(script.written[client], b"H", "{path}");
+        script.publish(publisher, "a", 2);
+        assert_eq!(script.written[client], b"H", "{path}");
+        script.unblock(client);
+        let body = String::from_utf8_lossy(script.body(client)).into_owned();
+        let [first, second] = [0, 1]
+            .map(|n| body.find(&format!("\"data\":{n},")).or_else(|| body.find(&format!("{{\"d\":{n}}}"))));
+        assert!(first.is_some() && first < second, "{path}: {body}");
+    }
+}
+
+#[test]
+fn an_event_of_several_topics_is_written_once_for_each_envelope() {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let mut open = |path, headers| script.open(usize::MAX, path, headers);
+    let json = open("/ws?topics=alpha", UPGRADE);
+    let both = open("/ws?topics=b,alpha", UPGRADE);
+    let feeds = [open("/feed/b", UPGRADE), open("/feed/alpha", UPGRADE)];
+    let plain = open("/plain/alpha", UPGRADE);
+    let all = [open("/all/alpha", UPGRADE), open("/all/b", UPGRADE), open("/all/%62", UPGRADE)];
+    let browser = open("/sse?topics=alpha,b", ACCEPT);
+    let elsewhere = open("/sse?topics=b&onlyCategories=b", ACCEPT);
+    let acks = [json, both].map(|client| script.frames(client).len());
+    script.publish(publisher, "b\nalpha", 1);
+    // JSON, the feed, alpha as it is, everything for each of its two topics, and JSON as an event stream.
+    assert_eq!(script.writes(), 6);
+    for (client, acks) in [json, both].into_iter().zip(acks) {
+        let messages = script.messages(client);
+        assert_eq!(messages.len(), acks + 1, "{messages:?}");
+        assert!(messages.last().unwrap().contains(r#""category":"b","data":0,"#), "{messages:?}");
+    }
+    for feed in feeds {
+        assert_eq!(script.messages(feed), [r#"{"d":0}"#]);
+    }
+    assert_eq!(script.messages(plain), ["0"]);
+    let topics = all.map(|client| {
+        let messages = script.messages(client);
+        assert_eq!(messages.len(), 1);
+        serde_json::from_str::<Value>(&messages[0]).unwrap()
+    });
+    assert_eq!(topics, [json!(["alpha", "e", 0]), json!(["b", "e", 0]), json!(["b", "e", 0])]);
+    for client in [browser, elsewhere] {
+        let items = script.items(client);
+        assert!(
+            matches!(&items[..], [Item::Event { data, .. }] if data.contains(r#""data":0"#)),
+            "{items:?}"
+        );
+    }
+}
+
+#[test]
+fn one_topic_with_other_values_is_written_for_each() {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let one = script.open(usize::MAX, "/x/p/q%3Ar", UPGRADE);
+    let other = script.open(usize::MAX, "/x/p%3Aq/r", UPGRADE);
+    let third = script.open(usize::MAX, "/x/%70/q:r", UPGRADE);
+    script.publish(publisher, "p:q:r", 1);
+    assert_eq!(script.writes(), 2);
+    for (client, a, b) in [(one, "p", "<q:r>"), (other, "p:q", "<r>"), (third, "p", "<q:r>")] {
+        let message: Value = serde_json::from_str(&script.messages(client)[0]).unwrap();
+        assert_eq!((&message["a"], &message["b"], &message["d"]), (&json!(a), &json!(b), &json!(0)));
+    }
+    assert_eq!(script.shared.topics.count(), 1);
+}
+
+#[test]
+fn lines_that_share_a_message_stay_whole_when_it_is_cut() {
+    let limits = Limits { queue_events: 4, ..Limits::default() };
+    let mut script = Script::new(limits);
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.open(usize::MAX, "/feed/a?batch=ndjson&policy=drop-oldest", UPGRADE);
+    // Two bytes of header and three lines and a half.
+    script.stop_reading_after(client, 2 + 3 * 8 + 4);
+    script.publish(publisher, "a", 10);
+    script.publish(publisher, "a", 20);
+    assert_eq!(script.shard.queues().map(|queue| queue.events).max(), Some(4));
+    script.unblock(client);
+    let lines =
+        |from: u64, to: u64| (from..to).map(|n| format!("{{\"d\":{n}}}")).collect::<Vec<_>>().join("\n");
+    let messages = script.messages(client);
+    assert_eq!(messages.len(), 3, "{messages:?}");
+    assert_eq!(messages[0], lines(0, 10));
+    assert_eq!(gap(&messages[1]), Some(("a".into(), 16.into())));
+    assert_eq!(messages[2], lines(16, 20));
+    assert_eq!(script.shard.held_bytes(), 0);
+}
+
+#[test]
+fn who_leaves_takes_nothing_from_those_who_stay() {
+    let mut script = Script::new(Limits { queue_events: 2, ..Limits::default() });
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let clients: Vec<usize> =
+        (0..4).map(|_| script.open(usize::MAX, "/feed/a?policy=drop-oldest", UPGRADE)).collect();
+    for client in &clients {
+        script.stop_reading_after(*client, 3);
+    }
+    // One event each goes out in part, and of the others the last two are kept.
+    script.publish(publisher, "a", 1);
+    script.publish(publisher, "a", 9);
+    // The first goes, so the last has its place; then the one in the middle.
+    for gone in [0, 2] {
+        script.pipes[clients[gone]].borrow_mut().break_off();
+        script.run();
+    }
+    script.publish(publisher, "a", 1);
+    for stays in [1, 3] {
+        script.unblock(clients[stays]);
+        let messages = script.messages(clients[stays]);
+        let told: Vec<_> = messages.iter().filter_map(|text| gap(text)).collect();
+        assert_eq!(told, [("a".into(), 8.into())], "{messages:?}");
+        let events: Vec<_> = messages.iter().filter(|text| text.starts_with("{\"d\"")).collect();
+        assert_eq!(events, [r#"{"d":0}"#, r#"{"d":8}"#, r#"{"d":0}"#], "{messages:?}");
+    }
+    for stays in [1, 3] {
+        script.pipes[clients[stays]].borrow_mut().break_off();
+    }
+    script.run();
+    assert!(script.shard.is_clean());
+}
+
+#[test]
+fn what_was_left_out_of_a_topic_is_told_before_it_is_left() {
+    let mut script = Script::new(Limits { queue_events: 2, ..Limits::default() });
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.open(usize::MAX, "/ws?topics=a,b&policy=drop-oldest", UPGRADE);
+    script.stop_reading_after(client, 3);
+    script.publish(publisher, "b", 1);
+    script.publish(publisher, "a", 5);
+    script.publish(publisher, "b", 3);
+    // Nothing of `a` is queued any more, and two of `b` are.
+    script.say(client, r#"{"type":"unsubscribe","topics":["a"]}"#);
+    script.say(client, r#"{"type":"subscribe","topics":["c"]}"#);
+    script.publish(publisher, "a", 1);
+    script.unblock(client);
+    let messages = script.messages(client);
+    let seen: Vec<String> = messages
+        .iter()
+        .map(|text| {
+            let message: Value = serde_json::from_str(text).unwrap();
+            let data = &message["data"];
+            match message["type"].as_str().unwrap() {
+                "event" => format!("{} {data}", message["category"]),
+                "gap" => format!("{} -{}", data["topic"], data["dropped"]),
+                kind => format!("{kind} {}", data["categories"]),
+            }
+        })
+        .collect();
+    let expected = [
+        r#"subscription-ack ["a","b"]"#,
+        r#""b" 0"#,
+        r#""b" -1"#,
+        r#""b" 1"#,
+        r#""b" 2"#,
+        r#""a" -5"#,
+        r#"unsubscription-ack ["b"]"#,
+        r#"subscription-ack ["b","c"]"#,
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn who_comes_back_to_an_event_stream_is_told_that_nobody_knows_what_it_missed() {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let headers = format!("{ACCEPT}Last-Event-ID: 17\r\n");
+    let both = script.open(usize::MAX, "/sse?topics=a,b", &headers);
+    let feed = script.open(usize::MAX, "/feed/a", &headers);
+    script.publish(publisher, "a", 1);
+    for (client, topics) in [(both, &["a", "b"][..]), (feed, &["a"])] {
+        let items = script.items(client);
+        assert_eq!(items.len(), topics.len() + 1, "{items:?}");
+        for (item, topic) in items.iter().zip(topics) {
+            let Item::Event { name, data } = item else { panic!("{item:?}") };
+            assert_eq!((&**name, gap(data)), ("gap", Some((topic.to_string(), Value::Null))));
+        }
+    }
+    assert_eq!(script.items(feed).last(), Some(&event("e", r#"{"d":0}"#)));
+}
+
+#[test]
+fn who_finds_no_place_is_told_in_its_own_dialect() {
+    let full = Limits { max_clients: 1, ..Limits::default() };
+    let no_topics = Limits { max_topics: 1, ..Limits::default() };
+    for (limits, error) in [(full, "Server capacity exceeded"), (no_topics, "max_topics")] {
+        let mut script = Script::new(limits);
+        let first = script.open(usize::MAX, "/feed/a", UPGRADE);
+        for path in ["/feed/b", "/feed/b?batch=ndjson"] {
+            let client = script.open(usize::MAX, path, UPGRADE);
+            let frames = script.frames(client);
+            assert_eq!(frames.len(), 2, "{path}: {frames:?}");
+            assert!(frames[0].1.contains(error), "{path}: {frames:?}");
+            assert_eq!(script.close_code(client), Some(1013), "{path}");
+        }
+        for path in ["/feed/b", "/sse?topics=b,c"] {
+            let client = script.open(usize::MAX, path, ACCEPT);
+            let items = script.items(client);
+            let [Item::Event { name, data }, end, retry] = &items[..] else { panic!("{path}: {items:?}") };
+            assert!(name == "error" && data.contains(error), "{path}: {data}");
+            assert_eq!((end, is_retry(retry)), (&comment("closed: at_capacity"), true), "{path}");
+            assert!(script.pipes[client].borrow().shut, "{path}");
+        }
+        assert!(script.is_there(first));
+        assert_eq!(script.shared.topics.count(), 1);
+    }
+}
+
+#[test]
+fn a_shutdown_gives_event_streams_what_they_are_owed_and_then_their_end() {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let idle = script.open(usize::MAX, "/feed/b", ACCEPT);
+    let behind = script.open(usize::MAX, "/feed/a", ACCEPT);
+    script.stop_reading_after(behind, 10);
+    script.publish(publisher, "a", 3);
+    script.shared.set_state(State::Draining);
+    script.shared.begin(Stage::Quiesce);
+    script.run();
+    assert!(!script.is_there(idle) && script.is_there(behind));
+    let late = script.open(usize::MAX, "/sse?topics=a", ACCEPT);
+    script.unblock(behind);
+    for (client, events) in [(idle, 0), (behind, 3), (late, 1)] {
+        let items = script.items(client);
+        assert_eq!(items.len(), events + 2, "{items:?}");
+        assert_eq!(items[events], comment("closed: shutting_down"));
+        assert!(is_retry(&items[events + 1]) && script.pipes[client].borrow().shut);
+    }
+    assert_eq!(script.items(behind)[..3], [0, 1, 2].map(|n| event("e", &format!("{{\"d\":{n}}}"))));
+    assert!(matches!(&script.items(late)[0], Item::Event { name, .. } if name == "error"));
+}
+
+#[test]
+fn every_byte_may_be_the_last_that_the_kernel_takes() {
+    for (path, headers) in [
+        ("/ws?topics=a&clientId=me&policy=drop-oldest", UPGRADE),
+        ("/feed/a?policy=drop-oldest", UPGRADE),
+        ("/feed/a?batch=ndjson&policy=drop-oldest", UPGRADE),
+        ("/feed/a?policy=drop-oldest", ACCEPT),
+        ("/sse?topics=a&policy=drop-oldest", ACCEPT),
+    ] {
+        for cut in 0.. {
+            let mut script = Script::new(Limits { queue_events: 3, ..Limits::default() });
+            let publisher = script.connect(Door::Publish, usize::MAX);
+            let client = script.open(usize::MAX, path, headers);
+            let before = script.body(client).len();
+            // Nothing at all cannot be: then a writable edge would come for ever.
+            script.stop_reading_after(client, cut + 1);
+            script.publish_all(publisher, "a", 0..2);
+            script.publish_all(publisher, "a", 2..5);
+            if headers == UPGRADE {
+                let mut ping = Vec::new();
+                write(&mut ping, true, 9, b"?", &mut fastrand::Rng::with_seed(0));
+                script.send(client, &ping);
+            }
+            script.publish_all(publisher, "a", 5..6);
+            let is_whole = script.body(client).len() < before + cut + 1;
+            script.unblock(client);
+            let texts: Vec<String> = if headers == UPGRADE {
+                let frames = script.frames(client);
+                assert!(frames.contains(&(10, "?".into())), "{path}, {cut}: {frames:?}");
+                let lines = frames.into_iter().filter(|(opcode, _)| *opcode == 1).map(|(_, text)| text);
+                lines.flat_map(|text| text.split('\n').map(str::to_owned).collect::<Vec<_>>()).collect()
+            } else {
+                let data = |item| if let Item::Event { data, .. } = item { Some(data) } else { None };
+                script.items(client).into_iter().filter_map(data).collect()
+            };
+            let (mut next, mut told) = (0..6, 0);
+            for text in texts {
+                let message: Value = serde_json::from_str(&text).expect(&text);
+                if let Some((_, dropped)) = gap(&text) {
+                    told += dropped.as_u64().unwrap();
+                    continue;
+                }
+                let data = if message["d"].is_u64() { &message["d"] } else { &message["data"] };
+                if let Some(n) = data.as_u64() {
+                    let left_out = next.by_ref().take_while(|expected| *expected != n).count() as u64;
+                    assert_eq!(left_out, told, "{path}, {cut}: {left_out} are missing, {told} were told");
+                    told = 0;
+                }
+            }
+            assert_eq!((next.next(), told, script.shard.held_bytes()), (None, 0, 0), "{path}, {cut}");
+            if is_whole {
+                break;
+            }
+        }
+    }
 }

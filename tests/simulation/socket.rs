@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
+use std::time::Duration;
 
 use fanwire::transport::Transport;
 
@@ -19,6 +20,8 @@ pub enum Op {
     End { connection: usize },
     /// The kernel took these bytes from it.
     Wrote { connection: usize, bytes: Vec<u8> },
+    /// The kernel took nothing.
+    Refused { connection: usize },
     /// It dropped the connection.
     Dropped { connection: usize },
 }
@@ -64,6 +67,8 @@ pub struct Pipe {
     pub shut: bool,
     /// The node dropped it.
     pub dropped: bool,
+    /// How long the node lets the far end be silent before the kernel breaks it off.
+    pub acknowledged_within: Option<Duration>,
     random: fastrand::Rng,
 }
 
@@ -93,6 +98,7 @@ impl Pipe {
             wants_to_write: false,
             shut: false,
             dropped: false,
+            acknowledged_within: None,
             random: fastrand::Rng::with_seed(seed),
         }))
     }
@@ -217,6 +223,7 @@ impl Transport for SimSocket {
             pipe.has_refused = true;
             pipe.wants_to_write = true;
             pipe.make_writable();
+            self.tape.borrow_mut().push(Op::Refused { connection: pipe.id });
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut count = bytes.len().min(room);
@@ -228,8 +235,8 @@ impl Transport for SimSocket {
         Ok(count)
     }
 
-    fn expect_acknowledgement(&mut self, _: std::time::Duration) {
-        // What is written is taken over in memory: there is nobody to be silent.
+    fn expect_acknowledgement(&mut self, within: Duration) {
+        self.pipe.borrow_mut().acknowledged_within = Some(within);
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {

@@ -9,18 +9,22 @@ use std::time::Duration;
 
 use fanwire::clock::Now;
 use fanwire::config::Limits;
+use fanwire::dialect::envelope::Envelopes;
+use fanwire::dialect::path::Streams;
 use fanwire::error::CloseReason;
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
 use fanwire::fanout::shared::{Access, Shared, Stage, State};
 use fanwire::link::Wake;
 
+use crate::audit::{Amnesty, Turn, ends};
 use crate::book::{Book, EPOCH_MS};
 use crate::checks::Watch;
 use crate::client::{Client, Context, Nature, Phase};
 use crate::http::Caller;
 use crate::publisher::Publisher;
 use crate::socket::{Op, Pipe, SimSocket, Tape, Temper};
+use crate::way::{STREAMS, Visit, stream_limits};
 
 const SECOND: u64 = 1_000_000_000;
 /// Turns without any effect after which a shard that still wants one is found to spin.
@@ -32,6 +36,7 @@ pub struct Node {
     next: Next,
     bell: Arc<AtomicBool>,
     backlog: VecDeque<(Rc<RefCell<Pipe>>, Door)>,
+    amnesty: Amnesty,
 }
 
 struct Bell(Arc<AtomicBool>);
@@ -97,13 +102,14 @@ impl World {
             max_body_bytes: 100_000,
             max_message_bytes: 4000,
             max_subscriptions: random.usize(2..8),
-            max_topics: random.usize(2..14),
+            max_topics: if random.u8(..3) > 0 { 100 } else { random.usize(2..14) },
             max_publish_bytes: 40_000,
             queue_events: random.usize(4..=100),
             queue_bytes: random.usize(2000..200_000),
             max_outbox_bytes: shards * random.choice([4000, 50_000, 2_000_000]).unwrap(),
             link_bytes: random.choice([300, 5000, 100_000]).unwrap(),
             publish_timeout: Duration::from_secs(random.choice([30, 1 << 30]).unwrap()),
+            streams: stream_limits(&mut random),
             ..Limits::default()
         };
         // A crowd is more than one slice of the sweep.
@@ -114,18 +120,22 @@ impl World {
         };
         let clock = SimClock::default();
         clock.mono.set(random.u64(..100 * SECOND));
-        let shared = Arc::new(Shared::new(shards, &limits, Access::default(), clock.now()));
+        let mut envelopes = Envelopes::built_in();
+        let streams = Streams::compile(STREAMS, &[], &mut envelopes).expect("streams that are right");
+        let shared = Shared::new(shards, &limits, Access::default(), clock.now());
+        let shared = Arc::new(shared.with_streams(streams, envelopes));
         shared.set_state(State::Ready);
         let nodes = (0..shards)
             .map(|id| {
                 let bell = Arc::new(AtomicBool::new(false));
                 shared.links[id].set_waker(Box::new(Bell(Arc::clone(&bell))));
                 let shard = Shard::new(id, Arc::clone(&shared), Arc::new(limits.clone()), random.u64(..));
-                Node { shard: Some(shard), next: Next::Now, bell, backlog: VecDeque::new() }
+                let (backlog, amnesty) = (VecDeque::new(), Amnesty::default());
+                Node { shard: Some(shard), next: Next::Now, bell, backlog, amnesty }
             })
             .collect();
         let mut world = Self {
-            watch: Watch::new(shards, &limits),
+            watch: Watch::new(&limits),
             shared,
             nodes,
             book: Book::new(shards),
@@ -145,7 +155,7 @@ impl World {
         };
         if is_crowded {
             for _ in 0..250 {
-                world.connect_client();
+                world.connect_client(Some(0));
             }
             world.rest();
             world.clients.iter_mut().for_each(|client| client.join(0, &mut world.random));
@@ -175,7 +185,7 @@ impl World {
                     publisher.pump(false, &mut self.random);
                 }
             }
-            82..86 if self.clients.len() < 14 && !self.draining => self.connect_client(),
+            82..86 if self.clients.len() < 14 && !self.draining => self.connect_client(None),
             82..86 => self.everybody_moves(false),
             86..88 => self.connect_publisher(),
             88 => self.connect_caller(),
@@ -250,7 +260,7 @@ impl World {
         }
     }
 
-    fn connect_client(&mut self) {
+    fn connect_client(&mut self, topic: Option<usize>) {
         let nature = match self.random.u8(..10) {
             0..4 => Nature::Healthy,
             4..8 => Nature::Slow,
@@ -264,10 +274,9 @@ impl World {
         if nature == Nature::Healthy {
             temper.refused_writes = 0;
         }
-        let (id, shard, pipe) = self.connect(Door::Public, capacity, temper);
-        let mono = self.clock.mono.get();
-        let client = Client::new(id, shard, pipe, nature, mono, &mut self.random);
-        self.clients.push(client);
+        let connection = self.connect(Door::Public, capacity, temper);
+        let visit = Visit::random(topic, self.limits.max_subscriptions, &mut self.random);
+        self.clients.push(Client::new(connection, nature, visit, &self.limits, &mut self.book));
     }
 
     fn connect_publisher(&mut self) {
@@ -353,7 +362,8 @@ impl World {
 
     fn turn(&mut self, id: usize) {
         let Some(shard) = &mut self.nodes[id].shard else { return };
-        let before = self.watch.before(shard);
+        let before = self.watch.queues(shard);
+        let ends_before = ends(&self.shared.metrics[id]);
         let events_in = self.shared.metrics[id].events_in.get();
         let is_full = self.watch.is_full(&self.shared);
         let was_draining = shard.is_draining();
@@ -361,13 +371,32 @@ impl World {
         let next = shard.turn(&|| self.clock.now());
         // A shutdown begins by publishing the rest of what is published in part.
         let is_full = is_full && was_draining == shard.is_draining();
-        self.nodes[id].next = next;
+        let after = self.watch.queues(shard);
         let now = self.clock.first.get().expect("a turn looks at the clock");
+        self.nodes[id].next = next;
+        self.nodes[id].amnesty.note_turn(now.mono, next, &self.limits);
         let events_in = self.shared.metrics[id].events_in.get() - events_in;
         assert!(!is_full || events_in == 0, "{events_in} events were taken in although a link was full");
         self.follow(id, events_in, now);
+        let metrics = &self.shared.metrics[id];
+        let mut ended = ends(metrics);
+        ended.iter_mut().zip(ends_before).for_each(|(now, before)| *now -= before);
+        let turn = Turn {
+            shard: id,
+            mono: now.mono,
+            draining: self.draining,
+            amnesty: &self.nodes[id].amnesty,
+            before: &before,
+            after: &after,
+            ends: ended,
+            queue_events: self.watch.queue_events,
+            queue_bytes: self.watch.queue_bytes,
+            metrics,
+        };
+        turn.check(&mut self.clients, &self.book);
+        self.forget();
         let over = self.nodes[id].shard.as_ref().is_some_and(|shard| {
-            crate::checks::after_turn(self, id, shard, &before);
+            crate::checks::after_turn(self, id, shard, &after);
             shard.is_finished() || shard.is_overdue(now)
         });
         if over {
@@ -376,6 +405,7 @@ impl World {
                 pipe.borrow_mut().break_off();
             }
             self.follow(id, 0, now);
+            self.forget();
         }
     }
 
@@ -386,6 +416,7 @@ impl World {
         let mut context = Context {
             book: &mut self.book,
             mono: now.mono,
+            until: self.clock.mono.get(),
             draining: self.draining,
             max_subscriptions,
             closes: &mut self.closes,
@@ -400,7 +431,9 @@ impl World {
                 for event in publisher.consume(*bytes, *asked) {
                     accepted += 1;
                     context.book.accept(event, now.wall_ms);
-                    self.clients.iter_mut().for_each(|client| client.expect(event, context.book));
+                    for client in &mut self.clients {
+                        client.expect(event, context.book);
+                    }
                 }
             } else if let Some(caller) = self.callers.iter_mut().find(|c| c.id == *connection) {
                 caller.consume(*bytes);
@@ -423,8 +456,14 @@ impl World {
         }
         for op in &ops {
             match op {
+                Op::Refused { connection } => {
+                    if let Some(client) = find(&mut self.clients, *connection) {
+                        client.vigil.refuse(context.mono, context.until);
+                    }
+                }
                 Op::Wrote { connection, bytes } => {
                     if let Some(client) = find(&mut self.clients, *connection) {
+                        client.vigil.take();
                         client.take_bytes(bytes, &mut context);
                     } else if let Some(publisher) = self.publishers.iter_mut().find(|p| p.id == *connection) {
                         publisher.take_bytes(bytes);
@@ -448,6 +487,10 @@ impl World {
         if self.shared.links[id].is_empty() {
             self.book.dispatched[id] = self.book.head();
         }
+    }
+
+    /// What is gone is nothing to anybody any more.
+    fn forget(&mut self) {
         let pipes = &mut self.pipes;
         let mut is_gone = |id: usize, gone: bool| {
             if gone {
@@ -463,7 +506,7 @@ impl World {
     // Time, limits, rest.
 
     fn pass_time(&mut self) {
-        match self.random.u8(..6) {
+        match self.random.u8(..8) {
             0 => {
                 // The machine sleeps: nobody may be found silent because of that.
                 self.rest();
@@ -475,6 +518,23 @@ impl World {
                 self.rest();
                 self.next_timer();
                 self.rest();
+            }
+            2 | 3 => {
+                // A while, with everybody going on as they are: those that take nothing take nothing.
+                for _ in 0..self.random.usize(1..40) {
+                    self.clock.mono.set(self.clock.mono.get() + self.random.u64(..SECOND));
+                    for id in 0..self.nodes.len() {
+                        self.poll(id, false);
+                    }
+                    if self.random.bool() {
+                        self.everybody_moves(false);
+                    }
+                    if self.random.u8(..4) == 0
+                        && let Some(publisher) = pick(&mut self.publishers, &mut self.random)
+                    {
+                        publisher.act(30, self.large, &mut self.book, &mut self.random);
+                    }
+                }
             }
             _ => self.clock.mono.set(self.clock.mono.get() + self.random.u64(..SECOND)),
         }
@@ -507,7 +567,7 @@ impl World {
                 limits.max_outbox_bytes = self.nodes.len() * random.choice([4000, 50_000, 2_000_000]).unwrap()
             }
             4 if limits.max_clients < 100 => limits.max_clients = random.usize(3..20),
-            _ => limits.max_topics = random.usize(2..14),
+            _ => limits.max_topics = if random.bool() { 100 } else { random.usize(2..14) },
         }
         self.watch.note_limits(limits);
         self.shared.set_limits(&Arc::new(limits.clone()));
@@ -561,7 +621,7 @@ impl World {
         for client in &mut self.clients {
             match self.random.u8(..4) {
                 0 => client.pipe.borrow_mut().break_off(),
-                1 => client.nature = Nature::Stalled,
+                1 if client.shape.kind.is_web_socket() => client.nature = Nature::Stalled,
                 _ => client.say_goodbye(&mut self.random),
             }
         }
@@ -590,6 +650,10 @@ impl World {
     /// Those who say nothing any more answer no ping either.
     fn silence(&mut self) {
         for client in &mut self.clients {
+            // The kernel breaks off who acknowledges nothing; nobody else would.
+            if !client.shape.kind.is_web_socket() && client.is_open() {
+                client.pipe.borrow_mut().break_off();
+            }
             client.is_leaving = true;
         }
     }

@@ -1,0 +1,305 @@
+//! Why sessions end, and when: after each turn of a shard, those that ended must have had a reason that was due, and
+//! those that are left none that is overdue.
+
+use std::collections::HashMap;
+
+use fanwire::clock::nanos;
+use fanwire::config::Limits;
+use fanwire::dialect::dialect::Dialect;
+use fanwire::error::CloseReason;
+use fanwire::fanout::shard::{Next, Queue};
+use fanwire::metrics::ShardMetrics;
+
+use crate::book::Book;
+use crate::client::{Client, Phase};
+use crate::way::Kind;
+
+/// By so much a timer may be late: its wheel is coarse.
+const LATE: u64 = 100_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+/// What a client is held to, and what the node knows of it that decides when its time is up.
+#[derive(Debug)]
+pub struct Vigil {
+    /// Nanoseconds between two heartbeats.
+    interval: u64,
+    /// Nanoseconds of silence.
+    pub timeout: Option<u64>,
+    /// Nanoseconds in which its socket may take nothing.
+    write_timeout: Option<u64>,
+    /// Of its stream, where that has its own.
+    queue_events: Option<usize>,
+    pub max_message_bytes: usize,
+    /// Whether the node has a session for it, and whether it ever had.
+    pub is_session: bool,
+    pub was_session: bool,
+    opened: u64,
+    /// The last sign of life, and the one before this turn.
+    heard: u64,
+    heard_before: u64,
+    beaten: u64,
+    /// When something like a heartbeat last waited: then no other is due.
+    held_up: u64,
+    /// Since when at the earliest nothing was taken, and at the latest.
+    stalled: Option<u64>,
+    surely_stalled: Option<u64>,
+    /// As it was before this turn.
+    stalled_before: Option<u64>,
+    /// Something was taken after the last refusal.
+    is_moving: bool,
+}
+
+impl Vigil {
+    pub fn new(kind: Kind, limits: &Limits) -> Self {
+        let stream = match kind {
+            Kind::Stream(stream, _) => Some(&limits.streams[stream]),
+            _ => None,
+        };
+        let (mut interval, timeout) = match stream {
+            Some(stream) => (stream.heartbeat_interval, stream.heartbeat_timeout),
+            None => (limits.heartbeat_interval, limits.heartbeat_timeout),
+        };
+        if !kind.is_web_socket() {
+            interval = limits.event_stream_keep_alive;
+        }
+        Self {
+            interval: nanos(interval),
+            timeout: kind.is_web_socket().then_some(nanos(timeout)),
+            write_timeout: stream.and_then(|stream| stream.write_timeout).map(nanos),
+            queue_events: stream.and_then(|stream| stream.queue_events),
+            max_message_bytes: stream.map_or(limits.max_message_bytes, |stream| stream.max_message_bytes),
+            is_session: false,
+            was_session: false,
+            opened: 0,
+            heard: 0,
+            heard_before: 0,
+            beaten: 0,
+            held_up: 0,
+            stalled: None,
+            surely_stalled: None,
+            stalled_before: None,
+            is_moving: false,
+        }
+    }
+
+    /// Its request was read.
+    pub fn open(&mut self, mono: u64) {
+        (self.opened, self.heard, self.heard_before, self.beaten) = (mono, mono, mono, mono);
+    }
+
+    /// A sign of life was read.
+    pub fn hear(&mut self, mono: u64) {
+        if self.heard != mono {
+            self.heard_before = std::mem::replace(&mut self.heard, mono);
+        }
+    }
+
+    /// A heartbeat came. `is_sure`: nothing ever held one up.
+    pub fn beat(&mut self, mono: u64, is_sure: bool) {
+        let since = mono - self.beaten;
+        // It may have gone out a few turns after its time, the next one at once.
+        let least = self.interval.saturating_sub(4 * SECOND);
+        assert!(!is_sure || since >= least, "a heartbeat {} ms after the last", since / 1_000_000);
+        self.beaten = mono;
+    }
+
+    /// Its socket took something.
+    pub fn take(&mut self) {
+        self.is_moving = true;
+    }
+
+    /// Its socket took nothing, some time between `from` and `until`.
+    pub fn refuse(&mut self, from: u64, until: u64) {
+        if self.is_moving || self.stalled.is_none() {
+            self.stalled = Some(from);
+        }
+        if self.is_moving || self.surely_stalled.is_none() {
+            self.surely_stalled = Some(until);
+        }
+        self.is_moving = false;
+    }
+
+    fn end_turn(&mut self, mono: u64, before: Option<&Queue>, queue: Option<&Queue>) {
+        if std::mem::take(&mut self.is_moving) {
+            (self.stalled, self.surely_stalled) = (None, None);
+        }
+        if !queue.is_some_and(|queue| queue.is_blocked) {
+            self.surely_stalled = None;
+        }
+        if [before, queue].into_iter().flatten().any(|queue| queue.is_blocked || queue.private_bytes > 0) {
+            self.held_up = mono;
+        }
+        self.stalled_before = self.stalled;
+    }
+}
+
+/// What a shard knows of time that was lost: for so long it finds nobody silent.
+#[derive(Debug)]
+pub struct Amnesty {
+    until: u64,
+    awake_until: u64,
+}
+
+impl Default for Amnesty {
+    fn default() -> Self {
+        Self { until: 0, awake_until: u64::MAX }
+    }
+}
+
+impl Amnesty {
+    /// A turn began at `mono` and asks for the `next`.
+    pub fn note_turn(&mut self, mono: u64, next: Next, limits: &Limits) {
+        if mono > self.awake_until.saturating_add(5 * SECOND) {
+            self.until = mono + nanos(limits.heartbeat_interval);
+        }
+        self.awake_until = match next {
+            Next::Now => mono,
+            Next::At(at) => at,
+            Next::Wait => u64::MAX,
+        };
+    }
+}
+
+/// Sessions ended so far, by reason.
+pub type Ends = [u64; CloseReason::ALL.len()];
+
+pub fn ends(metrics: &ShardMetrics) -> Ends {
+    CloseReason::ALL.map(|reason| metrics.closed(reason))
+}
+
+/// One turn of one shard.
+pub struct Turn<'a> {
+    pub shard: usize,
+    pub mono: u64,
+    pub draining: bool,
+    pub amnesty: &'a Amnesty,
+    /// What its connections were owed before, and what they are owed now.
+    pub before: &'a HashMap<u32, Queue>,
+    pub after: &'a HashMap<u32, Queue>,
+    /// Sessions that ended in this turn.
+    pub ends: Ends,
+    /// The largest and the smallest queue that the settings ever allowed.
+    pub queue_events: (usize, usize),
+    pub queue_bytes: usize,
+    pub metrics: &'a ShardMetrics,
+}
+
+impl Turn<'_> {
+    pub fn check(&self, clients: &mut [Client], book: &Book) {
+        let mut gone = Vec::new();
+        let mut fleeting = Vec::new();
+        let mut dialects = [0; Dialect::ALL.len()];
+        for client in clients.iter_mut().filter(|client| client.shard == self.shard) {
+            let number = {
+                let pipe = client.pipe.borrow();
+                pipe.number.map(|number| (number, pipe.dropped))
+            };
+            let Some((number, is_dropped)) = number else { continue };
+            let queue = self.after.get(&number).filter(|queue| queue.is_client && !is_dropped);
+            let was = std::mem::replace(&mut client.vigil.is_session, queue.is_some());
+            match queue {
+                Some(queue) => {
+                    client.vigil.was_session = true;
+                    dialects[client.shape.kind.dialect()] += 1;
+                    self.check_left(client, queue);
+                }
+                None if was => {
+                    gone.push(self.due(client, self.before.get(&number), book));
+                    client.phase = Phase::Ended;
+                }
+                // It came in this turn, and may have been a session for a moment.
+                None if client.vigil.opened == self.mono => {
+                    let mut due = self.due(client, None, book);
+                    due.push(CloseReason::AtCapacity);
+                    fleeting.push(due);
+                }
+                None => {}
+            }
+            client.vigil.end_turn(self.mono, self.before.get(&number), queue);
+        }
+        for (dialect, expected) in Dialect::ALL.into_iter().zip(dialects) {
+            assert_eq!(self.metrics.clients_of(dialect), expected, "clients of {}", dialect.name());
+        }
+        let ended: u64 = self.ends.iter().sum();
+        let (least, most) = (gone.len() as u64, (gone.len() + fleeting.len()) as u64);
+        assert!((least..=most).contains(&ended), "{ended} ends of {} sessions", gone.len());
+        for reason in CloseReason::ALL {
+            let all = gone.iter().chain(&fleeting);
+            let may = all.filter(|due| due.contains(&reason)).count() as u64;
+            let counted = self.ends[reason as usize];
+            assert!(counted <= may, "{counted} ended as {reason}, which was due for {may}; due: {gone:?}");
+        }
+    }
+
+    /// The reasons for which a session may have ended in this turn.
+    fn due(&self, client: &Client, before: Option<&Queue>, book: &Book) -> Vec<CloseReason> {
+        let vigil = &client.vigil;
+        let pipe = client.pipe.borrow();
+        let was_blocked = before.is_some_and(|queue| queue.is_blocked);
+        let heard = if vigil.heard == self.mono { vigil.heard_before } else { vigil.heard };
+        let has_amnesty = self.mono < self.amnesty.until;
+        let is_silent = vigil.timeout.is_some_and(|timeout| heard + timeout <= self.mono) && !has_amnesty;
+        let is_stalled = vigil.write_timeout.is_some_and(|timeout| {
+            // Timers come before writes: what was written since does not count.
+            let since = vigil.stalled_before.or(vigil.stalled);
+            since.is_some_and(|since| since + timeout <= self.mono)
+        }) && !has_amnesty;
+        // Everything that is queued is owed, and so is the event for which there was no room.
+        let (owed, queue) = (client.owed_events(), vigil.queue_events.unwrap_or(self.queue_events.1));
+        let has_bytes = client.owed_bytes(book) > self.queue_bytes;
+        let is_full = was_blocked && client.may_be_slow && (owed > queue || has_bytes || client.is_vague);
+        let is_due = |reason: &CloseReason| match reason {
+            CloseReason::ClientClosed if client.shape.kind.is_web_socket() => client.close_sent.is_some(),
+            // The end of an event stream's socket is all the good-bye that there is.
+            CloseReason::ClientClosed => pipe.ended,
+            CloseReason::ConnectionLost if client.shape.kind.is_web_socket() => !pipe.is_intact(),
+            CloseReason::ConnectionLost => pipe.deaf || pipe.reset,
+            CloseReason::HeartbeatTimeout => is_silent || (client.is_vague && vigil.timeout.is_some()),
+            CloseReason::SlowConsumer => is_full || is_stalled,
+            CloseReason::OutboxMemory => pipe.has_refused,
+            CloseReason::ShuttingDown => self.draining,
+            CloseReason::AtCapacity => false,
+            reason => client.violated().is_some() && client.violated() == reason.code(),
+        };
+        CloseReason::ALL.into_iter().filter(is_due).collect()
+    }
+
+    /// Nothing of a session that goes on is overdue.
+    fn check_left(&self, client: &Client, queue: &Queue) {
+        let (vigil, id) = (&client.vigil, client.id);
+        if queue.is_blocked
+            && let Some(was) = self.before.get(&queue.number)
+            && was.is_blocked
+            && was.generation == queue.generation
+        {
+            // Who is blocked stays within its bound, but for what it was owed when it was blocked.
+            let most = vigil.queue_events.unwrap_or(self.queue_events.0);
+            let bound = (most as u32).max(was.events);
+            assert!(queue.events <= bound, "{} events wait for a blocked client, {bound} may", queue.events);
+        }
+        if client.is_vague || client.phase != Phase::Open {
+            return;
+        }
+        let is_over = |due: u64| self.mono > due.max(self.amnesty.until) + LATE;
+        if let Some(timeout) = vigil.timeout {
+            let silent = (self.mono - vigil.heard) / 1_000_000;
+            assert!(!is_over(vigil.heard + timeout), "client {id} is silent for {silent} ms and is left");
+        }
+        if let (Some(timeout), Some(since)) = (vigil.write_timeout, vigil.surely_stalled) {
+            // In an amnesty the time begins anew.
+            let since = if self.amnesty.until > since { self.amnesty.until } else { since };
+            let stalled = self.mono.saturating_sub(since) / 1_000_000;
+            assert!(!is_over(since + timeout), "client {id} takes nothing for {stalled} ms and is left");
+        }
+        let before = self.before.get(&queue.number);
+        let has_nothing = !queue.is_blocked
+            && queue.private_bytes == 0
+            && before.is_some_and(|before| before.private_bytes == 0);
+        let late = self.mono.saturating_sub(vigil.beaten.max(vigil.held_up) + vigil.interval);
+        assert!(
+            late <= LATE || !has_nothing || !client.is_upgraded,
+            "client {id}'s heartbeat is {} ms late: {vigil:?}",
+            late / 1_000_000
+        );
+    }
+}
