@@ -9,7 +9,7 @@ use crate::config::{self, ConfigError, Problem, Settings};
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::{Definition, Field, Streams};
 use crate::session::policy::Policy;
-use crate::topic;
+use crate::topic::rules::{Rule as TopicRule, Rules as TopicRules};
 
 /// Everything that is compiled from settings.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Prepared {
     /// What publishers' events are held to.
     pub rules: Rules,
     /// What topics have by the beginning of their names.
-    pub topic_rules: topic::rules::Rules,
+    pub topic_rules: TopicRules,
     /// The catalogs that the rules are made of, in the order of the settings.
     pub catalogs: Vec<Catalog>,
 }
@@ -38,7 +38,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         envelope: &stream.envelope.value,
     });
     let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
-    let topic_rules = topic::rules::Rules::new(settings.topics.iter().map(topic_rule).collect());
+    let topic_rules = TopicRules::new(settings.topics.iter().map(topic_rule).collect());
     let streams = streams.map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {
             let stream = &settings.streams[mistake.stream];
@@ -60,11 +60,11 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
     }
 }
 
-fn topic_rule(topic: &config::Topic) -> topic::rules::Rule {
+fn topic_rule(topic: &config::Topic) -> TopicRule {
     let policies = match &topic.policies {
         // The settings allow no other words than these.
         Some(names) => names.iter().filter_map(|name| Policy::parse(name).ok()).collect(),
         None => Policy::ALL.into(),
     };
-    topic::rules::Rule { prefix: topic.prefix.value.clone(), history: topic.history.clone(), policies }
+    TopicRule { prefix: topic.prefix.value.clone(), history: topic.history.clone(), policies }
 }

@@ -23,21 +23,23 @@ const LAYERS: &[Layer] = &[
     ("timer",       &["session/timer"],                             &[]),
     ("config",      &["config"],                                    &[]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names"]),
-    // An event, where it is ordered, and how it is written. One unit: a round names its topics and holds its
+    ("rules",       &["topic/rules"],                               &["config", "policy"]),
+    // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
-    ("event",       &["event", "topic/log", "dialect/envelope"],    &["clock", "proto", "wire"]),
+    ("event",       &["event", "topic/log", "topic/history", "dialect/envelope"],
+                    &["clock", "config", "proto", "rules", "wire"]),
+    ("chunk",       &["session/chunk"],                             &["event"]),
     // What clients say, and what is said to them.
-    ("command",     &["dialect/command"],                           &["names", "policy", "proto"]),
-    ("json",        &["dialect/json"],                              &["command", "event", "policy", "proto"]),
-    ("sse",         &["dialect/sse"],                               &["proto"]),
+    ("command",     &["dialect/command"],                           &["event", "names", "policy", "proto"]),
+    ("json",        &["dialect/json"],                              &["chunk", "command", "event", "policy", "proto"]),
+    ("sse",         &["dialect/sse"],                               &["event", "proto"]),
     ("path",        &["dialect/path", "dialect/template"],          &["command", "event", "proto"]),
-    ("dialect",     &["dialect/dialect"],                           &["command", "error", "json", "path", "proto", "sse"]),
+    ("dialect",     &["dialect/dialect"],                           &["chunk", "command", "error", "json", "path", "proto", "sse"]),
     ("metrics",     &["metrics"],                                   &["dialect", "error"]),
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "event", "path", "proto", "sse"]),
     // One client.
-    ("chunk",       &["session/chunk"],                             &["event"]),
     ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
-    ("session",     &["session/session"],                           &["config", "dialect", "event", "policy", "proto"]),
+    ("session",     &["session/session"],                           &["chunk", "config", "dialect", "event", "policy", "proto"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
@@ -47,20 +49,20 @@ const LAYERS: &[Layer] = &[
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "wire"]),
     ("client",      &["publish/client"],                            &["error", "wire"]),
     // What shards share, and a shard's lists.
-    ("subscribers", &["fanout/subscribers"],                        &["chunk", "event"]),
-    ("report",      &["admin/report"],                              &["clock", "session", "subscribers"]),
-    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report"]),
+    ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
+    ("report",      &["admin/report"],                              &["clock", "event", "session", "subscribers"]),
+    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report", "rules"]),
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
-    ("admin",       &["admin/api", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dialect", "error", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
-    // The shard: one type in four files.
-    ("shard",       &["fanout/shard", "fanout/intake", "fanout/requests", "fanout/lifecycle"],
+    ("admin",       &["admin/api", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
+                    &["batch", "clock", "command", "connection", "dialect", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
+    // The shard: one type in five files.
+    ("shard",       &["fanout/shard", "fanout/intake", "fanout/replay", "fanout/requests", "fanout/lifecycle"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",
-                      "metrics", "opening", "outbox", "policy", "proto", "report", "session", "shared", "socket", "subscribers", "timer",
+                      "metrics", "opening", "outbox", "policy", "proto", "report", "session", "shared", "socket", "sse", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
-    ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path"]),
+    ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
     ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared"]),
     ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),

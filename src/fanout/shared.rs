@@ -15,8 +15,8 @@ use crate::event::{Events, Round};
 use crate::link::Link;
 use crate::metrics::ShardMetrics;
 use crate::publish::ingress::{Destination, Tail};
-use crate::topic;
 use crate::topic::log::Topics;
+use crate::topic::rules::Rules as TopicRules;
 
 /// One node.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Shared {
     }
 
     /// The same with rules for topics.
-    pub fn with_topic_rules(self, rules: topic::rules::Rules) -> Self {
+    pub fn with_topic_rules(self, rules: TopicRules) -> Self {
         Self { topics: self.topics.with_rules(rules), ..self }
     }
 
