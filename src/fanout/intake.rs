@@ -1,10 +1,11 @@
 //! What comes from connections: clients' messages, publishers' frames, requests.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::dialect::command::{Command, Recovery, Subscribe};
+use crate::dialect::command::{Command, Recovery, Since, Subscribe};
 use crate::dialect::dialect::Dialect;
 use crate::dialect::json;
 use crate::error::CloseReason;
@@ -396,6 +397,12 @@ impl<T: Transport> Shard<T> {
                 filter: filter.clone(),
                 passed: passed.clone().filter(|_| place == NOT_LISTED),
             });
+        }
+        if let Some(Since::Positions(positions)) = &subscribe.since {
+            // Who names a topic and does not subscribe to it is not told that all is well.
+            let named: HashSet<&str> = subscribe.topics.iter().map(String::as_str).collect();
+            let others = positions.keys().filter(|name| !named.contains(name.as_str()));
+            recovery.missing.extend(others.map(|name| (name.clone(), None)));
         }
         if let Some(failure) = failure {
             let added: Vec<u32> = (had as u32..session.subscriptions.len() as u32).collect();
