@@ -20,6 +20,8 @@ mod frames;
 mod http;
 #[path = "simulation/publisher.rs"]
 mod publisher;
+#[path = "simulation/resume.rs"]
+mod resume;
 #[path = "simulation/scripted.rs"]
 mod scripted;
 #[path = "simulation/socket.rs"]
