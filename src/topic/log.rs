@@ -520,7 +520,10 @@ impl Eq for ByName {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HistoryLimits;
     use crate::publish::wire::Publish;
+    use crate::topic::rules::Rule;
+    use std::time::Duration;
 
     fn events(count: usize) -> Events {
         let mut events = Events::default();
@@ -578,5 +581,194 @@ mod tests {
         assert_eq!(placed, [("c", 1), ("b", 1), ("a", 5)]);
         assert_eq!(&*round.category, "x");
         assert!(round.shared && round.several != 0);
+    }
+
+    /// A table whose topics all have history.
+    fn with_history(events: usize, max_history_bytes: usize) -> Topics {
+        let history = HistoryLimits { events, bytes: 1 << 30, age: Duration::from_secs(10) };
+        let rule = Rule { prefix: "h".into(), history: Some(history), policies: Vec::new() };
+        Topics::new(2, 10, max_history_bytes).with_rules(Rules::new(vec![rule]))
+    }
+
+    fn kept(topics: &Topics, topic: &Topic) -> Vec<u64> {
+        let pieces = topics.read(topic, 0, usize::MAX, 0).pieces;
+        pieces.iter().flat_map(|piece| piece.offset..piece.end()).collect()
+    }
+
+    #[test]
+    fn every_position_has_its_way_to_go_on() {
+        let topics = with_history(10, 1 << 30);
+        let topic = topics.find_or_keep("h").unwrap();
+        let epoch = topic.epoch().unwrap();
+        let at = |offset| Some(Position { epoch, offset });
+        let resume = |position| topics.resume(&topic, position, 0);
+        assert_eq!(resume(at(0)), Resume::Whole { after: 0 });
+        assert_eq!(resume(at(1)), Resume::Unknown { after: 0 });
+        assert_eq!(resume(None), Resume::Unknown { after: 0 });
+        for _ in 0..5 {
+            topics.append(&topic, events(8), 0, |_, _| panic!("nobody is interested"));
+        }
+        for (position, expected) in [
+            (at(40), Resume::Whole { after: 40 }),
+            (at(31), Resume::Whole { after: 31 }),
+            (at(30), Resume::Whole { after: 30 }),
+            (at(29), Resume::Part { after: 30, missing: (30, 30) }),
+            (at(0), Resume::Part { after: 30, missing: (1, 30) }),
+            (at(41), Resume::Unknown { after: 30 }),
+            (at(u64::MAX), Resume::Unknown { after: 30 }),
+            (Some(Position { epoch: epoch ^ 1, offset: 35 }), Resume::Unknown { after: 30 }),
+            (None, Resume::Unknown { after: 30 }),
+        ] {
+            assert_eq!(resume(position), expected, "{position:?}");
+        }
+        assert_eq!(kept(&topics, &topic), (31..=40).collect::<Vec<_>>());
+        // Everything is too old: what is missing ends with the head.
+        let late = 11_000_000_000;
+        assert_eq!(topics.resume(&topic, at(35), late), Resume::Part { after: 40, missing: (36, 40) });
+        assert_eq!(topics.resume(&topic, at(40), late), Resume::Whole { after: 40 });
+        assert_eq!(topics.history_bytes(), 0);
+        let plain = topics.register("plain", 0, 0).unwrap().0;
+        topics.append(&plain, events(3), 0, |_, _| ());
+        for position in [None, at(2)] {
+            assert_eq!(topics.resume(&plain, position, 0), Resume::Unknown { after: 3 });
+        }
+        assert_eq!((plain.epoch(), topics.in_log(&plain, at(2))), (None, None));
+        assert_eq!((topics.in_log(&topic, at(2)), topics.in_log(&topic, at(41))), (Some(2), None));
+    }
+
+    #[test]
+    fn an_event_of_several_topics_is_in_each_history_and_found_there() {
+        let topics = with_history(100, 1 << 30);
+        assert!(topics.append_to_several("h1\nh2\nplain", events(1), 0, |_, _| panic!("nobody")));
+        let [one, two] = ["h1", "h2"].map(|name| topics.find(name).unwrap());
+        assert!(topics.find("plain").is_none(), "who keeps nothing and has no subscriber is none");
+        topics.append(&one, events(3), 0, |_, _| ());
+        topics.append_to_several("h2\nh1", events(1), 0, |_, _| ());
+        assert_eq!((kept(&topics, &one), kept(&topics, &two)), (vec![1, 2, 3, 4, 5], vec![1, 2]));
+        let of_several = |topic, after| -> Vec<u64> {
+            topics.of_several(topic, after).into_iter().map(|(_, offset)| offset).collect()
+        };
+        assert_eq!(
+            (of_several(&one, 0), of_several(&one, 1), of_several(&one, 5)),
+            (vec![1, 5], vec![5], vec![])
+        );
+        let round = &topics.of_several(&one, 1)[0].0;
+        assert_eq!((round.position(&one).unwrap().1, round.position(&two).unwrap().1), (5, 2));
+    }
+
+    #[test]
+    fn all_histories_share_their_budget() {
+        let topics = with_history(1_000_000, 100_000);
+        let all: Vec<_> = ["h1", "h2", "h3"].map(|name| topics.find_or_keep(name).unwrap()).into();
+        topics.register("h3", 0, 0).unwrap();
+        let bytes = |topic: &Topic| topic.kept().unwrap().1;
+        let sum = || all.iter().map(|topic| bytes(topic)).sum::<usize>();
+        // One alone may have everything.
+        for _ in 0..1000 {
+            topics.append(&all[0], events(4), 0, |_, _| ());
+            assert!(topics.history_bytes() <= 100_000 && topics.history_bytes() == sum());
+        }
+        assert!(bytes(&all[0]) > 90_000);
+        // Others take no more than their share from it, at the latest with the sweep.
+        for _ in 0..1000 {
+            topics.append(&all[1], events(4), 0, |_, _| ());
+        }
+        assert!(topics.is_over_budget() && bytes(&all[1]) <= 100_000 / 3);
+        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 0));
+        assert!(!topics.is_over_budget() && topics.history_bytes() == sum(), "{}", topics.history_bytes());
+        assert!(bytes(&all[0]) > 50_000 && bytes(&all[1]) > 30_000);
+        topics.set_max(10, 10_000);
+        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 0));
+        assert!(topics.history_bytes() <= 10_000 && topics.history_bytes() == sum());
+        // An event larger than the budget is not kept, and its offset is not given again.
+        let head = all[2].head();
+        let mut large = Events::default();
+        let data = format!("\"{}\"", "x".repeat(20_000));
+        large.push(&Publish { topics: "", event: "e", key: "", data: &data, timestamp_ms: 1 }, 1);
+        topics.append(&all[2], large, 0, |_, _| ());
+        assert_eq!((all[2].head(), all[2].kept()), (head + 1, Some((0, 0))));
+    }
+
+    #[test]
+    fn a_topic_stays_for_its_history_and_goes_with_its_last_event() {
+        let topics = with_history(10, 1 << 30);
+        let topic = topics.find_or_keep("h").unwrap();
+        let first = topic.epoch();
+        topics.append(&topic, events(2), 0, |_, _| ());
+        topics.register("h", 1, 0).unwrap();
+        topics.release(&topic, 1);
+        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 9_000_000_000));
+        assert_eq!((topics.count(), topics.with_history()), (1, 1));
+        // Somebody is interested: its place in the log stays though nothing is kept.
+        topics.register("h", 1, 0).unwrap();
+        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 11_000_000_000));
+        assert_eq!((topic.kept(), topic.head(), topics.count()), (Some((0, 0)), 2, 1));
+        topics.release(&topic, 1);
+        assert_eq!((topics.count(), topics.with_history(), topics.history_bytes()), (0, 0, 0));
+        topics.append(&topic, events(1), 0, |_, _| ());
+        let second = topics.find("h").unwrap();
+        assert_eq!((kept(&topics, &topic).len(), kept(&topics, &second)), (0, vec![1]));
+        assert_ne!(first, second.epoch(), "another life");
+        let weak = Arc::downgrade(&second);
+        drop((topic, second, topics));
+        assert!(weak.upgrade().is_none(), "its history does not keep it");
+    }
+
+    #[test]
+    fn threads_that_append_register_and_retire_lose_nothing() {
+        const EVENTS: u64 = 3_000;
+        let history = HistoryLimits { events: 1 << 20, bytes: 1 << 30, age: Duration::from_secs(1) };
+        let rule = Rule { prefix: "h".into(), history: Some(history), policies: Vec::new() };
+        let topics = Topics::new(1, 100, 1 << 30).with_rules(Rules::new(vec![rule]));
+        let sent = Mutex::new(Vec::new());
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let mut writers = Vec::new();
+            for writer in 0..2 {
+                let (topics, sent) = (&topics, &sent);
+                writers.push(scope.spawn(move || {
+                    let to_link = |_, round: Arc<Round>| {
+                        let of_it = |placed: &&Placed| &**placed.topic.name() == "h1";
+                        let placed = round.topics.iter().find(of_it).unwrap();
+                        sent.lock().push((placed.topic.epoch().unwrap(), placed.offset));
+                    };
+                    for n in 0..EVENTS {
+                        // Old as soon as it is there: every sweep may retire the topics.
+                        if n % 3 == writer {
+                            topics.append_to_several("h1\nh2", events(1), 0, to_link);
+                        } else {
+                            topics.append(&topics.find_or_keep("h1").unwrap(), events(1), 0, to_link);
+                        }
+                    }
+                }));
+            }
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Acquire) {
+                    (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 5_000_000_000));
+                }
+            });
+            // A reader that comes and goes: what follows the head that it is told is sent, and nothing twice.
+            let mut seen = 0;
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                let (topic, head) = topics.register("h1", 0, 0).unwrap();
+                let from = sent.lock().len();
+                let (_, until) = topics.register("h1", 0, 0).unwrap();
+                topics.release(&topic, 0);
+                let got: Vec<u64> = sent.lock()[from..].iter().map(|(_, offset)| *offset).collect();
+                assert!(got.windows(2).all(|two| two[0] + 1 == two[1]), "{got:?}");
+                assert!(got.last().is_none_or(|last| *last >= until), "{got:?} up to {until}");
+                assert!(got.first().is_none_or(|first| *first > head), "{got:?} after {head}");
+                seen += got.len();
+            }
+            is_done.store(true, Ordering::Release);
+            assert!(seen <= 2 * EVENTS as usize);
+        });
+        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 5_000_000_000));
+        assert_eq!((topics.count(), topics.with_history(), topics.history_bytes()), (0, 0, 0));
+        let mut sent = sent.into_inner();
+        let all = sent.len();
+        sent.sort_unstable();
+        sent.dedup();
+        assert_eq!(sent.len(), all, "an offset was given twice");
     }
 }

@@ -31,6 +31,8 @@ pub struct EventStream {
     unread: Vec<u8>,
     name: String,
     data: Option<String>,
+    /// The last `id` that it was given: what a browser would come back with.
+    pub id: String,
 }
 
 impl EventStream {
@@ -53,8 +55,14 @@ impl EventStream {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).unwrap();
-        let mut it =
-            Self { stream, head: String::new(), unread: Vec::new(), name: String::new(), data: None };
+        let mut it = Self {
+            stream,
+            head: String::new(),
+            unread: Vec::new(),
+            name: String::new(),
+            data: None,
+            id: String::new(),
+        };
         let end = loop {
             match it.unread.windows(4).position(|window| window == b"\r\n\r\n") {
                 Some(place) => break place + 4,
@@ -109,6 +117,7 @@ impl EventStream {
             match field {
                 "" => return Said::Comment(value.to_owned()),
                 "retry" => return Said::Retry(stripped.parse().unwrap()),
+                "id" => self.id = stripped.to_owned(),
                 "event" => self.name = stripped.to_owned(),
                 "data" => match &mut self.data {
                     Some(data) => *data += &format!("\n{stripped}"),
