@@ -670,6 +670,7 @@ impl World {
             if range.is_null() {
                 let found = self.shared.topics.find(name).unwrap().epoch().unwrap();
                 assert_ne!(from.epoch, format!("{found:016x}"), "the epoch is not unknown");
+                assert!(!self.is_lossless || from.offset == 0, "a topic that keeps events stays: {data}");
                 connection.is_vague = true;
             } else {
                 assert!(!self.is_lossless, "nothing may be missing: {data}");
