@@ -179,7 +179,7 @@ impl Round {
         let frames = Arc::new(write());
         let (values, topic) = (values.cloned(), topic.cloned());
         if all.len() >= MAX_WRITTEN && self.is_kept() {
-            // Whoever comes by a path of his own would leave frames of his own in the history.
+            // Every stream has envelopes of its own: a history is not to keep an event in all of them.
             all.remove(0);
         }
         all.push(Written { envelope, values, topic, frames: Arc::clone(&frames) });

@@ -414,7 +414,8 @@ impl<T: Transport> Shard<T> {
         }
         let Self { connections, subscribers, .. } = self;
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
-        if !repeated.is_empty() {
+        let has_new_filter = |known: &u32| session.subscriptions.get(*known).filter != filter;
+        if repeated.iter().any(|(known, _)| has_new_filter(known)) {
             // What they did not want then has not come: better twice than not at all.
             session.subscriptions.iter_mut().for_each(|subscription| subscription.passed = None);
         }

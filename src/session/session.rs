@@ -43,7 +43,7 @@ pub type Passed = Arc<[(Arc<Topic>, u64)]>;
 pub const NOT_LISTED: u32 = u32::MAX;
 
 /// Which events of a topic are wanted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only these event names; `None`: all.
     pub events: Option<Vec<String>>,
