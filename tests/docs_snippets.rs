@@ -266,9 +266,27 @@ fn curl_shows_the_bytes_of_an_event_stream() {
     // A client that wants to go on is told that it may have missed something.
     let command = command.replace("exec curl", "exec curl -H 'Last-Event-ID: 17'");
     let mut curl = Dialogue::start(&mut shell(&dir, &command));
-    let expected = block(EVENT_STREAMS, "## Last-Event-ID", "text");
+    let [goes_on, cannot, ..] = &blocks(EVENT_STREAMS, "## Last-Event-ID", "text")[..] else {
+        panic!("two streams")
+    };
     curl.wait_line("the end of the head", str::is_empty);
-    for expected in without_times(&expected).lines() {
+    for expected in without_times(cannot).lines() {
+        assert_eq!(without_times(&curl.next_line().expect("curl has ended")), expected);
+    }
+
+    // One of a topic with history goes on.
+    let node = Node::start_with_file("[[topic]]\nprefix = \"run:\"\nhistory = {}\n", &[]);
+    (0..17).for_each(|n| node.publish(&["run:42"], "step_log", &json!(n)));
+    let (_, _, topic) = http(node.http_addr(), "GET", "/api/topics/run%3A42", &[], b"");
+    let topic: Value = serde_json::from_slice(&topic).unwrap();
+    let command = at(&block(EVENT_STREAMS, quick, "sh"), &node.http_addr().to_string());
+    let command = command.replace("curl -N", "exec curl -siN");
+    let mut curl = Dialogue::start(&mut shell(&dir, &command));
+    wait_clients(&node, 1);
+    publish_with(&node, &blocks(EVENT_STREAMS, quick, "sh")[1]);
+    curl.wait_line("the end of the head", str::is_empty);
+    let goes_on = goes_on.replace("5f8f4aaf410960d8", topic["epoch"].as_str().unwrap());
+    for expected in without_times(&goes_on).lines() {
         assert_eq!(without_times(&curl.next_line().expect("curl has ended")), expected);
     }
 }
