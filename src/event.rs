@@ -1,6 +1,6 @@
 //! Events and rounds: what travels from the publisher's shard to every shard with a subscriber.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -122,8 +122,8 @@ pub struct Written {
     pub envelope: u16,
     /// What it takes from the path.
     pub values: Option<Values>,
-    /// The frames.
-    pub frames: Arc<Frames>,
+    /// The frames, once somebody has written them.
+    pub frames: Arc<OnceLock<Frames>>,
 }
 
 impl Round {
@@ -132,20 +132,14 @@ impl Round {
         self.events.bytes() + 64 * self.events.len() + 256
     }
 
-    /// The frames in an envelope: those that are there, or else what `write` makes. Another shard that wants
-    /// them waits meanwhile.
-    pub fn frames(
-        &self,
-        envelope: u16,
-        values: Option<&Values>,
-        write: impl FnOnce() -> Frames,
-    ) -> Arc<Frames> {
+    /// The place of its frames in an envelope: whoever needs them first writes them, and others wait for that.
+    pub fn frames(&self, envelope: u16, values: Option<&Values>) -> Arc<OnceLock<Frames>> {
         let mut all = self.written.lock();
         let is_it = |written: &&Written| written.envelope == envelope && written.values.as_ref() == values;
         if let Some(written) = all.iter().find(is_it) {
             return Arc::clone(&written.frames);
         }
-        let frames = Arc::new(write());
+        let frames = Arc::default();
         all.push(Written { envelope, values: values.cloned(), frames: Arc::clone(&frames) });
         frames
     }

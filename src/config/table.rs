@@ -265,7 +265,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         Limits,
         (limits) max_publish_bytes,
-        Size(1, GIB),
+        Size(1, 256 * MIB),
         "SIZE",
         "Bytes of the data of one published event"
     ),

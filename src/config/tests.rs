@@ -338,7 +338,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("true", "must be a duration such as \"30s\", not true or false"),
     ];
     const OTHERS: &[(&str, &str, &str)] = &[
-        ("max_publish_bytes", "'2GiB'", "must be at most 1GiB, not 2147483648"),
+        ("max_publish_bytes", "'2GiB'", "must be at most 256MiB, not 2147483648"),
         ("max_message_bytes", "'65MiB'", "must be at most 64MiB"),
         ("max_header_bytes", "'65KiB'", "must be at most 64KiB"),
         ("link_bytes", "'63KiB'", "must be at least 64KiB"),

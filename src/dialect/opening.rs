@@ -121,9 +121,7 @@ fn stream(
         }
         return Ok(asked);
     }
-    let accepts = request.headers.all("Accept").flat_map(|line| line.split(','));
-    let mut accepted = accepts.map(|range| range.split(';').next().unwrap_or_default().trim());
-    let is_wanted = is_sse || accepted.any(|media_type| media_type.eq_ignore_ascii_case(sse::MEDIA_TYPE));
+    let is_wanted = is_sse || accepts_event_stream(request);
     if !is_wanted {
         let message = "this endpoint speaks WebSocket, and Server-Sent Events to whoever sends `Accept: \
             text/event-stream` or ?transport=sse";
@@ -137,6 +135,20 @@ fn stream(
         let subscribe = Subscribe { topics: vec![found.topic], ..from_query(query, Ask::Options)? };
         let envelope = found.envelopes.event_stream;
         Ok(Plan { stream: Some(found.stream), envelope, values: found.values, subscribe })
+    })
+}
+
+/// Whether the client asks for the media type of event streams (RFC 9110 section 12.5.1). `*/*` is not asking.
+fn accepts_event_stream(request: &Request<'_>) -> bool {
+    let mut ranges = request.headers.all("Accept").flat_map(|line| line.split(','));
+    ranges.any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_it = parts.next().is_some_and(|media_type| media_type.eq_ignore_ascii_case(sse::MEDIA_TYPE));
+        let weight = |part: &str| {
+            let (name, value) = part.split_once('=')?;
+            name.eq_ignore_ascii_case("q").then(|| value.parse::<f32>().ok()).flatten()
+        };
+        is_it && parts.find_map(weight).is_none_or(|weight| weight > 0.0)
     })
 }
 
@@ -287,6 +299,7 @@ mod tests {
             ("POST /sse?topics=a", "", 405),
             ("GET /runs/1/stream", "", 426),
             ("GET /runs/1/stream", "|Accept: text/*", 426),
+            ("GET /runs/1/stream", "|Accept: text/event-stream;q=0, text/html", 426),
             ("POST /runs/1/stream", ACCEPT, 405),
             ("GET /runs//stream", UPGRADE, 400),
             ("GET /runs//stream", ACCEPT, 400),

@@ -138,6 +138,12 @@ impl<T: Transport> Shard<T> {
     pub(super) fn change_limits(&mut self, limits: Arc<Limits>) {
         self.limits = limits;
         for number in self.numbers(|_| true) {
+            let connection = &mut self.connections[number as usize];
+            if let Role::Client(session) = &connection.role
+                && !session.dialect.is_web_socket()
+            {
+                connection.stream.expect_acknowledgement(self.limits.heartbeat_timeout);
+            }
             self.arm(number);
         }
     }

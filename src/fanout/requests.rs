@@ -111,7 +111,8 @@ impl<T: Transport> Shard<T> {
         if http.batch.is_some() {
             return Ok(self.go_on_publishing(number, now));
         }
-        let mut step = http.exchange.advance(&self.limits)?;
+        // A page of any site may read what is wrong with its request.
+        let mut step = http.exchange.advance(&self.limits).map_err(HttpError::for_any_origin)?;
         if matches!(step, Step::Head | Step::More) {
             return Ok(Decision::Wait);
         }
@@ -131,7 +132,7 @@ impl<T: Transport> Shard<T> {
             // The head alone decides whether the body is worth reading.
             let Some((request, _)) = http.exchange.request() else { return Ok(Decision::Wait) };
             if !matches!(route(&request)?, Route::Publish(_)) {
-                return Err(HttpError::new(400, "this endpoint takes no body"));
+                return Err(HttpError::new(400, "this endpoint takes no body").for_any_origin());
             }
             let expects_continue = request.expects_continue;
             drop(request);

@@ -334,7 +334,8 @@ impl<T: Transport> Shard<T> {
                 template.write(round, values, iso, bytes, ends);
                 return;
             }
-            let frames = round.frames(list.envelope, list.values.as_ref(), || {
+            let frames = round.frames(list.envelope, list.values.as_ref());
+            let frames = frames.get_or_init(|| {
                 written.add(events);
                 let mut frames = Frames::default();
                 template.write(round, values, iso, &mut frames.bytes, &mut frames.ends);
