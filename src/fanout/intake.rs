@@ -244,7 +244,7 @@ impl<T: Transport> Shard<T> {
                     [high, low, ..] => write_close(&mut echo, u16::from_be_bytes([*high, *low]), ""),
                     _ => write_frame(&mut echo, Opcode::Close, b""),
                 }
-                self.push_first(number, &echo);
+                self.push_reply(number, echo);
             }
             Opcode::Text | Opcode::Binary => {
                 let Role::Client(session) = &self.connections[number as usize].role else { return };
