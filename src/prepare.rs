@@ -33,7 +33,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         topic: &stream.topic.value,
         envelope: &stream.envelope.value,
     });
-    let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
+    let streams = Streams::compile(definitions, &own_paths(settings.diagnostics), &mut envelopes);
     let streams = streams.map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {
             let stream = &settings.streams[mistake.stream];

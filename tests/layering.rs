@@ -30,10 +30,11 @@ const LAYERS: &[Layer] = &[
     ("command",     &["dialect/command"],                           &["names", "policy", "proto"]),
     ("json",        &["dialect/json"],                              &["command", "event", "policy", "proto"]),
     ("sse",         &["dialect/sse"],                               &["proto"]),
+    ("echo",        &["dialect/echo"],                              &["proto"]),
     ("path",        &["dialect/path", "dialect/template"],          &["command", "event", "proto"]),
-    ("dialect",     &["dialect/dialect"],                           &["command", "error", "json", "path", "proto", "sse"]),
+    ("dialect",     &["dialect/dialect"],                           &["command", "echo", "error", "json", "path", "proto", "sse"]),
     ("metrics",     &["metrics"],                                   &["dialect", "error"]),
-    ("opening",     &["dialect/opening"],                           &["command", "dialect", "event", "path", "proto", "sse"]),
+    ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("chunk",       &["session/chunk"],                             &["event"]),
     ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
@@ -52,8 +53,8 @@ const LAYERS: &[Layer] = &[
     ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report"]),
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
-    ("admin",       &["admin/api", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dialect", "error", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
+    ("admin",       &["admin/api", "admin/diagnostics", "admin/metrics", "admin/page", "admin/stats"],
+                    &["batch", "clock", "command", "connection", "dialect", "echo", "error", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
     // The shard: one type in four files.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/requests", "fanout/lifecycle"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",

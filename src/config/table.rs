@@ -209,6 +209,13 @@ pub const SETTINGS: &[Setting] = &[
         "BOOL",
         "Start on addresses that other machines reach even without tokens"
     ),
+    setting!(
+        Access,
+        () diagnostics,
+        Switch,
+        "BOOL",
+        "Serve echoes for test suites, at /echo and /diagnostics/http; on loopback addresses only"
+    ),
     CATALOG,
     setting!(
         Events,

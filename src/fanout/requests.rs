@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::admin::api::{self, Reply, Route};
+use crate::admin::diagnostics;
 use crate::admin::report::{Part, Report};
 use crate::clock::Now;
 use crate::dialect::command::Subscribe;
@@ -131,7 +132,7 @@ impl<T: Transport> Shard<T> {
         if step == Step::Body {
             // The head alone decides whether the body is worth reading.
             let Some((request, _)) = http.exchange.request() else { return Ok(Decision::Wait) };
-            if !matches!(route(&request)?, Route::Publish(_)) {
+            if !matches!(route(&request)?, Route::Publish(_) | Route::Diagnose) {
                 return Err(HttpError::new(400, "this endpoint takes no body").for_any_origin());
             }
             let expects_continue = request.expects_continue;
@@ -146,6 +147,7 @@ impl<T: Transport> Shard<T> {
         match route(&request)? {
             Route::Reply(reply) => Ok(Decision::Reply(reply, answer)),
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
+            Route::Diagnose => Ok(Decision::Reply(diagnostics::reply(&request, body), answer)),
             Route::Open(opening) => {
                 if opening.subscribe.topics.len() > limits.max_subscriptions {
                     let error = HttpError::new(400, "the query has more topics than max_subscriptions");
