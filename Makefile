@@ -1,13 +1,14 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install-deps tools lint test loom bench targets run clean
+.PHONY: help install-deps tools lint test conformance loom bench targets run clean
 
 # Where rustup puts what it installs.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO ?= cargo
 E2E := tests/e2e
 TS := clients/typescript
+SUITE := tests/conformance/.suite
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +23,10 @@ test: install-deps ## Install what is missing, then lint and run every test
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+
+conformance: $(SUITE)/wstest ## Run the Autobahn test suite (WebSocket) against a node; report in artefacts/conformance
+	$(CARGO) build --release
+	tests/conformance/run.py $(SUITE)/wstest $${CARGO_TARGET_DIR:-target}/release/fanwire artefacts/conformance
 
 loom: ## Check every interleaving of a link's bell and credit
 	RUSTFLAGS="--cfg fanwire_loom" $(CARGO) test --target-dir target/loom --lib link::model
@@ -57,6 +62,9 @@ $(E2E)/.bin/gorilla: $(E2E)/gorilla/main.go | tools
 	mkdir -p $(@D)
 	GO111MODULE=off GOPATH=/usr/share/gocode go build -o $@ $<
 
+$(SUITE)/wstest: tests/conformance/install | tools
+	tests/conformance/install $(SUITE)
+
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(E2E)/node_modules $(E2E)/.venv $(E2E)/.bin $(TS)/node_modules $(TS)/dist artefacts
+	rm -rf $(E2E)/node_modules $(E2E)/.venv $(E2E)/.bin $(TS)/node_modules $(TS)/dist $(SUITE) artefacts

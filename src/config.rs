@@ -42,6 +42,8 @@ pub struct Settings {
     pub shards: usize,
     /// Start off loopback without tokens.
     pub insecure: bool,
+    /// Serve echoes for test suites. Only where all HTTP addresses are loopback.
+    pub diagnostics: bool,
     /// What publishers have to show: visible ASCII.
     pub publish_token: Option<String>,
     /// What operators have to show: visible ASCII.
@@ -77,6 +79,7 @@ impl Default for Settings {
             admin: Vec::new(),
             shards: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SHARDS),
             insecure: false,
+            diagnostics: false,
             publish_token: None,
             operator_token: None,
             tcp_congestion: None,

@@ -84,6 +84,18 @@ impl CloseReason {
 }
 
 impl CloseReason {
+    /// Whether the client ended it by something it sent: what it sent before that may still be answered.
+    pub const fn is_by_message(self) -> bool {
+        matches!(
+            self,
+            Self::ClientClosed
+                | Self::ProtocolError
+                | Self::BinaryFrame
+                | Self::BadUtf8
+                | Self::MessageTooBig
+        )
+    }
+
     /// Whether the client did nothing that it would have to change: it is told when to come back.
     pub const fn is_to_come_back(self) -> bool {
         matches!(

@@ -1,7 +1,7 @@
 //! Events and rounds: what travels from the publisher's shard to every shard with a subscriber.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -140,8 +140,8 @@ pub struct Written {
     pub values: Option<Values>,
     /// The topic that it is written for, where the envelope makes a difference of that.
     pub topic: Option<Arc<Topic>>,
-    /// The frames.
-    pub frames: Arc<Frames>,
+    /// The frames, once somebody has written them.
+    pub frames: Arc<OnceLock<Arc<Frames>>>,
 }
 
 /// Frames that a round has with it at most once a history keeps it; the latest stay.
@@ -158,8 +158,8 @@ impl Round {
         self.topics.iter().any(|placed| placed.topic.epoch().is_some())
     }
 
-    /// The frames in an envelope: those that are there, or else what `write` makes. Another shard that wants
-    /// them waits meanwhile.
+    /// The frames in an envelope: those that are there, or else what `write` makes. Whoever wants the same ones
+    /// waits meanwhile, nobody else.
     pub fn frames(
         &self,
         envelope: u16,
@@ -167,6 +167,16 @@ impl Round {
         topic: Option<&Arc<Topic>>,
         write: impl FnOnce() -> Frames,
     ) -> Arc<Frames> {
+        let place = self.place(envelope, values, topic);
+        Arc::clone(place.get_or_init(|| Arc::new(write())))
+    }
+
+    fn place(
+        &self,
+        envelope: u16,
+        values: Option<&Values>,
+        topic: Option<&Arc<Topic>>,
+    ) -> Arc<OnceLock<Arc<Frames>>> {
         let mut all = self.written.lock();
         let is_it = |written: &&Written| {
             written.envelope == envelope
@@ -176,12 +186,12 @@ impl Round {
         if let Some(written) = all.iter().find(is_it) {
             return Arc::clone(&written.frames);
         }
-        let frames = Arc::new(write());
         let (values, topic) = (values.cloned(), topic.cloned());
         if all.len() >= MAX_WRITTEN && self.is_kept() {
             // Every stream has envelopes of its own: a history is not to keep an event in all of them.
             all.remove(0);
         }
+        let frames = Arc::default();
         all.push(Written { envelope, values, topic, frames: Arc::clone(&frames) });
         frames
     }

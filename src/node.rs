@@ -50,6 +50,7 @@ fn start(
         publish_token: settings.publish_token.clone(),
         operator_token: settings.operator_token.clone(),
         has_admin: !settings.admin.is_empty(),
+        has_diagnostics: settings.diagnostics,
     };
     let limits = Arc::new(settings.limits.clone());
     let Prepared { streams, envelopes, rules, topic_rules, catalogs: _ } = prepared;

@@ -37,7 +37,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, ConfigError> {
         topic: &stream.topic.value,
         envelope: &stream.envelope.value,
     });
-    let streams = Streams::compile(definitions, &own_paths(), &mut envelopes);
+    let streams = Streams::compile(definitions, &own_paths(settings.diagnostics), &mut envelopes);
     let topic_rules = TopicRules::new(settings.topics.iter().map(topic_rule).collect());
     let streams = streams.map_err(|mistakes| {
         let problems = mistakes.into_iter().map(|mistake| {

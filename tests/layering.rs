@@ -33,10 +33,11 @@ const LAYERS: &[Layer] = &[
     ("command",     &["dialect/command"],                           &["event", "names", "policy", "proto"]),
     ("json",        &["dialect/json"],                              &["chunk", "command", "event", "policy", "proto"]),
     ("sse",         &["dialect/sse"],                               &["event", "proto"]),
+    ("echo",        &["dialect/echo"],                              &["proto"]),
     ("path",        &["dialect/path", "dialect/template"],          &["command", "event", "proto"]),
-    ("dialect",     &["dialect/dialect"],                           &["chunk", "command", "error", "json", "path", "proto", "sse"]),
+    ("dialect",     &["dialect/dialect"],                           &["chunk", "command", "echo", "error", "json", "path", "proto", "sse"]),
     ("metrics",     &["metrics"],                                   &["dialect", "error"]),
-    ("opening",     &["dialect/opening"],                           &["command", "dialect", "event", "path", "proto", "sse"]),
+    ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
     ("session",     &["session/session"],                           &["chunk", "config", "dialect", "event", "policy", "proto"]),
@@ -54,8 +55,8 @@ const LAYERS: &[Layer] = &[
     ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report", "rules"]),
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
-    ("admin",       &["admin/api", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dialect", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
+    ("admin",       &["admin/api", "admin/diagnostics", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
+                    &["batch", "clock", "command", "connection", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
     // The shard: one type in five files.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/replay", "fanout/requests", "fanout/lifecycle"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",

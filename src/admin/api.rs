@@ -1,9 +1,10 @@
 //! HTTP routes: from a request to what is to be done (`docs/operations.md`). Pure but for reading figures.
 
 use crate::admin::report::{self, Part, Report};
-use crate::admin::{history, metrics, page, stats};
+use crate::admin::{diagnostics, history, metrics, page, stats};
 use crate::clock::Now;
 use crate::dialect::command::check_topic;
+use crate::dialect::echo;
 use crate::dialect::opening::{self, Asked, Opening};
 use crate::dialect::sse;
 use crate::fanout::connection::Door;
@@ -40,6 +41,8 @@ pub enum Route {
     Gather(Report),
     /// Events, once the body is whole.
     Publish(Format),
+    /// How the request was read, once the body is whole.
+    Diagnose,
     /// A session.
     Open(Box<Opening>),
 }
@@ -84,7 +87,8 @@ impl Reply {
 /// The answer to a request that is not served.
 pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
     let key = websocket_key(request)?;
-    if let Some(asked) = opening::of(request, key, &context.shared.streams)? {
+    let has_diagnostics = context.shared.access.has_diagnostics;
+    if let Some(asked) = opening::of(request, key, &context.shared.streams, has_diagnostics)? {
         return client(asked, context.shared.state());
     }
     match (request.path, key) {
@@ -96,15 +100,19 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
         ("/healthz", None) => read_only(request).map(|()| Route::Reply(Reply::text(200, "ok\n"))),
         ("/readyz", None) => read_only(request).map(|()| ready(context.shared.state())),
         ("/api/publish", None) => publish(request, context),
+        (diagnostics::PATH, None) if has_diagnostics => Ok(Route::Diagnose),
         (path, None) => operators(path, request, context),
     }
 }
 
 /// The paths that the node serves itself, so that no stream can have them.
-pub fn own_paths() -> Vec<&'static str> {
+pub fn own_paths(has_diagnostics: bool) -> Vec<&'static str> {
     let mut own = vec!["/ws", "/sse", "/healthz", "/readyz", "/api/publish", "/api/topics/any"];
     own.extend(OPERATORS);
     own.extend(page::paths());
+    if has_diagnostics {
+        own.extend([echo::PATH, diagnostics::PATH]);
+    }
     own
 }
 
@@ -363,14 +371,19 @@ mod tests {
 
     #[test]
     fn what_the_node_serves_no_stream_can_have() {
-        let own = own_paths();
+        let access = || Access { has_diagnostics: true, ..Access::default() };
+        let own = own_paths(true);
+        let only_then = [echo::PATH, diagnostics::PATH];
+        assert!(own_paths(false).iter().all(|path| !only_then.contains(path)));
         for path in
             ["/", "/ws", "/sse", "/healthz", "/metrics", "/api/topics/any", "/api/publish", "/page.js"]
         {
             assert!(own.contains(&path), "{path}");
         }
         for path in own {
-            assert_ne!(status(Access::default(), &format!("GET {path} HTTP/1.1")), 404, "{path}");
+            let head = format!("GET {path} HTTP/1.1");
+            assert_ne!(status(access(), &head), 404, "{path}");
+            assert_eq!(status(Access::default(), &head) == 404, only_then.contains(&path), "{path}");
         }
     }
 }

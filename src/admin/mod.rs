@@ -1,6 +1,7 @@
 //! What operators and HTTP publishers see: routes, statistics, metrics, the page.
 
 pub mod api;
+pub mod diagnostics;
 pub mod history;
 pub mod metrics;
 pub mod page;

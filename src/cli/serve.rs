@@ -15,6 +15,8 @@ pub(super) fn run(flags: Flags) -> Outcome {
     let started = settings.clone();
     let reload = move || {
         let new = sources.load()?.settings;
+        // What only the next start would take up is refused now all the same, as long as somebody looks.
+        prepare(&new)?;
         level.set(new.log_level);
         for key in started.needs_restart(&new) {
             tracing::warn!(key, "the new value takes effect at the next start");

@@ -316,6 +316,9 @@ impl Loading {
         if !self.settings.insecure {
             found.extend(open_to_others(&self.settings));
         }
+        if self.settings.diagnostics {
+            found.extend(diagnostics_for_others(&self.settings));
+        }
         for (keys, message) in found {
             let place = self.latest(&keys);
             self.problem(place, message);
@@ -408,11 +411,30 @@ fn same_address_twice(settings: &Settings) -> Vec<(Vec<&'static str>, String)> {
     found
 }
 
+/// An echo takes whatever anybody sends, and 16 MiB of it at once: no token or trust makes that fit for a network.
+fn diagnostics_for_others(settings: &Settings) -> Vec<(Vec<&'static str>, String)> {
+    let listen = settings.listen.iter().map(|address| ("listen", address));
+    let all = listen.chain(settings.admin.iter().map(|address| ("admin", address)));
+    let open = all.filter(|(_, address)| !is_loopback(address));
+    let message = |key, address: &SocketAddr| {
+        format!(
+            "diagnostics is for loopback addresses only, also with insecure, and {key} {address} can be reached from \
+             other machines: use 127.0.0.1:{}, or leave diagnostics out",
+            address.port()
+        )
+    };
+    open.map(|(key, address)| (vec!["diagnostics", key], message(key, address))).collect()
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 fn open_to_others(settings: &Settings) -> Vec<(Vec<&'static str>, String)> {
     let mut found = Vec::new();
     let mut check =
         |key: &'static str, address: SocketAddr, token: &Option<String>, token_key: &'static str| {
-            if token.is_some() || address.ip().to_canonical().is_loopback() {
+            if token.is_some() || is_loopback(&address) {
                 return;
             }
             let variable = environment_name(token_key);

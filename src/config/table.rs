@@ -209,6 +209,13 @@ pub const SETTINGS: &[Setting] = &[
         "BOOL",
         "Start on addresses that other machines reach even without tokens"
     ),
+    setting!(
+        Access,
+        () diagnostics,
+        Switch,
+        "BOOL",
+        "Serve echoes for test suites, at /echo and /diagnostics/http; on loopback addresses only"
+    ),
     CATALOG,
     setting!(
         Events,
@@ -265,7 +272,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         Limits,
         (limits) max_publish_bytes,
-        Size(1, GIB),
+        Size(1, 256 * MIB),
         "SIZE",
         "Bytes of the data of one published event"
     ),

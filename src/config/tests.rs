@@ -257,6 +257,27 @@ fn off_loopback_needs_tokens() {
 }
 
 #[test]
+fn diagnostics_are_for_loopback_only() {
+    for (toml, refused) in [
+        ("", None),
+        ("listen = ['127.0.0.1:8080', '[::1]:8080']\nadmin = '127.1.2.3:9000'", None),
+        ("publish = ['0.0.0.0:8081', 'unix:/run/fanwire.sock']\ninsecure = true", None),
+        ("listen = ['127.0.0.1:8080', '0.0.0.0:8080']\ninsecure = true", Some("listen 0.0.0.0:8080")),
+        ("listen = '[::]:8080'\noperator_token = 'x'", Some("listen [::]:8080")),
+        ("admin = '192.0.2.1:9000'\noperator_token = 'x'", Some("admin 192.0.2.1:9000")),
+    ] {
+        assert!(load_toml(toml).is_ok(), "{toml}");
+        match (load_toml(&format!("{toml}\ndiagnostics = true")), refused) {
+            (Ok(settings), None) => assert!(settings.diagnostics),
+            (Err(error), Some(expected)) => {
+                assert!(error.contains(expected) && error.contains("loopback addresses only"), "{error}");
+            }
+            (result, _) => panic!("{toml}: {result:?}"),
+        }
+    }
+}
+
+#[test]
 fn tokens_are_never_shown() {
     let file = File::new("publish_token = 'hunter2'\noperator_token = 'hunter2'");
     let loaded = load(Some(&file.0), &[], &[]).unwrap();
@@ -338,7 +359,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("true", "must be a duration such as \"30s\", not true or false"),
     ];
     const OTHERS: &[(&str, &str, &str)] = &[
-        ("max_publish_bytes", "'2GiB'", "must be at most 1GiB, not 2147483648"),
+        ("max_publish_bytes", "'2GiB'", "must be at most 256MiB, not 2147483648"),
         ("max_message_bytes", "'65MiB'", "must be at most 64MiB"),
         ("max_header_bytes", "'65KiB'", "must be at most 64KiB"),
         ("link_bytes", "'63KiB'", "must be at least 64KiB"),

@@ -25,6 +25,8 @@ pub enum Command {
     Pong,
     /// The client asks whether the node is alive.
     Ping,
+    /// The client wants its message back: a whole frame.
+    Echo(Vec<u8>),
 }
 
 /// A subscription to topics.

@@ -4,9 +4,9 @@
 //! anybody asking which.
 
 use crate::dialect::command::Command;
-use crate::dialect::{json, path, sse};
+use crate::dialect::{echo, json, path, sse};
 use crate::error::CloseReason;
-use crate::proto::websocket::{Opcode, write_close, write_frame};
+use crate::proto::websocket::{Accept, MAX_FRAGMENTS, Opcode, write_close, write_frame};
 use crate::session::chunk::Gap;
 
 /// How a client is spoken to.
@@ -18,6 +18,8 @@ pub enum Dialect {
     Path,
     /// Server-Sent Events.
     EventStream,
+    /// Every message back as it came, for test suites.
+    Echo,
 }
 
 /// The end of a session, as its client is told.
@@ -33,7 +35,7 @@ pub struct Farewell<'a> {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 3] = [Self::Json, Self::Path, Self::EventStream];
+    pub const ALL: [Self; 4] = [Self::Json, Self::Path, Self::EventStream, Self::Echo];
 
     /// The name in statistics.
     pub const fn name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Dialect {
             Self::Json => "json",
             Self::Path => "path",
             Self::EventStream => "sse",
+            Self::Echo => "echo",
         }
     }
 
@@ -49,9 +52,21 @@ impl Dialect {
         !matches!(self, Self::EventStream)
     }
 
-    /// Whether binary messages are taken.
-    pub const fn takes_binary(self) -> bool {
-        matches!(self, Self::Path)
+    /// What messages are taken, where the settings allow so many bytes of one.
+    pub const fn accept(self, max_message_bytes: usize) -> Accept {
+        match self {
+            Self::Echo => echo::ACCEPT,
+            Self::Json | Self::Path | Self::EventStream => Accept {
+                max_message_bytes,
+                binary: matches!(self, Self::Path),
+                max_fragments: Some(MAX_FRAGMENTS),
+            },
+        }
+    }
+
+    /// Whether a client shows that it is alive by whatever it sends; otherwise only a pong counts.
+    pub const fn is_heard_by_any_byte(self) -> bool {
+        matches!(self, Self::Json | Self::Echo)
     }
 
     /// What replaces the last byte of each event of a client that named itself, where the dialect says the name.
@@ -63,9 +78,10 @@ impl Dialect {
     ///
     /// # Errors
     /// What is wrong with it, for the `error` message.
-    pub fn read(self, text: &[u8]) -> Result<Option<Command>, String> {
+    pub fn read(self, opcode: Opcode, message: &[u8]) -> Result<Option<Command>, String> {
         match self {
-            Self::Json => json::parse(text).map(Some),
+            Self::Json => json::parse(message).map(Some),
+            Self::Echo => Ok(Some(Command::Echo(echo::frame(opcode, message)))),
             Self::Path | Self::EventStream => Ok(None),
         }
     }
@@ -74,7 +90,7 @@ impl Dialect {
     pub fn write_heartbeat(self, out: &mut Vec<u8>, timestamp: &str) {
         match self {
             Self::Json => json::write_heartbeat(out, timestamp),
-            Self::Path => path::write_heartbeat(out),
+            Self::Path | Self::Echo => path::write_heartbeat(out),
             Self::EventStream => sse::write_heartbeat(out),
         }
     }
@@ -82,7 +98,7 @@ impl Dialect {
     /// Appends a message of the node's own: a line of JSON that is called `name`.
     pub fn write_message(self, out: &mut Vec<u8>, name: &str, json: &[u8]) {
         match self {
-            Self::Json | Self::Path => write_frame(out, Opcode::Text, json),
+            Self::Json | Self::Path | Self::Echo => write_frame(out, Opcode::Text, json),
             Self::EventStream => sse::write_notice(out, name, json),
         }
     }

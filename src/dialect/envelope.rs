@@ -211,7 +211,8 @@ impl Envelope {
             if self.framing == Framing::WebSocket {
                 finish_frame(bytes, start);
             }
-            // A chunk begins anew above 256 KiB and an event has at most 1 GiB.
+            // A chunk begins anew above 256 KiB. Data has at most 256 MiB (`max_publish_bytes`), stands in a
+            // template at most twice, and grows to at most seven times its length.
             ends.push(bytes.len() as u32);
         }
     }
@@ -220,12 +221,14 @@ impl Envelope {
         let is_break = |byte: u8| byte == b'\n' || byte == b'\r';
         match self.framing {
             Framing::Lines(line_break) if data.bytes().any(is_break) => {
-                for (place, line) in data.split(['\n', '\r']).enumerate() {
-                    if place > 0 {
-                        bytes.extend_from_slice(line_break.as_bytes());
-                    }
-                    bytes.extend_from_slice(line.as_bytes());
+                let mut rest = data;
+                while let Some(end) = rest.find(['\n', '\r']) {
+                    bytes.extend_from_slice(&rest.as_bytes()[..end]);
+                    bytes.extend_from_slice(line_break.as_bytes());
+                    let is_pair = rest[end..].starts_with("\r\n");
+                    rest = &rest[end + 1 + usize::from(is_pair)..];
                 }
+                bytes.extend_from_slice(rest.as_bytes());
             }
             _ => bytes.extend_from_slice(data.as_bytes()),
         }
@@ -501,7 +504,7 @@ mod tests {
         let lines = text(&Envelope::lines(seed()));
         assert_eq!(
             lines,
-            "{\"runId\":\"7\\\"\", \"type\":\"keyed\",\"key\":\"k\\\"1\",\"offset\":null,\"payload\":{ \t\"a\":  1}}\n\
+            "{\"runId\":\"7\\\"\", \"type\":\"keyed\",\"key\":\"k\\\"1\",\"offset\":null,\"payload\":{ \t\"a\": 1}}\n\
              {\"runId\":\"7\\\"\", \"type\":\"plain\",\"key\":null,\"offset\":null,\"payload\":null}\n"
         );
         let stream = text(&Envelope::event_stream(seed()));

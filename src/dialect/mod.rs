@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod dialect;
+pub mod echo;
 pub mod envelope;
 pub mod json;
 pub mod opening;

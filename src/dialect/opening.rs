@@ -2,6 +2,7 @@
 
 use crate::dialect::command::{Ask, Since, Subscribe, from_query};
 use crate::dialect::dialect::Dialect;
+use crate::dialect::echo;
 use crate::dialect::envelope::{self, Values};
 use crate::dialect::path::{Found, Streams};
 use crate::dialect::sse;
@@ -37,11 +38,21 @@ pub enum Asked {
     Preflight,
 }
 
-/// What a request asks for, where its path is one for clients. `key` is that of a WebSocket upgrade.
+/// What a request asks for, where its path is one for clients. `key` is that of a WebSocket upgrade. `has_echo`:
+/// whether there is the path of the echo.
 ///
 /// # Errors
 /// The answer to a request that is for clients and cannot be served.
-pub fn of(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Option<Asked>, HttpError> {
+pub fn of(
+    request: &Request<'_>,
+    key: Option<&str>,
+    streams: &Streams,
+    has_echo: bool,
+) -> Result<Option<Asked>, HttpError> {
+    if has_echo && request.path == echo::PATH {
+        let key = key.ok_or_else(only_web_socket)?;
+        return Ok(Some(web_socket(Dialect::Echo, envelope::JSON, Subscribe::default(), key)));
+    }
     let asked = ask(request, key, streams);
     // Pages of any site may read the answer to a request for an event stream, a refusal too.
     if key.is_none() { asked.map_err(HttpError::for_any_origin) } else { asked }
@@ -54,9 +65,7 @@ fn ask(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Op
             let subscribe = from_query(query, Ask::Whole)?;
             Ok(Some(web_socket(Dialect::Json, envelope::JSON, subscribe, key)))
         }
-        ("/ws", None) => {
-            Err(HttpError::new(426, "this endpoint speaks WebSocket: connect with a WebSocket client"))
-        }
+        ("/ws", None) => Err(only_web_socket()),
         ("/sse", Some(_)) => {
             Err(HttpError::new(400, "this endpoint speaks Server-Sent Events, and the request is an upgrade"))
         }
@@ -76,6 +85,10 @@ fn ask(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Op
             }
         },
     }
+}
+
+fn only_web_socket() -> HttpError {
+    HttpError::new(426, "this endpoint speaks WebSocket: connect with a WebSocket client")
 }
 
 /// A request for a configured path.
@@ -121,9 +134,7 @@ fn stream(
         }
         return Ok(asked);
     }
-    let accepts = request.headers.all("Accept").flat_map(|line| line.split(','));
-    let mut accepted = accepts.map(|range| range.split(';').next().unwrap_or_default().trim());
-    let is_wanted = is_sse || accepted.any(|media_type| media_type.eq_ignore_ascii_case(sse::MEDIA_TYPE));
+    let is_wanted = is_sse || accepts_event_stream(request);
     if !is_wanted {
         let message = "this endpoint speaks WebSocket, and Server-Sent Events to whoever sends `Accept: \
             text/event-stream` or ?transport=sse";
@@ -137,6 +148,20 @@ fn stream(
         let subscribe = Subscribe { topics: vec![found.topic], ..from_query(query, Ask::Options)? };
         let envelope = found.envelopes.event_stream;
         Ok(Plan { stream: Some(found.stream), envelope, values: found.values, subscribe })
+    })
+}
+
+/// Whether the client asks for the media type of event streams (RFC 9110 section 12.5.1). `*/*` is not asking.
+fn accepts_event_stream(request: &Request<'_>) -> bool {
+    let mut ranges = request.headers.all("Accept").flat_map(|line| line.split(','));
+    ranges.any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_it = parts.next().is_some_and(|media_type| media_type.eq_ignore_ascii_case(sse::MEDIA_TYPE));
+        let weight = |part: &str| {
+            let (name, value) = part.split_once('=')?;
+            name.eq_ignore_ascii_case("q").then(|| value.parse::<f32>().ok()).flatten()
+        };
+        is_it && parts.find_map(weight).is_none_or(|weight| weight > 0.0)
     })
 }
 
@@ -209,7 +234,7 @@ mod tests {
         let streams = Streams::compile([definition], &[], &mut Envelopes::built_in()).unwrap();
         let head = format!("{start} HTTP/1.1|Host: node{headers}||").replace('|', "\r\n");
         let (request, _) = parse_head(head.as_bytes(), 8192, &mut HeadScan::default()).unwrap().unwrap();
-        of(&request, websocket_key(&request).unwrap(), &streams)
+        of(&request, websocket_key(&request).unwrap(), &streams, true)
     }
 
     fn open(start: &str, headers: &str) -> Opening {
@@ -221,10 +246,11 @@ mod tests {
 
     #[test]
     fn every_way_in_has_its_dialect_and_envelope() {
-        use Dialect::{EventStream, Json, Path};
+        use Dialect::{Echo, EventStream, Json, Path};
         for (start, headers, dialect, envelope, topics, is_stream) in [
             ("GET /ws", UPGRADE, Json, 0, "", false),
             ("GET /ws?categories=a,b&rooms=c&x=*", UPGRADE, Json, 0, "a b c", false),
+            ("GET /echo?topics=a", UPGRADE, Echo, 0, "", false),
             (
                 "GET /ws?runId=7&projectId=p%20q&userId=u",
                 UPGRADE,
@@ -290,6 +316,7 @@ mod tests {
             ("POST /sse?topics=a", "", 405),
             ("GET /runs/1/stream", "", 426),
             ("GET /runs/1/stream", "|Accept: text/*", 426),
+            ("GET /runs/1/stream", "|Accept: text/event-stream;q=0, text/html", 426),
             ("POST /runs/1/stream", ACCEPT, 405),
             ("GET /runs//stream", UPGRADE, 400),
             ("GET /runs//stream", ACCEPT, 400),

@@ -4,6 +4,8 @@
 //! The paths are compiled here, and looked up when somebody connects. What the stream's clients send means
 //! nothing; events are written by the envelope.
 
+use std::borrow::Cow;
+
 use crate::dialect::command::check_topic;
 use crate::dialect::envelope::{Envelope, Envelopes, Values, write_json_escaped};
 use crate::dialect::template::{self, Source, Template};
@@ -129,6 +131,14 @@ impl Streams {
             let topic = parse_topic(definition.topic, &variables);
             let template = template::compile(definition.envelope, &variables);
             if let (Ok(topic), Ok(template)) = (&topic, &template) {
+                let touch = |pair: &[Piece]| matches!(pair, [Piece::Variable(_), Piece::Variable(_)]);
+                if takes_several(topic, &template.used) && topic.windows(2).any(touch) {
+                    fault(
+                        Field::Topic,
+                        "two variables touch: which is which could not be told; write something between them"
+                            .to_owned(),
+                    );
+                }
                 for source in &template.used {
                     if let Source::Variable(variable) = source
                         && !topic.contains(&Piece::Variable(*variable))
@@ -193,6 +203,7 @@ impl Stream {
             })
             .collect();
         check_topic(&topic)?;
+        self.check_values(&values)?;
         let escaped = |source: &Source| {
             let mut text = Vec::new();
             match source {
@@ -205,6 +216,31 @@ impl Stream {
         let values = (!self.sources.is_empty()).then(|| self.sources.iter().map(escaped).collect());
         Ok(Found { stream: number as u16, envelopes: self.envelopes, topic, values })
     }
+}
+
+impl Stream {
+    /// The values must follow from the topic, so that all of its subscribers get the same bytes: where the topic
+    /// has several, each ends where what stands behind it first occurs.
+    fn check_values(&self, values: &[Cow<'_, str>]) -> Result<(), String> {
+        if !takes_several(&self.topic, &self.sources) {
+            return Ok(());
+        }
+        for pair in self.topic.windows(2) {
+            if let [Piece::Variable(variable), Piece::Literal(next)] = pair {
+                let value = &*values[*variable];
+                if format!("{value}{next}").find(&**next) != Some(value.len()) {
+                    return Err(format!("{value:?} holds {next:?}, which ends it in the topic"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an envelope takes variables of a topic that has several.
+fn takes_several(topic: &[Piece], sources: &[Source]) -> bool {
+    let variables = topic.iter().filter(|piece| matches!(piece, Piece::Variable(_))).count();
+    variables > 1 && sources.iter().any(|source| matches!(source, Source::Variable(_)))
 }
 
 /// What stands between the `/` of a raw path.
@@ -332,9 +368,9 @@ mod tests {
         assert_eq!((run.stream, &*run.topic), (0, "run:550e8400-e29b"));
         assert_eq!(run.values.unwrap()[..], ["550e8400-e29b".into()]);
         assert_eq!(run.envelopes, Numbers { message: 2, lines: 3, event_stream: 4 });
-        let other = found("/of/a%2Fb/%22%5C%2541").unwrap();
-        assert_eq!((other.stream, &*other.topic), (1, r#"a/b/"\%41!"#));
-        assert_eq!(other.values.unwrap()[..], [r#"a/b/\"\\%41!"#.into(), r#"\"\\%41"#.into()]);
+        let other = found("/of/a%20b/%22%5C%2Fx%2541").unwrap();
+        assert_eq!((other.stream, &*other.topic), (1, r#"a b/"\/x%41!"#));
+        assert_eq!(other.values.unwrap()[..], [r#"a b/\"\\/x%41!"#.into(), r#"\"\\/x%41"#.into()]);
         let plain = found("/%66eed").unwrap();
         assert_eq!((&*plain.topic, plain.values, plain.envelopes.message), ("news", None, 8));
         for none in ["/", "", "/feed/x/y", "/FEED", "*", "/api/v2/workflows/runs/x", "/fe%zzd"] {
@@ -356,6 +392,25 @@ mod tests {
                 "{good}"
             );
         }
+    }
+
+    #[test]
+    fn values_follow_from_the_topic() {
+        let shared = Definition { path: "/x/{a}/{b}", topic: "{a}::{b}", envelope: r#"["{a}","{b}"]"# };
+        let streams = compile(&[shared]).unwrap();
+        for (path, is_served) in [
+            ("/x/1/2", true),
+            ("/x/1:2/3", true),
+            ("/x/1/2::3", true),
+            ("/x/1::2/3", false),
+            ("/x/1:/2", false),
+            ("/x/::/2", false),
+        ] {
+            assert_eq!(streams.find(path).unwrap().is_ok(), is_served, "{path}");
+        }
+        // Where nothing but the topic is written, any will do.
+        let plain = compile(&[Definition { envelope: "{topic}", ..shared }]).unwrap();
+        assert!(plain.find("/x/1::2/3").unwrap().is_ok());
     }
 
     #[test]
@@ -381,6 +436,11 @@ mod tests {
             (topic("run:{runId"), Field::Topic, "`{` stands alone"),
             (topic("run:{runId}*"), Field::Topic, "pattern"),
             (topic("run:\n{runId}"), Field::Topic, "control character"),
+            (
+                Definition { path: "/x/{runId}/{b}", topic: "{runId}{b}", ..SEED },
+                Field::Topic,
+                "two variables touch",
+            ),
             (topic("all"), Field::Envelope, "{runId} is in the envelope and not in the topic"),
             (Definition { envelope: "{x}", ..SEED }, Field::Envelope, "there is no {x}"),
         ] {

@@ -27,6 +27,9 @@ pub enum Source {
 /// The slots that write JSON values.
 const SLOTS: [&str; 7] = ["event", "category", "topic", "data", "timestamp", "offset", "key"];
 
+/// How often a template may have the data: what an event can grow to is bounded.
+const MAX_DATA: usize = 2;
+
 /// Whether a variable may not be called so, because envelopes have a slot of that name.
 pub fn is_slot(name: &str) -> bool {
     SLOTS.contains(&name)
@@ -80,6 +83,13 @@ pub fn compile(text: &str, variables: &[String]) -> Result<Template, String> {
                 ));
             }
             (None, true, false) => {
+                if name == "data"
+                    && template.parts.iter().filter(|part| **part == Part::Data).count() == MAX_DATA
+                {
+                    return Err(format!(
+                        "at character {place}: {{data}} stands there more than {MAX_DATA} times"
+                    ));
+                }
                 example.push_str("null");
                 template.push_slot(name, &mut literal);
             }
@@ -226,6 +236,7 @@ mod tests {
             (r#"{"{event}":1}"#, "stands inside a string"),
             (r#"{"a":"{runid}"}"#, "there is no {runid}"),
             ("\"a\nb\"", "control character"),
+            ("[{data},{data},{data}]", "at character 16: {data} stands there more than 2 times"),
         ] {
             let error = compile(text, &variables()).unwrap_err();
             assert!(error.contains(expected), "{text}\n{error}");

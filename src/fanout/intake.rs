@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::dialect::command::{Command, Recovery, Since, Subscribe};
-use crate::dialect::dialect::Dialect;
 use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
@@ -170,11 +169,11 @@ impl<T: Transport> Shard<T> {
             Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
                 let Role::Client(session) = &mut self.connections[number as usize].role else { return };
-                match session.dialect {
-                    Dialect::Json => session.heard = now.mono,
-                    Dialect::Path => {} // Only a pong counts.
-                    // There is nothing to say on an event stream.
-                    Dialect::EventStream => return self.remember(number),
+                if session.dialect.is_heard_by_any_byte() {
+                    session.heard = now.mono;
+                }
+                if !session.dialect.is_web_socket() {
+                    return self.remember(number); // There is nothing to say on an event stream.
                 }
                 let mut buffer = std::mem::take(&mut self.buffer);
                 self.handle_input(number, &mut buffer[..count], now);
@@ -248,11 +247,11 @@ impl<T: Transport> Shard<T> {
                     [high, low, ..] => write_close(&mut echo, u16::from_be_bytes([*high, *low]), ""),
                     _ => write_frame(&mut echo, Opcode::Close, b""),
                 }
-                self.push_first(number, &echo);
+                self.push_reply(number, echo);
             }
             Opcode::Text | Opcode::Binary => {
                 let Role::Client(session) = &self.connections[number as usize].role else { return };
-                match session.dialect.read(payload) {
+                match session.dialect.read(opcode, payload) {
                     Ok(Some(command)) => self.obey(number, command, now),
                     Ok(None) => {}
                     Err(error) => self.reply_error(number, &error, now),
@@ -265,6 +264,7 @@ impl<T: Transport> Shard<T> {
     fn obey(&mut self, number: u32, command: Command, now: Now) {
         match command {
             Command::Pong => {}
+            Command::Echo(frame) => self.push_reply(number, frame),
             Command::Ping => {
                 let pong = json::pong(self.iso.format(now.wall_ms));
                 self.reply(number, "pong", &pong);

@@ -138,6 +138,12 @@ impl<T: Transport> Shard<T> {
     pub(super) fn change_limits(&mut self, limits: Arc<Limits>) {
         self.limits = limits;
         for number in self.numbers(|_| true) {
+            let connection = &mut self.connections[number as usize];
+            if let Role::Client(session) = &connection.role
+                && !session.dialect.is_web_socket()
+            {
+                connection.stream.expect_acknowledgement(self.limits.heartbeat_timeout);
+            }
             self.arm(number);
         }
     }
@@ -345,8 +351,9 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// Ends a session. Its queue is thrown away and counted, it leaves every list at once, and where a close
-    /// can still arrive one is sent. `detail` says more about what the client did wrong.
+    /// Ends a session. Its queue is thrown away and counted, it leaves every list at once, and where a close can
+    /// still arrive one is sent. What a message of the client ends still gets the answers to those before, up to
+    /// the first event. `detail` says more about what the client did wrong.
     pub(super) fn close_client(&mut self, number: u32, reason: CloseReason, detail: &str, now: Now) {
         let closing =
             Role::Closing(Closing { until: self.closing_until(now), is_shut: false, has_ended: false });
@@ -358,7 +365,10 @@ impl<T: Transport> Shard<T> {
         };
         log_close(&session, connection, reason, &self.chunks, &self.subscribers, now);
         let private = connection.outbox.private_bytes();
-        let lost = connection.outbox.discard(&mut self.chunks);
+        let lost = match reason.is_by_message() {
+            true => connection.outbox.discard_from_event(&mut self.chunks),
+            false => connection.outbox.discard(&mut self.chunks),
+        };
         self.counts.private_bytes -= private - connection.outbox.private_bytes();
         let was_paused = std::mem::take(&mut connection.is_paused);
         if connection.outbox.is_blocked() {
@@ -394,7 +404,7 @@ impl<T: Transport> Shard<T> {
         let mut farewell = Vec::new();
         dialect.write_farewell(&mut farewell, &Farewell { reason, retry_after_ms, detail });
         if !farewell.is_empty() {
-            self.push_first(number, &farewell);
+            self.push_reply(number, farewell);
         }
         self.arm(number);
         self.check_delivered();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::admin::api::{self, Reply, Route};
+use crate::admin::diagnostics;
 use crate::admin::report::{Part, Report};
 use crate::clock::Now;
 use crate::dialect::command::{Recovery, Subscribe};
@@ -114,7 +115,8 @@ impl<T: Transport> Shard<T> {
         if http.batch.is_some() {
             return Ok(self.go_on_publishing(number, now));
         }
-        let mut step = http.exchange.advance(&self.limits)?;
+        // A page of any site may read what is wrong with its request.
+        let mut step = http.exchange.advance(&self.limits).map_err(HttpError::for_any_origin)?;
         if matches!(step, Step::Head | Step::More) {
             return Ok(Decision::Wait);
         }
@@ -134,8 +136,8 @@ impl<T: Transport> Shard<T> {
         if step == Step::Body {
             // The head alone decides whether the body is worth reading.
             let Some((request, _)) = http.exchange.request() else { return Ok(Decision::Wait) };
-            if !matches!(route(&request)?, Route::Publish(_)) {
-                return Err(HttpError::new(400, "this endpoint takes no body"));
+            if !matches!(route(&request)?, Route::Publish(_) | Route::Diagnose) {
+                return Err(HttpError::new(400, "this endpoint takes no body").for_any_origin());
             }
             let expects_continue = request.expects_continue;
             drop(request);
@@ -149,6 +151,7 @@ impl<T: Transport> Shard<T> {
         match route(&request)? {
             Route::Reply(reply) => Ok(Decision::Reply(reply, answer)),
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
+            Route::Diagnose => Ok(Decision::Reply(diagnostics::reply(&request, body), answer)),
             Route::Open(opening) => {
                 let Subscribe { topics, policy, .. } = &opening.subscribe;
                 let rules = shared.topics.rules();

@@ -113,6 +113,8 @@ pub struct Access {
     pub operator_token: Option<String>,
     /// Whether operators have a listener of their own, so that the public one does not serve them.
     pub has_admin: bool,
+    /// Whether there are the echoes for test suites.
+    pub has_diagnostics: bool,
 }
 
 /// What a node is doing.

@@ -11,7 +11,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Bytes of the payload of a control frame at most (section 5.5).
 pub const MAX_CONTROL_BYTES: usize = 125;
-/// Fragments of one message at most: without a bound, empty ones would go on for ever.
+/// Fragments of one message at most where there is a bound: without one, empty ones may go on for ever.
 pub const MAX_FRAGMENTS: u32 = 16_384;
 
 /// What a message from a client is.
@@ -77,6 +77,8 @@ pub struct Accept {
     pub max_message_bytes: usize,
     /// Whether binary messages are spoken.
     pub binary: bool,
+    /// Fragments of one message; `None`: any number.
+    pub max_fragments: Option<u32>,
 }
 
 /// The inbound half of one connection.
@@ -161,8 +163,8 @@ impl Decoder {
                         self.valid = 0;
                         return Ok((taken, Some(Message { opcode, payload: Payload::Held(bytes) })));
                     }
-                    self.fragments += 1;
-                    if self.fragments > MAX_FRAGMENTS {
+                    self.fragments = self.fragments.saturating_add(1);
+                    if accept.max_fragments.is_some_and(|max| self.fragments > max) {
                         return Err(Violation::Protocol("too many fragments"));
                     }
                 }
@@ -377,7 +379,8 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 mod tests {
     use super::*;
 
-    const ACCEPT: Accept = Accept { max_message_bytes: 70_000, binary: true };
+    const ACCEPT: Accept =
+        Accept { max_message_bytes: 70_000, binary: true, max_fragments: Some(MAX_FRAGMENTS) };
 
     /// A client's frame: masked, with the first byte as given.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -454,7 +457,7 @@ mod tests {
     #[test]
     fn violations_are_found_at_every_split() {
         use Violation::{BadUtf8, Binary, Protocol, TooBig};
-        let text_only = Accept { max_message_bytes: 10, binary: false };
+        let text_only = Accept { max_message_bytes: 10, binary: false, ..ACCEPT };
         let header = |bytes: &[u8]| [bytes, &[0; 4][..]].concat();
         for (input, expected) in [
             (frame(0xc1, b"x"), Protocol("a reserved bit is set")),
@@ -507,6 +510,9 @@ mod tests {
             input.extend(frame(0x00, b""));
         }
         assert_eq!(run([&input[..]], ACCEPT).1, Some(Violation::Protocol("too many fragments")));
+        let unbounded = Accept { max_fragments: None, ..ACCEPT };
+        input.extend(frame(0x80, b"end"));
+        assert_eq!(run([&input[..]], unbounded), (vec![(Opcode::Text, b"end".to_vec())], None));
     }
 
     #[test]

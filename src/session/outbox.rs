@@ -44,19 +44,30 @@ enum Entry {
     Reply(Box<[u8]>),
 }
 
+impl Entry {
+    fn is_large(&self) -> bool {
+        matches!(self, Self::Reply(bytes) if bytes.len() > LARGE_REPLY)
+    }
+}
+
 #[derive(Debug, Default)]
 struct First {
     bytes: Vec<u8>,
     at: usize,
     /// Up to here it is the rest of a frame partly written; behind that are control frames.
     rest: usize,
+    /// Whether that frame is a reply.
+    is_reply: bool,
 }
 
 impl First {
-    fn rest(bytes: &[u8]) -> Box<Self> {
-        Box::new(Self { bytes: bytes.to_vec(), at: 0, rest: bytes.len() })
+    fn rest(bytes: Vec<u8>, is_reply: bool) -> Box<Self> {
+        Box::new(Self { rest: bytes.len(), bytes, at: 0, is_reply })
     }
 }
+
+/// A reply of more bytes is written alone, from where it lies: gathered with others, it would be copied.
+const LARGE_REPLY: usize = 64 << 10;
 
 /// What a reply takes beside its bytes: its place in the queue and an allocation.
 const REPLY_COST: usize = 64;
@@ -128,9 +139,11 @@ impl Outbox {
         self.first.as_ref().is_some_and(|first| first.bytes.len() > first.at.max(first.rest))
     }
 
-    /// Bytes of replies to the client's own messages that wait, and what they take beside.
+    /// Bytes of replies to the client's own messages that wait, what is left of one partly written too, and what
+    /// they take beside.
     pub fn reply_bytes(&self) -> usize {
-        self.reply_bytes
+        let begun = self.first.as_ref().filter(|first| first.is_reply);
+        self.reply_bytes + begun.map_or(0, |first| first.rest.saturating_sub(first.at))
     }
 
     /// Whether nothing waits.
@@ -352,13 +365,33 @@ impl Outbox {
     /// Throws away all but the rest of a frame partly written and control frames. Answers how many events
     /// went.
     pub fn discard(&mut self, chunks: &mut Chunks) -> u32 {
+        self.keep_replies(0, chunks)
+    }
+
+    /// The same, but the replies that stand before the first event are kept too. Not those behind it: whoever got
+    /// one would think that nothing is missing before it.
+    pub fn discard_from_event(&mut self, chunks: &mut Chunks) -> u32 {
+        let mut queue = self.queue.iter().flat_map(|queue| queue.iter());
+        let kept = queue.position(|entry| matches!(entry, Entry::Span(_)));
+        self.keep_replies(kept.unwrap_or(usize::MAX), chunks)
+    }
+
+    /// Throws away what stands behind the first `kept` entries, all of them replies. Answers how many events went.
+    fn keep_replies(&mut self, kept: usize, chunks: &mut Chunks) -> u32 {
         for span in self.spans() {
             chunks.release(span.chunk);
         }
         self.tail = Span::EMPTY;
-        self.queue = None;
+        if let Some(queue) = &mut self.queue {
+            let gone = queue.drain(kept.min(queue.len())..);
+            let replies = gone.map(|entry| match entry {
+                Entry::Reply(bytes) => bytes.len() + REPLY_COST,
+                Entry::Span(_) => 0,
+            });
+            self.reply_bytes -= replies.sum::<usize>();
+        }
+        self.queue = self.queue.take().filter(|queue| !queue.is_empty());
         self.bytes = 0;
-        self.reply_bytes = 0;
         std::mem::take(&mut self.events)
     }
 
@@ -375,7 +408,7 @@ impl Outbox {
         let (whole, part) = chunks.split(&self.tail, written);
         if part > 0 {
             let rest = &chunks.frame(self.tail.chunk, self.tail.start + whole)[part..];
-            self.first = Some(First::rest(rest));
+            self.first = Some(First::rest(rest.to_vec(), false));
         }
         let gone = whole + u32::from(part > 0);
         if gone > 0 {
@@ -383,8 +416,16 @@ impl Outbox {
         }
     }
 
-    /// What goes before everything else, and alone.
-    pub fn first(&self) -> Option<&[u8]> {
+    /// What goes before everything else, and alone. Where that is nothing yet, a large reply whose turn it is.
+    pub fn first(&mut self) -> Option<&[u8]> {
+        let next = self.queue.as_ref().and_then(|queue| queue.front());
+        if self.first.is_none()
+            && next.is_some_and(Entry::is_large)
+            && let Some(Entry::Reply(bytes)) = self.pop_front()
+        {
+            self.reply_bytes -= bytes.len() + REPLY_COST;
+            self.first = Some(First::rest(bytes.into(), true));
+        }
         self.first.as_ref().map(|first| &first.bytes[first.at..])
     }
 
@@ -412,7 +453,7 @@ impl Outbox {
         let tail = Entry::Span(self.tail);
         let tail = (!self.tail.is_empty()).then_some(&tail);
         for entry in self.queue.iter().flat_map(|queue| queue.iter()).chain(tail) {
-            if out.len() >= limit {
+            if out.len() >= limit || (entry.is_large() && !out.is_empty()) {
                 return;
             }
             let span = match entry {
@@ -479,7 +520,8 @@ impl Outbox {
             }
             if !is_done {
                 if written < piece_end {
-                    self.first = Some(First::rest(&gathered[written..piece_end]));
+                    let rest = gathered[written..piece_end].to_vec();
+                    self.first = Some(First::rest(rest, mark.what == What::Reply));
                 }
                 return;
             }
@@ -778,6 +820,45 @@ mod tests {
         assert_eq!(f.outbox.discard(&mut f.chunks), 1);
         f.outbox.push_first(b"close");
         assert_eq!(f.drain(100), "0abc;close");
+    }
+
+    #[test]
+    fn replies_before_the_first_event_can_be_kept() {
+        let mut f = Fixture::new();
+        f.push(0, "abc", false, 0);
+        f.write(2);
+        f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
+        f.outbox.push_reply(b"[pong]".to_vec(), &mut f.chunks);
+        f.push(0, "d", false, 0);
+        f.outbox.push_reply(b"[left]".to_vec(), &mut f.chunks);
+        f.push(1, "e", false, 3);
+        assert_eq!(f.outbox.discard_from_event(&mut f.chunks), 2);
+        f.outbox.push_reply(b"close".to_vec(), &mut f.chunks);
+        assert_eq!(f.drain(4), "0abc;[ack][pong]close");
+        f.push(0, "a", false, 0);
+        assert_eq!((f.outbox.discard_from_event(&mut f.chunks), &*f.drain(4)), (1, ""));
+    }
+
+    #[test]
+    fn a_large_reply_goes_alone_and_counts_until_its_last_byte() {
+        let mut f = Fixture::new();
+        let large = vec![b'x'; LARGE_REPLY + 1];
+        f.push(0, "a", false, 0);
+        f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
+        f.outbox.push_reply(large.clone(), &mut f.chunks);
+        f.push(0, "b", false, 0);
+        f.write(1 << 20);
+        assert_eq!(f.sent, b"0a;[ack]");
+        assert_eq!(f.outbox.reply_bytes(), large.len() + REPLY_COST);
+        f.write(10);
+        assert_eq!(f.outbox.reply_bytes(), large.len() - 10);
+        f.outbox.push_first(b"!ping!");
+        f.write(large.len() - 11);
+        assert_eq!(f.outbox.reply_bytes(), 1);
+        f.write(1);
+        assert_eq!(f.outbox.reply_bytes(), 0);
+        f.sent.clear();
+        assert_eq!(f.drain(100), "!ping!0b;");
     }
 
     #[test]

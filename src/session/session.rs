@@ -284,10 +284,9 @@ impl Session {
             heartbeat_interval: if is_web_socket { heartbeat.0 } else { limits.event_stream_keep_alive },
             heartbeat_timeout: is_web_socket.then_some(heartbeat.1),
             write_timeout: stream.and_then(|stream| stream.write_timeout),
-            accept: Accept {
-                max_message_bytes: stream.map_or(limits.max_message_bytes, |stream| stream.max_message_bytes),
-                binary: self.dialect.takes_binary(),
-            },
+            accept: self
+                .dialect
+                .accept(stream.map_or(limits.max_message_bytes, |stream| stream.max_message_bytes)),
         }
     }
 }

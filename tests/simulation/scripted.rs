@@ -504,19 +504,19 @@ fn an_event_of_several_topics_is_written_once_for_each_envelope() {
 }
 
 #[test]
-fn one_topic_with_other_values_is_written_for_each() {
+fn an_event_of_topics_with_other_values_is_written_for_each() {
     let mut script = Script::new(Limits::default());
     let publisher = script.connect(Door::Publish, usize::MAX);
     let one = script.open(usize::MAX, "/x/p/q%3Ar", UPGRADE);
-    let other = script.open(usize::MAX, "/x/p%3Aq/r", UPGRADE);
+    let other = script.open(usize::MAX, "/x/run/42", UPGRADE);
     let third = script.open(usize::MAX, "/x/%70/q:r", UPGRADE);
-    script.publish(publisher, "p:q:r", 1);
+    script.publish(publisher, "p:q:r\nrun:42", 1);
     assert_eq!(script.writes(), 2);
-    for (client, a, b) in [(one, "p", "<q:r>"), (other, "p:q", "<r>"), (third, "p", "<q:r>")] {
+    for (client, a, b) in [(one, "p", "<q:r>"), (other, "run", "<42>"), (third, "p", "<q:r>")] {
         let message: Value = serde_json::from_str(&script.messages(client)[0]).unwrap();
         assert_eq!((&message["a"], &message["b"], &message["d"]), (&json!(a), &json!(b), &json!(0)));
     }
-    assert_eq!(script.shared.topics.count(), 1);
+    assert_eq!(script.shared.topics.count(), 2);
 }
 
 #[test]
