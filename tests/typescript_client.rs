@@ -83,6 +83,11 @@ fn the_client_in_nodejs() {
 }
 
 #[test]
+fn the_client_at_a_nodes_limits() {
+    play("limits.mjs", &["--max-topics", "3"]);
+}
+
+#[test]
 fn the_hook_in_a_browser() {
     play("browser.mjs", &[]);
 }

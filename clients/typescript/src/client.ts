@@ -6,7 +6,10 @@ import { resolveUrl, scopeTopics, type Scope } from "./url.js";
 export enum ConnectionState {
   /** The first attempt is under way. */
   CONNECTING = "connecting",
-  /** The node has taken every subscription: what is published from now on arrives. */
+  /**
+   * The node has answered every subscription: what is published from now on arrives. Topics that it refused are left
+   * out; then `error` is its refusal and not `null`.
+   */
   CONNECTED = "connected",
   /** The connection was lost; another attempt is under way or due. */
   RECONNECTING = "reconnecting",
@@ -105,8 +108,8 @@ export interface ClientOptions extends Scope {
 interface Subscription extends SubscribeOptions {
   /** The call it came from. */
   call: number;
-  /** Whether the node has ever granted it. */
-  granted: boolean;
+  /** What it is sent along with: `GRANTED`, or a number of those that share it. At first that of its call. */
+  group: number;
 }
 
 /** Connects to a node. Handlers that are added before the caller next waits miss nothing. */
@@ -118,6 +121,8 @@ export function connect<E = Record<string, unknown>>(options: ClientOptions = {}
 
 const OPEN = 1;
 const NORMAL_CLOSURE = 1000;
+/** The group of what the node has granted: no call has this number. */
+const GRANTED = 0;
 /** 1002, 1003, 1007 and 1009 say that what this client sent was wrong; it would send the same again. */
 const FINAL_CODES: ReadonlySet<number> = new Set([1002, 1003, 1007, 1008, 1009]);
 /** A subscribe is kept well below the 64 KiB that a node takes in one message. */
@@ -131,6 +136,12 @@ export class Client<E = Record<string, unknown>> {
   private readonly handlers: Handlers;
   private readonly subscriptions = new Map<string, Subscription>();
   private calls = 0;
+  /** The calls before the newest ping: its pong comes after the answers to them. */
+  private pingedCalls = 0;
+  /** The topics that this connection has, as the node said last. */
+  private acked: ReadonlySet<string> = new Set();
+  /** What the node refused last, until it has all topics. */
+  private refusal: ClientError | null = null;
   private socket: WebSocketLike | null = null;
   private current: ConnectionState = ConnectionState.DISCONNECTED;
   private lastError: ClientError | null = null;
@@ -155,7 +166,10 @@ export class Client<E = Record<string, unknown>> {
     return this.current;
   }
 
-  /** Why there is no connection; `null` while there is one, or nothing has gone wrong yet. */
+  /**
+   * Why there is no connection. While there is one, what the node refused last, until it has taken every topic or
+   * those that it refused are unsubscribed. Else `null`.
+   */
   get error(): ClientError | null {
     return this.lastError;
   }
@@ -204,7 +218,7 @@ export class Client<E = Record<string, unknown>> {
     for (const name of names) {
       // To the end: the node is told in the order of the calls.
       this.subscriptions.delete(name);
-      this.subscriptions.set(name, { events, policy, call, granted: false });
+      this.subscriptions.set(name, { events, policy, call, group: call });
     }
     if (names.length > 0) this.sendSubscribes(names, options);
     return () => this.unsubscribe(names.filter((name) => this.subscriptions.get(name)?.call === call));
@@ -271,20 +285,54 @@ export class Client<E = Record<string, unknown>> {
 
   private opened(): void {
     this.watchSilence();
+    this.acked = new Set();
+    this.refusal = null;
     // What the node has granted before goes in few messages. The rest goes as it was asked for: one that the node
     // refuses takes no other with it.
     const groups = new Map<string, string[]>();
-    for (const [name, { events, policy, call, granted }] of this.subscriptions) {
-      const key = JSON.stringify([events, policy, granted || call]);
+    for (const [name, { events, policy, group }] of this.subscriptions) {
+      const key = JSON.stringify([events, policy, group]);
       const names = groups.get(key);
       if (names) names.push(name);
       else groups.set(key, [name]);
     }
-    for (const names of groups.values()) this.sendSubscribes(names, this.subscriptions.get(names[0]!)!);
+    for (const names of groups.values()) {
+      const first = this.subscriptions.get(names[0]!)!;
+      // One that is alone need not be sent alone again.
+      if (names.length === 1) first.group = ++this.calls;
+      this.sendSubscribes(names, first);
+    }
     const { clientId } = this.options;
     if (groups.size === 0 && clientId !== undefined) this.send({ type: "subscribe", categories: [], clientId });
-    // Its answer comes after those to all of the above.
+    this.ping();
+  }
+
+  /** Its answer comes after those to everything that was sent before. */
+  private ping(): void {
+    this.pingedCalls = this.calls;
     this.send({ type: "ping" });
+  }
+
+  /** The node has answered what was sent before the ping. */
+  private ponged(): void {
+    const missing = this.missing().filter(([, { call }]) => call <= this.pingedCalls);
+    const together = missing.filter(([, { group }]) => group === GRANTED);
+    if (together.length === 0) {
+      this.acknowledged(missing.map(([name]) => name));
+      return;
+    }
+    // They were refused together, for the sake of one maybe. Each is told by itself now, and after later reconnects.
+    this.refusal = null;
+    for (const [name, subscription] of together) {
+      subscription.group = ++this.calls;
+      this.sendSubscribes([name], subscription);
+    }
+    this.ping();
+  }
+
+  /** What the node, by its last acknowledgement, does not have. */
+  private missing(): [string, Subscription][] {
+    return [...this.subscriptions].filter(([name]) => !this.acked.has(name));
   }
 
   private received(data: unknown): void {
@@ -304,22 +352,29 @@ export class Client<E = Record<string, unknown>> {
         this.send({ type: "pong" });
         break;
       case "pong":
-        this.acknowledged();
+        this.ponged();
         break;
       case "subscription-ack":
-        this.granted(new Set(message.data.categories));
+        this.granted(message.data.categories);
         this.call("onAck", message.data);
         break;
       case "unsubscription-ack":
+        this.has(message.data.categories);
         this.call("onAck", message.data);
         break;
       case "gap":
         this.call("onGap", message.data);
         break;
       case "error":
-        this.report(new ClientError("node", message.data.error));
+        this.refused(new ClientError("node", message.data.error));
         break;
     }
+  }
+
+  private refused(error: ClientError): void {
+    this.refusal = error;
+    if (this.current === ConnectionState.CONNECTED) this.lastError = error;
+    this.report(error);
   }
 
   private deliver(event: AnyEvent): void {
@@ -333,21 +388,31 @@ export class Client<E = Record<string, unknown>> {
     this.handlers.dispatch(event, (error) => this.threw("a handler", error));
   }
 
-  private granted(topics: ReadonlySet<string>): void {
-    let missing = this.subscriptions.size;
-    for (const [name, subscription] of this.subscriptions) {
-      if (!topics.has(name)) continue;
-      subscription.granted = true;
-      missing -= 1;
+  private granted(topics: readonly string[]): void {
+    const hasAll = this.has(topics);
+    for (const name of topics) {
+      const subscription = this.subscriptions.get(name);
+      if (subscription) subscription.group = GRANTED;
     }
     // A node's pong says the same. Stand-ins for one may know subscriptions only.
-    if (missing === 0) this.acknowledged();
+    if (hasAll) this.acknowledged([]);
   }
 
-  private acknowledged(): void {
+  /** Whether these, which the node says this connection has, are all. */
+  private has(topics: readonly string[]): boolean {
+    this.acked = new Set(topics);
+    if (this.missing().length > 0) return false;
+    this.refusal = null;
+    if (this.current === ConnectionState.CONNECTED) this.lastError = null;
+    return true;
+  }
+
+  private acknowledged(missing: readonly string[]): void {
     clearTimeout(this.connectTimer);
     this.attempts = 0;
-    this.lastError = null;
+    this.lastError = this.refusal;
+    // A node says why. Whatever else leaves some out must not look as if it had not.
+    if (missing.length > 0) this.lastError ??= new ClientError("node", `topics that the node has not taken: ${missing.join(", ")}`);
     this.setState(ConnectionState.CONNECTED);
   }
 

@@ -83,6 +83,100 @@ test('what was granted is sent together, what was not stands alone', () => {
   assert.deepEqual(FakeSocket.last.sent.map(({ categories }) => categories), [['a', 'b'], ['refused*'], undefined]);
 });
 
+/** A client of a node that has granted each of these, after the connection was lost and is open again. */
+function reopened(...topics) {
+  const made = start();
+  for (const topic of topics) made.client.subscribe(topic);
+  FakeSocket.last.open();
+  FakeSocket.last.receive(ack(...topics));
+  FakeSocket.last.pong();
+  FakeSocket.last.fail();
+  nextAttemptAfter(1000);
+  FakeSocket.last.open();
+  return made;
+}
+const refusal = (error) => ({ type: 'error', timestamp: '', data: { error } });
+
+test('what is refused together after a reconnect is sent one by one, and the refusal stays', () => {
+  const { client } = reopened('a', 'b', 'c');
+  const socket = FakeSocket.last;
+  assert.deepEqual(socket.sent, [{ type: 'subscribe', categories: ['a', 'b', 'c'] }, { type: 'ping' }]);
+  socket.receive(refusal('too many'));
+  socket.pong();
+  // Nothing of it is there yet.
+  assert.equal(client.state, RECONNECTING);
+  assert.deepEqual(socket.sent.slice(2).map(({ categories }) => categories), [['a'], ['b'], ['c'], undefined]);
+  socket.receive(ack('a'));
+  socket.receive(ack('a', 'b'));
+  socket.receive(refusal('c is too many'));
+  socket.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.deepEqual([client.error.kind, client.error.message], ['node', 'c is too many']);
+  assert.equal(socket.sent.length, 6);
+  // The next time it stands alone at once.
+  socket.fail();
+  nextAttemptAfter(1000);
+  FakeSocket.last.open();
+  assert.deepEqual(FakeSocket.last.sent.map(({ categories }) => categories), [['a', 'b'], ['c'], undefined]);
+  FakeSocket.last.receive(ack('a', 'b'));
+  FakeSocket.last.receive(ack('a', 'b', 'c'));
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error, null);
+});
+
+test('all that were refused together may be taken one by one', () => {
+  const { client } = reopened('a', 'b');
+  FakeSocket.last.receive(refusal('for a moment'));
+  FakeSocket.last.pong();
+  FakeSocket.last.receive(ack('a'));
+  FakeSocket.last.receive(ack('a', 'b'));
+  FakeSocket.last.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error, null);
+});
+
+test('one that is refused alone is not sent again', () => {
+  const { client } = reopened('a');
+  FakeSocket.last.receive(refusal('no'));
+  FakeSocket.last.pong();
+  assert.equal(FakeSocket.last.sent.length, 2);
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error.message, 'no');
+});
+
+test('a refusal stays until the node has every topic', () => {
+  const { client } = start();
+  up();
+  client.subscribe('a');
+  client.subscribe('b');
+  FakeSocket.last.receive(refusal('not a'));
+  assert.equal(client.error.message, 'not a');
+  FakeSocket.last.receive(ack('b'));
+  assert.equal(client.error.message, 'not a');
+  client.unsubscribe('a');
+  FakeSocket.last.receive({ ...ack('b'), type: 'unsubscription-ack' });
+  assert.equal(client.error, null);
+});
+
+test('a pong says nothing of what was asked for after its ping', () => {
+  const { client } = start();
+  FakeSocket.last.open();
+  client.subscribe('late');
+  FakeSocket.last.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error, null);
+});
+
+test('topics that are missing without a word are an error', () => {
+  const { client } = start();
+  client.subscribe(['a', 'b']);
+  FakeSocket.last.open();
+  FakeSocket.last.receive(ack('a'));
+  FakeSocket.last.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.match(client.error.message, /not taken: b$/);
+});
+
 test('many topics go in messages that a node takes', () => {
   const { client } = start();
   const topics = Array.from({ length: 1000 }, (_, n) => `run:${n}`.padEnd(60, '.'));
