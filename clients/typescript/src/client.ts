@@ -125,8 +125,8 @@ const NORMAL_CLOSURE = 1000;
 const GRANTED = 0;
 /** 1002, 1003, 1007 and 1009 say that what this client sent was wrong; it would send the same again. */
 const FINAL_CODES: ReadonlySet<number> = new Set([1002, 1003, 1007, 1008, 1009]);
-/** A subscribe is kept well below the 64 KiB that a node takes in one message. */
-const MAX_SUBSCRIBE_CHARS = 16_384;
+/** Of a subscribe or unsubscribe. Well below the 64 KiB that a node takes in one message: beyond, it closes for good. */
+const MAX_MESSAGE_BYTES = 8192;
 /** Timers with longer delays fire at once. */
 const MAX_TIMEOUT_MS = 0x7fff_ffff;
 
@@ -228,7 +228,8 @@ export class Client<E = Record<string, unknown>> {
   unsubscribe(topics: string | readonly string[]): void {
     const names = typeof topics === "string" ? [topics] : [...topics];
     for (const name of names) this.subscriptions.delete(name);
-    for (const categories of chunks(names)) this.send({ type: "unsubscribe", categories });
+    const message = { type: "unsubscribe", categories: [] };
+    for (const categories of chunks(names, message)) this.send({ ...message, categories });
   }
 
   // Handlers
@@ -478,7 +479,8 @@ export class Client<E = Record<string, unknown>> {
   private sendSubscribes(names: readonly string[], { events, policy }: SubscribeOptions): void {
     const { clientId } = this.options;
     // Members that are `undefined` are left out of the text.
-    for (const categories of chunks(names)) this.send({ type: "subscribe", categories, events, policy, clientId });
+    const message = { type: "subscribe", categories: [], events, policy, clientId };
+    for (const categories of chunks(names, message)) this.send({ ...message, categories });
   }
 
   private send(message: unknown): void {
@@ -515,19 +517,32 @@ export class Client<E = Record<string, unknown>> {
   }
 }
 
-/** Splits topics so that a message that names one of the parts is not too long. */
-function chunks(names: readonly string[]): string[][] {
+/**
+ * Splits topics so that `message`, which is that with no topics, is not too long with any of the parts. A topic that is
+ * too long by itself goes alone: it is the node that says so.
+ */
+function chunks(names: readonly string[], message: unknown): string[][] {
+  const empty = bytesOf(message);
   const parts: string[][] = [];
-  let chars = Infinity;
+  let bytes = Infinity;
   for (const name of names) {
-    chars += name.length;
-    if (chars > MAX_SUBSCRIBE_CHARS) {
+    // With its comma.
+    const more = bytesOf(name) + 1;
+    bytes += more;
+    if (bytes > MAX_MESSAGE_BYTES) {
       parts.push([]);
-      chars = name.length;
+      bytes = empty + more;
     }
     parts[parts.length - 1]!.push(name);
   }
   return parts;
+}
+
+const encoder = new TextEncoder();
+
+/** How long it is in a message. */
+function bytesOf(value: unknown): number {
+  return encoder.encode(JSON.stringify(value)).length;
 }
 
 /** The pause that the node asks for in a close, in milliseconds. */

@@ -184,7 +184,31 @@ test('many topics go in messages that a node takes', () => {
   FakeSocket.last.open();
   const subscribes = FakeSocket.last.sent.filter(({ type }) => type === 'subscribe');
   assert.deepEqual(subscribes.flatMap(({ categories }) => categories), topics);
-  for (const message of subscribes) assert.ok(JSON.stringify(message).length < 40_000);
+  assert.ok(subscribes.length < 12);
+  for (const message of subscribes) assert.ok(Buffer.byteLength(JSON.stringify(message)) <= 8192);
+});
+
+test('a message is measured as the bytes that it is, with all that is in it', () => {
+  const topics = [...Array(300).keys()].flatMap((n) => [`${n}${'語'.repeat(60)}`, `${n}${'"'.repeat(100)}`, `${n}${'\u0001'.repeat(30)}`]);
+  const events = Array.from({ length: 20 }, (_, n) => `${n}`.padEnd(100, 'é'));
+  const { client } = start({ clientId: 'ü'.repeat(128) });
+  FakeSocket.last.open();
+  client.subscribe(topics, { events });
+  client.unsubscribe(topics);
+  const messages = FakeSocket.last.sent.slice(2);
+  assert.deepEqual(messages.flatMap(({ categories }) => categories), [...topics, ...topics]);
+  const longest = Math.max(...messages.map((message) => Buffer.byteLength(JSON.stringify(message))));
+  assert.ok(longest > 7000 && longest <= 8192, `${longest}`);
+});
+
+test('what is too long in any message goes alone', () => {
+  const { client } = start();
+  FakeSocket.last.open();
+  client.subscribe(['a', 'x'.repeat(9000), 'b']);
+  assert.deepEqual(FakeSocket.last.sent.slice(1).map(({ categories }) => categories), [['a'], ['x'.repeat(9000)], ['b']]);
+  // A filter that leaves no room for two.
+  client.subscribe(['c', 'd'], { events: ['y'.repeat(9000)] });
+  assert.deepEqual(FakeSocket.last.sent.slice(4).map(({ categories }) => categories), [['c'], ['d']]);
 });
 
 test('the unsubscribe of one call leaves a later call alone', () => {
