@@ -112,10 +112,13 @@ interface Subscription extends SubscribeOptions {
   group: number;
 }
 
-/** Connects to a node. Handlers that are added before the caller next waits miss nothing. */
+/**
+ * Connects to a node. Handlers that are added before the caller next waits miss nothing. No callback is called before
+ * this has returned, so callbacks may use the client.
+ */
 export function connect<E = Record<string, unknown>>(options: ClientOptions = {}): Client<E> {
   const client = new Client<E>(options);
-  client.open();
+  client["openQuietly"]();
   return client;
 }
 
@@ -153,13 +156,20 @@ export class Client<E = Record<string, unknown>> {
   private lastMessageAt = 0;
   /** Events that came before the first handler; `null` once there has been one. */
   private held: AnyEvent[] | null;
+  /** What there is to tell once `connect` has returned. */
+  private untold: (() => void)[] = [];
+  private isQuiet = false;
+  /** The call that the constructor made for the policy of the scope. */
+  private readonly scopeCall: number | null;
 
   /** Does not connect yet. `handlers` are those of an owner who has them already: nothing is held for them. */
   constructor(options: ClientOptions = {}, handlers?: Handlers) {
     this.options = options;
     this.handlers = handlers ?? new Handlers();
     this.held = handlers || options.holdEvents === 0 ? null : [];
-    if (options.policy !== undefined) this.subscribe(scopeTopics(options), { policy: options.policy });
+    const hasPolicy = options.policy !== undefined;
+    if (hasPolicy) this.subscribe(scopeTopics(options), { policy: options.policy });
+    this.scopeCall = hasPolicy ? this.calls : null;
   }
 
   get state(): ConnectionState {
@@ -176,7 +186,7 @@ export class Client<E = Record<string, unknown>> {
 
   /** The topics subscribed to by calls; those of the scope are not among them. */
   get topics(): string[] {
-    return [...this.subscriptions.keys()];
+    return [...this.subscriptions].filter(([, { call }]) => call !== this.scopeCall).map(([name]) => name);
   }
 
   // Connection
@@ -184,6 +194,18 @@ export class Client<E = Record<string, unknown>> {
   /** Connects, unless it is connected or about to. */
   open(): void {
     if (this.current === ConnectionState.DISCONNECTED || this.current === ConnectionState.FAILED) this.reconnect();
+  }
+
+  /** Opens, and tells of it in a microtask: until then its caller has no client to use in a callback. */
+  private openQuietly(): void {
+    this.isQuiet = true;
+    this.open();
+    this.isQuiet = false;
+    queueMicrotask(() => this.tellUntold());
+  }
+
+  private tellUntold(): void {
+    for (const tell of this.untold.splice(0)) tell();
   }
 
   /** Connects anew at once, with all attempts before it. */
@@ -496,6 +518,11 @@ export class Client<E = Record<string, unknown>> {
   }
 
   private call<N extends "onState" | "onGap" | "onAck">(name: N, value: Parameters<NonNullable<ClientOptions[N]>>[0]): void {
+    if (this.isQuiet) {
+      this.untold.push(() => this.call(name, value));
+      return;
+    }
+    this.tellUntold();
     try {
       (this.options[name] as ((value: unknown) => void) | undefined)?.(value);
     } catch (error) {
@@ -508,6 +535,11 @@ export class Client<E = Record<string, unknown>> {
   }
 
   private report(error: ClientError): void {
+    if (this.isQuiet) {
+      this.untold.push(() => this.report(error));
+      return;
+    }
+    this.tellUntold();
     try {
       if (this.options.onError) this.options.onError(error);
       else console.error(error);

@@ -47,7 +47,7 @@ function nextAttemptAfter(ms) {
   assert.equal(FakeSocket.made.length, before + 1, `no attempt after ${ms} ms`);
 }
 
-test('subscriptions made before the socket is open are sent when it is, and again after a reconnect', () => {
+test('subscriptions made before the socket is open are sent when it is, and again after a reconnect', async () => {
   const { client, states } = start({ clientId: 'me' });
   client.subscribe(['a', 'b']);
   client.subscribe('c', { events: ['x'], policy: 'drop-oldest' });
@@ -59,6 +59,7 @@ test('subscriptions made before the socket is open are sent when it is, and agai
     { type: 'ping' },
   ];
   assert.deepEqual(FakeSocket.last.sent, sent);
+  await null;
   assert.deepEqual(states, [CONNECTING]);
   FakeSocket.last.pong();
   assert.deepEqual(states, [CONNECTING, CONNECTED]);
@@ -485,6 +486,26 @@ test('close ends everything, open begins again', () => {
   assert.equal(client.state, RECONNECTING);
 });
 
+test('callbacks may use the client from the first', async () => {
+  const told = [];
+  for (const url of ['ws://node/ws', 'ws://']) {
+    const use = (what) => told.push(`${what} ${client.state}`);
+    const client = connect({ url, WebSocket: FakeSocket, onState: use, onError: ({ kind }) => use(kind) });
+    assert.deepEqual(told.splice(0), []);
+    await null;
+    assert.deepEqual(told.splice(0), url === 'ws://' ? ['connecting failed', 'failed failed', 'connection failed'] : ['connecting connecting']);
+  }
+});
+
+test('topics are those of calls, with and without a policy of the scope', () => {
+  for (const policy of [undefined, 'drop-oldest']) {
+    const { client } = start({ runId: '1', policy });
+    assert.deepEqual(client.topics, []);
+    client.subscribe(['a', 'global']);
+    assert.deepEqual(client.topics, ['a', 'global']);
+  }
+});
+
 test('callbacks may close', () => {
   const closing = (which) => {
     const { client } = start({
@@ -519,10 +540,11 @@ test('what onAck opens anew is not connected yet', () => {
   assert.equal(client.state, CONNECTED);
 });
 
-test('an address that is none, or no WebSocket, is an error and no exception', () => {
+test('an address that is none, or no WebSocket, is an error and no exception', async () => {
   for (const options of [{ url: 'ws://' }, { url: 'ftp://node/' }, { url: undefined }, { url: '/ws' }, { WebSocket: class { constructor() { throw new SyntaxError('no'); } } }]) {
     const { client, states, errors } = start(options);
     assert.equal(client.state, FAILED);
+    await null;
     assert.deepEqual(states, [CONNECTING, FAILED]);
     assert.equal(errors[0].kind, 'connection');
   }
