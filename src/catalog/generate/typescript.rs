@@ -12,7 +12,7 @@ use crate::catalog::file::Catalog;
 
 pub(super) fn module(catalog: &Catalog) -> String {
     let mut out = String::new();
-    let names = identifiers(catalog);
+    let names = identifiers(catalog, pascal);
     let events = format!("{}Events", pascal(&catalog.name));
     let _ = writeln!(
         out,
@@ -115,6 +115,7 @@ fn text(shape: &Shape, indent: &str) -> String {
         Shape::OneOf(values) if values.iter().any(|value| value.is_object() || value.is_array()) => {
             "unknown".to_owned()
         }
+        Shape::OneOf(values) if values.is_empty() => "never".to_owned(),
         Shape::OneOf(values) => values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | "),
         Shape::Array(items) => {
             let items = text(items, indent);
