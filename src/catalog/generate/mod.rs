@@ -10,8 +10,10 @@ use crate::catalog::file::Catalog;
 /// What can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A TypeScript module for each catalog.
+    /// A TypeScript module for each catalog, for whoever uses the npm package.
     Typescript,
+    /// The same within that package.
+    TypescriptPackage,
     /// A Python module for each catalog.
     Python,
     /// One page that shows all of them.
@@ -21,8 +23,9 @@ pub enum Output {
 /// The files that a command makes: name and text of each.
 pub fn generate(output: Output, catalogs: &[Catalog]) -> Vec<(String, String)> {
     match output {
-        Output::Typescript => {
-            catalogs.iter().map(|c| (format!("{}.ts", c.name), typescript::module(c))).collect()
+        Output::Typescript | Output::TypescriptPackage => {
+            let library = if output == Output::Typescript { "fanwire-client" } else { "../events.js" };
+            catalogs.iter().map(|c| (format!("{}.ts", c.name), typescript::module(c, library))).collect()
         }
         Output::Python => {
             let name = |c: &Catalog| format!("{}.py", snake(&c.name));

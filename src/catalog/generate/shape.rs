@@ -156,7 +156,7 @@ fn fields<'a>(
         .unwrap_or_default();
     let rest = properties.keys().map(String::as_str).filter(|name| !required.contains(name));
     let names = required.iter().copied().chain(rest);
-    let mut field = |name: &str| {
+    let field = |name: &str| {
         let property = properties.get(name).unwrap_or(&Value::Bool(true));
         Field {
             name: name.to_owned(),
@@ -166,7 +166,7 @@ fn fields<'a>(
             bounds: bounds(property),
         }
     };
-    names.map(|name| field(name)).collect()
+    names.map(field).collect()
 }
 
 /// What a schema asks of a value beyond its type, in words.
