@@ -4,4 +4,5 @@ pub mod api;
 pub mod metrics;
 pub mod page;
 pub mod report;
+pub mod slow;
 pub mod stats;
