@@ -56,7 +56,7 @@ fn token(text: &str) -> Result<String, String> {
 
 /// What the drawing waits for.
 enum Happened {
-    Answered(Result<(Stats, Slow), NoAnswer>),
+    Answered(Result<Box<(Stats, Slow)>, NoAnswer>),
     Resized,
     Stopped,
 }
@@ -89,7 +89,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         match happened {
             Happened::Stopped => break,
             Happened::Resized => {}
-            Happened::Answered(Ok((stats, slow))) => {
+            Happened::Answered(Ok(answers)) => {
+                let (stats, slow) = *answers;
                 last_trouble.clear();
                 // Without a screen to wait at, the first table is one with rates.
                 let is_first = frame.is_empty();
@@ -171,7 +172,7 @@ fn ask_again_and_again(host: &str, arguments: &Arguments, sender: Sender<Happene
         loop {
             let slow = format!("/api/slow?limit={limit}");
             let answer = http::get(&host, "/api/v1/websocket/stats", token.as_deref())
-                .and_then(|stats| Ok((stats, http::get(&host, &slow, token.as_deref())?)));
+                .and_then(|stats| Ok(Box::new((stats, http::get(&host, &slow, token.as_deref())?))));
             if sender.send(Happened::Answered(answer)).is_err() {
                 return;
             }
