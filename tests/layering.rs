@@ -38,7 +38,7 @@ const LAYERS: &[Layer] = &[
     // One client.
     ("chunk",       &["session/chunk"],                             &["event"]),
     ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
-    ("session",     &["session/session"],                           &["config", "dialect", "event", "policy", "proto"]),
+    ("session",     &["session/session"],                           &["config", "dialect", "event", "metrics", "policy", "proto"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
@@ -49,14 +49,14 @@ const LAYERS: &[Layer] = &[
     ("client",      &["publish/client"],                            &["error", "wire"]),
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event"]),
-    ("report",      &["admin/report"],                              &["clock", "session", "subscribers"]),
+    ("report",      &["admin/report", "admin/slow"],                &["clock", "session", "subscribers", "transport"]),
     ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report"]),
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dialect", "echo", "error", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
-    // The shard: one type in four files.
-    ("shard",       &["fanout/shard", "fanout/intake", "fanout/requests", "fanout/lifecycle"],
+    // The shard: one type in five files.
+    ("shard",       &["fanout/shard", "fanout/intake", "fanout/requests", "fanout/lifecycle", "fanout/slow"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "opening", "outbox", "policy", "proto", "report", "session", "shared", "socket", "subscribers", "timer",
                       "transport", "wire"]),

@@ -5,4 +5,5 @@ pub mod diagnostics;
 pub mod metrics;
 pub mod page;
 pub mod report;
+pub mod slow;
 pub mod stats;

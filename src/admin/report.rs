@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::admin::slow::Slowest;
 use crate::clock::{Iso8601, Now};
 use crate::fanout::subscribers::Subscribers;
 use crate::session::session::Session;
@@ -19,6 +20,11 @@ pub enum Report {
     },
     /// `GET /api/topics/{topic}`.
     Topic(String),
+    /// `GET /api/slow`: the clients furthest behind, at most so many.
+    Slow {
+        /// How many.
+        limit: usize,
+    },
 }
 
 /// One shard's part of an answer.
@@ -31,17 +37,19 @@ pub struct Part {
     is_cut: bool,
     /// Subscribers and position of the topic asked for.
     topic: Option<(usize, u64)>,
+    slowest: Slowest,
 }
 
 /// Topics listed by the status at most: there can be a million.
 const LISTED_TOPICS: usize = 10_000;
 
 impl Part {
-    /// What a shard knows.
+    /// What a shard knows. `slowest` finds its clients that are furthest behind.
     pub fn of<'a>(
         report: &Report,
         clients: impl Iterator<Item = &'a Session>,
         subscribers: &Subscribers,
+        slowest: impl FnOnce(usize) -> Slowest,
     ) -> Self {
         let mut part = Self::default();
         match report {
@@ -66,6 +74,7 @@ impl Part {
                     (members, local.topic.head())
                 });
             }
+            Report::Slow { limit } => part.slowest = slowest(*limit),
         }
         part
     }
@@ -85,6 +94,9 @@ pub fn render(report: &Report, parts: Vec<Part>, now: Now) -> Value {
                 "history": { "events": 0, "bytes": 0 },
                 "timestamp": timestamp,
             })
+        }
+        Report::Slow { limit } => {
+            Slowest::merge(parts.into_iter().map(|part| part.slowest), *limit).render(&timestamp)
         }
     }
 }
@@ -147,6 +159,7 @@ mod tests {
             subscriptions: vec![(topic.to_owned(), 1)],
             is_cut: false,
             topic: Some((2, 17)),
+            slowest: Slowest::default(),
         };
         let parts = || vec![part("me", "a"), part("me", "a"), part("you", "b")];
         let now = Now { mono: 0, wall_ms: 0 };

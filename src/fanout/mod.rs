@@ -9,4 +9,5 @@ pub mod lifecycle;
 pub mod requests;
 pub mod shard;
 pub mod shared;
+mod slow;
 pub mod subscribers;

@@ -265,7 +265,7 @@ impl<T: Transport> Shard<T> {
                 Message::Round(round) => self.dispatch(&round, now),
                 Message::Limits(limits) => self.change_limits(limits),
                 Message::Drain(stage) => self.begin_stage(stage, now),
-                Message::Ask(gather) => self.answer_part(&gather),
+                Message::Ask(gather) => self.answer_part(&gather, now),
                 Message::Answered(gather) => self.answer_whole(&gather, now),
             }
         }
@@ -489,6 +489,9 @@ impl<T: Transport> Shard<T> {
             Ok(Flushed::Blocked) => {
                 self.connections[number as usize].outbox.set_blocked(true);
                 self.metrics().refused_writes.one();
+                if let Role::Client(session) = &mut self.connections[number as usize].role {
+                    session.note_refused(clock().mono);
+                }
                 self.counts.blocked += usize::from(is_client);
                 if self.work.bytes > written || !was_stalled {
                     self.begin_stall(number, clock);
@@ -527,7 +530,7 @@ impl<T: Transport> Shard<T> {
             dropped += 1;
             note_gap(connection, drop.topic, drop.pending_gap);
         }
-        self.shared.metrics[self.id].drop_events(DropReason::DropOldest, dropped);
+        leave_out(&self.shared.metrics[self.id], connection, DropReason::DropOldest, dropped);
         if dropped == 0 {
             self.close_client(number, CloseReason::OutboxMemory, "", now);
         }
@@ -607,7 +610,7 @@ impl Delivery<'_> {
                     // Nothing older may go: this one does.
                     gap += 1;
                     self.dispatched += 1;
-                    self.metrics.drop_events(DropReason::DropOldest, 1);
+                    leave_out(self.metrics, connection, DropReason::DropOldest, 1);
                     continue;
                 }
                 // It counts as dispatched and goes with the rest of the queue when the client is closed.
@@ -642,7 +645,7 @@ impl Delivery<'_> {
                 return false;
             }
             let Some(dropped) = connection.outbox.drop_oldest(self.chunks) else { return false };
-            self.metrics.drop_events(DropReason::DropOldest, 1);
+            leave_out(self.metrics, connection, DropReason::DropOldest, 1);
             if dropped.pending_gap > 0 {
                 let Role::Client(session) = &connection.role else { return false };
                 if session.subscriptions.get(member.subscription).topic == dropped.topic {
@@ -664,6 +667,14 @@ fn wanted(filter: Option<&Filter>, round: &Round) -> SmallVec<[bool; 16]> {
             let is_category_wanted = filter.wants_category(&round.category);
             round.events.iter().map(|event| is_category_wanted && filter.wants_event(event.name)).collect()
         }
+    }
+}
+
+/// Counts events that were left out of a session's queue, for the node and for the session.
+fn leave_out<T>(metrics: &ShardMetrics, connection: &mut Connection<T>, reason: DropReason, count: u64) {
+    metrics.drop_events(reason, count);
+    if let Role::Client(session) = &mut connection.role {
+        session.note_dropped(reason, count);
     }
 }
 
