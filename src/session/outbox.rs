@@ -131,7 +131,7 @@ impl Outbox {
 
     /// Bytes that wait in all: of events, of a frame partly written, of replies and what they take beside.
     pub fn owed_bytes(&self) -> usize {
-        self.bytes + self.reply_bytes + self.first().map_or(0, <[u8]>::len)
+        self.bytes + self.reply_bytes + self.first.as_ref().map_or(0, |first| first.bytes.len() - first.at)
     }
 
     /// Bytes that are this client's alone.
