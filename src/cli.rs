@@ -2,10 +2,12 @@
 
 mod flags;
 mod generate;
+mod http;
 mod log;
 mod publish;
 mod serve;
 mod subscribe;
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -84,6 +86,18 @@ enum Command {
             fanwire sub metrics --policy drop-oldest --to http://10.0.0.5:8080"
     )]
     Subscribe(subscribe::Arguments),
+    /// Show a node at work, and which of its clients are slow
+    #[command(
+        long_about = "Shows a node's figures and the clients that are furthest behind, again and again, until \
+            Ctrl-C. Where standard output is no terminal, it prints a table for each interval. A node that is \
+            away is asked again; docs/operations.md tells how to read each figure.",
+        after_help = "Examples:\n  \
+            fanwire top\n  \
+            fanwire top --to http://10.0.0.5:9090 --interval 5s\n  \
+            FANWIRE_OPERATOR_TOKEN=… fanwire top --count 1\n  \
+            fanwire top --interval 1m --limit 5 >> slow.log"
+    )]
+    Top(top::Arguments),
     /// Check settings and show them with where each came from
     #[command(
         long_about = "Reads the settings as `serve` would, with the same flags, and prints them as TOML, \
@@ -154,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Serve(flags) => serve::run(flags),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Check(flags) => check(flags),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Completions { shell } => completions(shell),

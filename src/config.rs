@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use sources::{ConfigError, Loaded, Origin, Problem, Sources, environment_name};
 pub use table::{Group, SETTINGS, Setting};
 pub use tables::{Key, TABLES, Table, TableOrigin};
-pub use value::Shape;
+pub use value::{Shape, duration};
 
 /// Most shards that a node may have.
 pub const MAX_SHARDS: usize = 64;

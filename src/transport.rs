@@ -3,11 +3,31 @@
 use std::io;
 use std::time::Duration;
 
+/// How a connection's way to the far end is, as the kernel sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelFigures {
+    /// Bytes that the kernel has taken and never sent.
+    pub unsent_bytes: u32,
+    /// Smoothed round-trip time, in microseconds.
+    pub rtt_micros: u32,
+    /// Segments sent again since the connection began.
+    pub retransmits: u32,
+}
+
 /// One connection's bytes. Real sockets implement it in `net`; the simulation has a hostile one in memory.
 ///
 /// Both calls answer [`io::ErrorKind::WouldBlock`] instead of waiting. Dropping the value closes the
 /// connection.
 pub trait Transport {
+    /// What the kernel knows of each of these connections, in their order; `None` where it does not tell. All
+    /// are asked together, because finding the way to ask costs more than a question.
+    fn kernel_figures(of: &[&Self]) -> Vec<Option<KernelFigures>>
+    where
+        Self: Sized,
+    {
+        vec![None; of.len()]
+    }
+
     /// Reads what is there. `Ok(0)`: the far end sends no more.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 

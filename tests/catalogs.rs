@@ -263,7 +263,7 @@ fn shipped() -> Vec<Catalog> {
 #[test]
 fn what_is_made_from_the_shipped_catalogs_is_committed() {
     for (output, word, dir) in [
-        (Output::Typescript, "typescript", "clients/typescript/src/catalogs"),
+        (Output::TypescriptPackage, "typescript", "clients/typescript/src/catalogs"),
         (Output::Python, "python", "clients/python/fanwire_catalogs"),
         (Output::Reference, "reference", "docs"),
     ] {

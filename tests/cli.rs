@@ -203,9 +203,14 @@ fn serve_refuses_to_be_open_to_others_without_a_token() {
 
 #[test]
 fn help_teaches() {
-    for command in
-        [&["--help"][..], &["serve", "--help"], &["pub", "--help"], &["sub", "--help"], &["check", "--help"]]
-    {
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["pub", "--help"],
+        &["sub", "--help"],
+        &["top", "--help"],
+        &["check", "--help"],
+    ] {
         let output = run(fanwire().args(command));
         assert!(output.status.success());
         let text = stdout(&output);
@@ -238,7 +243,7 @@ fn completions_know_the_flags() {
 
 #[test]
 fn manual_pages_render() {
-    for page in [&["man"][..], &["man", "serve"], &["man", "pub"]] {
+    for page in [&["man"][..], &["man", "serve"], &["man", "pub"], &["man", "top"]] {
         let output = run(fanwire().args(page));
         assert!(output.status.success());
         let text = stdout(&output);

@@ -40,7 +40,7 @@ const LAYERS: &[Layer] = &[
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
-    ("session",     &["session/session"],                           &["chunk", "config", "dialect", "event", "policy", "proto"]),
+    ("session",     &["session/session"],                           &["chunk", "config", "dialect", "event", "metrics", "policy", "proto"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
@@ -51,14 +51,14 @@ const LAYERS: &[Layer] = &[
     ("client",      &["publish/client"],                            &["error", "wire"]),
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
-    ("report",      &["admin/report"],                              &["clock", "event", "session", "subscribers"]),
+    ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
     ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report", "rules"]),
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
-    // The shard: one type in five files.
-    ("shard",       &["fanout/shard", "fanout/intake", "fanout/replay", "fanout/requests", "fanout/lifecycle"],
+    // The shard: one type in six files.
+    ("shard",       &["fanout/shard", "fanout/intake", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/slow"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "opening", "outbox", "policy", "proto", "report", "session", "shared", "socket", "sse", "subscribers", "timer",
                       "transport", "wire"]),

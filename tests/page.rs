@@ -5,7 +5,8 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{Node, in_repository, node_script, run};
+use common::{Node, PATIENCE as QUICK, WebSocket, in_repository, node_script, run, wait_until};
+use serde_json::json;
 
 /// A browser on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -29,6 +30,25 @@ fn buttons_publish_and_figures_move() {
 fn nothing_in_an_event_is_executed() {
     let node = Node::start(&[]);
     run(node_script("page.mjs").args([&format!("http://{}/", node.http_addr()), "hostile"]), PATIENCE);
+}
+
+#[test]
+fn slow_clients_are_listed_while_there_are_some() {
+    let node = Node::start(&["--send-buffer", "16384"]);
+    let url = format!("http://{}/", node.http_addr());
+    run(node_script("page.mjs").args([&url, "nobody"]), PATIENCE);
+    let name = "<img src=x onerror=\"window.owned=1\">";
+    let mut client = WebSocket::connect_narrow(node.http_addr(), "/ws");
+    let subscribe = json!({"type":"subscribe","topics":["t"],"policy":"drop-oldest","clientId":name});
+    client.send_json(&subscribe);
+    client.next_json(QUICK);
+    let data = json!("x".repeat(10_000));
+    wait_until(QUICK, || {
+        node.publish(&["t"], "e", &data);
+        (node.stats()["dropped"]["drop_oldest"].as_u64() > Some(0)).then_some(())
+    })
+    .expect("nothing is dropped");
+    run(node_script("page.mjs").args([&url, "slow", name]), PATIENCE);
 }
 
 #[test]

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{Dialogue, Node, Signal, in_repository, nodejs, run, tool};
+use common::{Dialogue, Node, Signal, TempDir, fanwire, in_repository, nodejs, run, tool};
 use socket2::{Domain, Socket, Type};
 
 /// A compiler, or a browser, on a busy machine.
@@ -70,6 +72,53 @@ fn types_are_as_they_should_be() {
     npm("check");
 }
 
+const CATALOG: &str = r#"
+name = "shop"
+description = "What happens in the shop"
+category = [{name = "order", description = "Orders"}]
+event = [
+  {name = "e-mail", category = "order", description = "Sent", schema = '''{"properties":
+    {"to": {"type": "string"}, "none": {"enum": []}, "a_b": {"properties": {"p": {}}}, "aB": {"properties": {"q": {}}}},
+    "required": ["to"]}'''},
+  {name = "email", category = "order", description = "Sent as well", schema = '{"enum": []}'},
+]
+"#;
+
+const USE: &str = r#"
+import { connect, httpPublisher } from "fanwire-client";
+import { createEventHook } from "fanwire-client/react";
+import { broadcastEMail, isEMail, shopCategories, type ShopEvents } from "./shop.js";
+
+export const useShop = createEventHook<ShopEvents, typeof shopCategories>(shopCategories);
+const client = connect<ShopEvents>();
+client.on("e-mail", (event) => event.data.to.trim());
+client.onEvent((event) => isEMail(event) && event.data.to.trim());
+void broadcastEMail(httpPublisher({ url: "http://127.0.0.1:8080" }), "all", { to: "ada" });
+// @ts-expect-error not the data of this event
+void broadcastEMail(httpPublisher({ url: "http://127.0.0.1:8080" }), "all", { to: 7 });
+"#;
+
+#[test]
+fn what_is_made_from_a_users_catalog_goes_with_the_package() {
+    build();
+    let dir = TempDir::new();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("shop.toml"), CATALOG).unwrap();
+    let mut generate = fanwire();
+    generate.args(["generate", "typescript", "--out", "src", "--catalog", "shop.toml", "--catalog", "runs"]);
+    run(generate.current_dir(dir.path()), PATIENCE);
+    fs::write(path("src/use.ts"), USE).unwrap();
+    fs::write(path("package.json"), r#"{"type":"module"}"#).unwrap();
+    // As it is installed.
+    let package = in_repository("clients/typescript");
+    fs::create_dir(path("node_modules")).unwrap();
+    symlink(&package, path("node_modules/fanwire-client")).unwrap();
+    let mut tsc = Command::new(nodejs());
+    tsc.arg(package.join("node_modules/typescript/bin/tsc"));
+    tsc.args(["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022"]);
+    run(tsc.args(["src/use.ts", "src/shop.ts", "src/runs.ts"]).current_dir(dir.path()), PATIENCE);
+}
+
 #[test]
 fn the_client_does_what_it_should_when_the_other_end_misbehaves() {
     build();
@@ -80,6 +129,11 @@ fn the_client_does_what_it_should_when_the_other_end_misbehaves() {
 #[test]
 fn the_client_in_nodejs() {
     play("node.mjs", &["--queue-events", "10"]);
+}
+
+#[test]
+fn the_client_at_a_nodes_limits() {
+    play("limits.mjs", &["--max-topics", "3"]);
 }
 
 #[test]

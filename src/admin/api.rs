@@ -15,7 +15,7 @@ use crate::publish::socket::is_secret;
 use crate::topic::log::Topics;
 
 /// The operators' endpoints that are one path each.
-const OPERATORS: [&str; 3] = ["/metrics", "/api/websocket/status", "/api/v1/websocket/stats"];
+const OPERATORS: [&str; 4] = ["/metrics", "/api/websocket/status", "/api/v1/websocket/stats", "/api/slow"];
 /// What the paths of topics begin with.
 const TOPICS: &str = "/api/topics/";
 
@@ -205,6 +205,7 @@ fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result
             let tail = number("tail", 0, 100)?;
             Ok(Route::Reply(Reply::json(200, &stats::stats(shared, tail, context.now))))
         }
+        ("/api/slow", _) => Ok(Route::Gather(Report::Slow { limit: number("limit", 20, 1000)? })),
         (_, Some(topic)) => {
             let (topic, of_it) = topic.split_once('/').unwrap_or((topic, ""));
             let name = decode_path_segment(topic)?.into_owned();
@@ -291,6 +292,11 @@ mod tests {
             ("GET /api/websocket/status?clients=5 HTTP/1.1", 200),
             ("GET /api/websocket/status?clients=x HTTP/1.1", 400),
             ("GET /api/v1/websocket/stats?tail=5 HTTP/1.1", 200),
+            ("GET /api/slow HTTP/1.1", 200),
+            ("GET /api/slow?limit=5000 HTTP/1.1", 200),
+            ("GET /api/slow?limit=-1 HTTP/1.1", 400),
+            ("GET /api/slow?limit= HTTP/1.1", 400),
+            ("POST /api/slow HTTP/1.1", 405),
             ("GET /api/topics/run%3A42 HTTP/1.1", 200),
             ("GET /api/topics/ HTTP/1.1", 400),
             ("GET /api/topics/a%00 HTTP/1.1", 400),
@@ -328,6 +334,8 @@ mod tests {
             (both(), "GET /healthz HTTP/1.1", 200),
             (both(), "GET / HTTP/1.1", 200),
             (both(), "GET /api/topics/a HTTP/1.1", 401),
+            (both(), "GET /api/slow HTTP/1.1", 401),
+            (both(), "GET /api/slow HTTP/1.1|Authorization: Bearer o", 200),
         ] {
             assert_eq!(status(access, head), expected, "{head}");
         }

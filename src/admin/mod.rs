@@ -6,4 +6,5 @@ pub mod history;
 pub mod metrics;
 pub mod page;
 pub mod report;
+pub mod slow;
 pub mod stats;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::admin::slow::Slowest;
 use crate::clock::{Iso8601, Now};
 use crate::dialect::envelope::write_epoch;
 use crate::fanout::subscribers::Subscribers;
@@ -21,6 +22,11 @@ pub enum Report {
     },
     /// `GET /api/topics/{topic}`.
     Topic(String),
+    /// `GET /api/slow`: the clients furthest behind, at most so many.
+    Slow {
+        /// How many.
+        limit: usize,
+    },
 }
 
 /// One shard's part of an answer.
@@ -33,17 +39,19 @@ pub struct Part {
     is_cut: bool,
     /// Subscribers of the topic asked for.
     topic: usize,
+    slowest: Slowest,
 }
 
 /// Topics listed by the status at most: there can be a million.
 const LISTED_TOPICS: usize = 10_000;
 
 impl Part {
-    /// What a shard knows.
+    /// What a shard knows. `slowest` finds its clients that are furthest behind.
     pub fn of<'a>(
         report: &Report,
         clients: impl Iterator<Item = &'a Session>,
         subscribers: &Subscribers,
+        slowest: impl FnOnce(usize) -> Slowest,
     ) -> Self {
         let mut part = Self::default();
         match report {
@@ -64,6 +72,7 @@ impl Part {
             Report::Topic(name) => {
                 part.topic = subscribers.find(name).map_or(0, |topic| subscribers.get(topic).members());
             }
+            Report::Slow { limit } => part.slowest = slowest(*limit),
         }
         part
     }
@@ -88,6 +97,9 @@ pub fn render(report: &Report, parts: Vec<Part>, topics: &Topics, now: Now) -> V
                 answer["epoch"] = write_epoch(epoch).into();
             }
             answer
+        }
+        Report::Slow { limit } => {
+            Slowest::merge(parts.into_iter().map(|part| part.slowest), *limit).render(&timestamp)
         }
     }
 }
@@ -150,6 +162,7 @@ mod tests {
             subscriptions: vec![(topic.to_owned(), 1)],
             is_cut: false,
             topic: 2,
+            slowest: Slowest::default(),
         };
         let topics = Topics::new(1, 10, 0);
         topics.register("t", 0, 0).unwrap();

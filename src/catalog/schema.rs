@@ -445,6 +445,17 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_judged_as_the_document_says() {
+        let schema = json!({"type": "integer", "minimum": 0, "maximum": 9_007_199_254_740_992_u64});
+        for data in ["1e-400", "-1e-400", "100.000000000000000001", "9007199254740992"] {
+            assert_eq!(violation(&schema, data), None, "{data}");
+        }
+        for data in ["9007199254740993", "1e999", "1.5"] {
+            assert!(violation(&schema, data).is_some(), "{data}");
+        }
+    }
+
+    #[test]
     fn a_violation_names_place_and_expectation_and_no_value() {
         let schema = json!({
             "type": "object",

@@ -14,7 +14,7 @@ use crate::prepare::catalogs;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// A TypeScript module for each catalog, for the package in clients/typescript
+    /// A TypeScript module for each catalog, beside the npm package fanwire-client; without --catalog, within it
     Typescript,
     /// A Python module for each catalog, beside clients/python/fanwire_events.py
     Python,
@@ -56,6 +56,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let files = generate(
         match arguments.what {
+            // Those that come with the node are in the package.
+            What::Typescript if arguments.catalog.is_empty() => Output::TypescriptPackage,
             What::Typescript => Output::Typescript,
             What::Python => Output::Python,
             What::Reference => Output::Reference,

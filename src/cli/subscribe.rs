@@ -145,7 +145,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// `HOST:PORT` of an address or URL.
-fn host_and_port(to: &str) -> Result<String, Failure> {
+pub(super) fn host_and_port(to: &str) -> Result<String, Failure> {
     let (rest, default_port) = match to.split_once("://") {
         None => (to, 8080),
         Some(("http" | "ws", rest)) => (rest, 80),

@@ -492,7 +492,11 @@ fn bytes(text: &str) -> Result<i128, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A time with its unit: 500ms, 30s, 2m, 1h.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let (digits, unit) = split_unit(text);
     let Some(number) = whole_number(digits) else {
         return Err(format!(

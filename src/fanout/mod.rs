@@ -10,4 +10,5 @@ pub mod replay;
 pub mod requests;
 pub mod shard;
 pub mod shared;
+mod slow;
 pub mod subscribers;

@@ -83,7 +83,9 @@ impl<T: Transport> Shard<T> {
             connection.has_gaps = true;
             metrics.dispatched.add(missing);
             metrics.drop_events(DropReason::HistoryTrimmed, missing);
+            session.note_dropped(DropReason::HistoryTrimmed, missing);
         }
+        let subscription = session.subscriptions.get_mut(subscription_number);
         let Some(last) = reading.pieces.last() else {
             // Nothing is left: what is appended from now on comes through the link.
             subscription.joined = reading.head;
@@ -267,6 +269,7 @@ impl<T: Transport> Shard<T> {
             connection.has_gaps = true;
             metrics.dispatched.add(u64::from(count));
             metrics.drop_events(DropReason::HistoryTrimmed, u64::from(count));
+            session.note_dropped(DropReason::HistoryTrimmed, u64::from(count));
         }
         if connection.has_gaps && !connection.outbox.is_blocked() {
             self.owe(number);

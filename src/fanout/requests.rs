@@ -376,12 +376,13 @@ impl<T: Transport> Shard<T> {
     }
 
     /// Adds this shard's part to an answer; the last shard sends it back.
-    pub(super) fn answer_part(&self, gather: &Arc<Gather>) {
+    pub(super) fn answer_part(&self, gather: &Arc<Gather>, now: Now) {
         let clients = self.connections.iter().filter_map(|(_, connection)| match &connection.role {
             Role::Client(session) => Some(&**session),
             _ => None,
         });
-        let part = Part::of(&gather.report, clients, &self.subscribers);
+        let slowest = |limit| self.slowest(limit, now);
+        let part = Part::of(&gather.report, clients, &self.subscribers, slowest);
         gather.parts.lock().push(part);
         if gather.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.links[gather.shard].send(Message::Answered(Arc::clone(gather)), 0);

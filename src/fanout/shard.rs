@@ -277,7 +277,7 @@ impl<T: Transport> Shard<T> {
                 Message::Round(round) => self.dispatch(&round, now),
                 Message::Limits(limits) => self.change_limits(limits),
                 Message::Drain(stage) => self.begin_stage(stage, now),
-                Message::Ask(gather) => self.answer_part(&gather),
+                Message::Ask(gather) => self.answer_part(&gather, now),
                 Message::Answered(gather) => self.answer_whole(&gather, now),
             }
         }
@@ -533,6 +533,9 @@ impl<T: Transport> Shard<T> {
             Ok(Flushed::Blocked) => {
                 self.connections[number as usize].outbox.set_blocked(true);
                 self.metrics().refused_writes.one();
+                if let Role::Client(session) = &mut self.connections[number as usize].role {
+                    session.note_refused(clock().mono);
+                }
                 self.counts.blocked += usize::from(is_client);
                 if self.work.bytes > written || !was_stalled {
                     self.begin_stall(number, clock);
@@ -571,7 +574,7 @@ impl<T: Transport> Shard<T> {
             dropped += 1;
             note_gap(connection, drop.topic, drop.pending_gap);
         }
-        self.shared.metrics[self.id].drop_events(DropReason::DropOldest, dropped);
+        leave_out(&self.shared.metrics[self.id], connection, DropReason::DropOldest, dropped);
         if dropped == 0 {
             self.close_client(number, CloseReason::OutboxMemory, "", now);
         }
@@ -694,7 +697,7 @@ impl Delivery<'_> {
                 if let Some(reason) = reason {
                     gap += Gap::dropped(1);
                     self.dispatched += 1;
-                    self.metrics.drop_events(reason, 1);
+                    leave_out(self.metrics, connection, reason, 1);
                     continue;
                 }
             }
@@ -733,7 +736,7 @@ impl Delivery<'_> {
             let reason = if conflated.is_some() { DropReason::Conflated } else { DropReason::DropOldest };
             let dropped = conflated.or_else(|| connection.outbox.drop_oldest(self.chunks));
             let Some(dropped) = dropped else { return false };
-            self.metrics.drop_events(reason, 1);
+            leave_out(self.metrics, connection, reason, 1);
             if !dropped.pending_gap.is_none() {
                 let Role::Client(session) = &connection.role else { return false };
                 if session.subscriptions.get(member.subscription).topic == dropped.topic {
@@ -755,6 +758,14 @@ fn wanted(filter: Option<&Filter>, round: &Round) -> SmallVec<[bool; 16]> {
             let is_category_wanted = filter.wants_category(&round.category);
             round.events.iter().map(|event| is_category_wanted && filter.wants_event(event.name)).collect()
         }
+    }
+}
+
+/// Counts events that were left out of a session's queue, for the node and for the session.
+fn leave_out<T>(metrics: &ShardMetrics, connection: &mut Connection<T>, reason: DropReason, count: u64) {
+    metrics.drop_events(reason, count);
+    if let Role::Client(session) = &mut connection.role {
+        session.note_dropped(reason, count);
     }
 }
 

@@ -1,5 +1,7 @@
 //! SOCKETS: the only home of mio.
 
+#[cfg(target_os = "linux")]
+mod diag;
 pub mod listener;
 pub mod reactor;
 pub mod stream;

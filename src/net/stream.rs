@@ -9,6 +9,10 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+#[cfg(target_os = "linux")]
+use crate::net::diag::Diag;
+#[cfg(target_os = "linux")]
+use crate::transport::KernelFigures;
 use crate::transport::Transport;
 
 /// A connected socket. Registered once, for both directions, edge-triggered.
@@ -21,6 +25,26 @@ pub enum Stream {
 }
 
 impl Transport for Stream {
+    #[cfg(target_os = "linux")]
+    fn kernel_figures(of: &[&Self]) -> Vec<Option<KernelFigures>> {
+        if of.is_empty() {
+            return Vec::new();
+        }
+        let mut diag = match Diag::open() {
+            Ok(diag) => diag,
+            Err(error) => {
+                // A sandbox may forbid the question: everything else is known without it.
+                tracing::debug!(%error, "the kernel is not asked about slow clients");
+                return vec![None; of.len()];
+            }
+        };
+        let ask = |stream: &&Self| match stream {
+            Self::Tcp(stream) => diag.ask(stream.local_addr().ok()?, stream.peer_addr().ok()?),
+            Self::Unix(_) => None,
+        };
+        of.iter().map(ask).collect()
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),

@@ -129,6 +129,11 @@ impl Outbox {
         self.bytes
     }
 
+    /// Bytes that wait in all: of events, of a frame partly written, of replies and what they take beside.
+    pub fn owed_bytes(&self) -> usize {
+        self.bytes + self.reply_bytes + self.first.as_ref().map_or(0, |first| first.bytes.len() - first.at)
+    }
+
     /// Bytes that are this client's alone.
     pub fn private_bytes(&self) -> usize {
         self.reply_bytes + self.first.as_ref().map_or(0, |first| first.bytes.len())

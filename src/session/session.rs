@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::config::Limits;
 use crate::dialect::dialect::Dialect;
 use crate::dialect::envelope::{Private, Values};
+use crate::metrics::DropReason;
 use crate::proto::websocket::{Accept, Decoder};
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
@@ -204,10 +207,21 @@ pub struct Session {
     pub replayed: u32,
     /// Since when its socket takes nothing, where that is bounded.
     pub stalled: u64,
+    /// What became of it once its socket took no more; a session whose socket always took everything has none.
+    pub trouble: Option<Box<Trouble>>,
     /// The inbound half, kept only while a frame or message is partial.
     pub decoder: Option<Box<Decoder>>,
     /// Bytes read but not yet decoded, because replies wait.
     pub unread: Option<Box<Vec<u8>>>,
+}
+
+/// The slow side of a session's life.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    /// When its socket last refused a write, in nanoseconds.
+    pub refused: u64,
+    /// Events that were left out, by reason.
+    pub dropped: SmallVec<[(DropReason, u64); 1]>,
 }
 
 /// What a session is held to: the node's limits, or those of its stream.
@@ -245,8 +259,26 @@ impl Session {
             pinged: now,
             replayed: 0,
             stalled: now,
+            trouble: None,
             decoder: None,
             unread: None,
+        }
+    }
+
+    /// Its socket refused a write. `now` is in nanoseconds.
+    pub fn note_refused(&mut self, now: u64) {
+        self.trouble.get_or_insert_default().refused = now;
+    }
+
+    /// Events were left out of its queue.
+    pub fn note_dropped(&mut self, reason: DropReason, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let dropped = &mut self.trouble.get_or_insert_default().dropped;
+        match dropped.iter_mut().find(|(other, _)| *other == reason) {
+            Some((_, all)) => *all += count,
+            None => dropped.push((reason, count)),
         }
     }
 
@@ -325,6 +357,22 @@ mod tests {
             let expected: Vec<u32> = (0..count).map(|t| t * 10).filter(|t| ![0, 20].contains(t)).collect();
             assert_eq!(order, expected);
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_by_reason_and_only_then_takes_memory() {
+        use crate::error::CloseReason;
+        let mut session = Session::new(1, Dialect::Json, 0, "a".into(), 0);
+        session.note_dropped(DropReason::DropOldest, 0);
+        assert!(session.trouble.is_none());
+        let closed = DropReason::Closed(CloseReason::SlowConsumer);
+        for (reason, count) in [(DropReason::DropOldest, 2), (closed, 1), (DropReason::DropOldest, 3)] {
+            session.note_dropped(reason, count);
+        }
+        session.note_refused(7);
+        let trouble = session.trouble.unwrap();
+        assert_eq!(trouble.dropped[..], [(DropReason::DropOldest, 5), (closed, 1)]);
+        assert_eq!(trouble.refused, 7);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //   node page.mjs http://HOST:PORT/ tour SCREENSHOT   every button, every figure; keeps a picture
 //   node page.mjs http://HOST:PORT/ hostile           publishes and subscribes hostile names and data
 //   node page.mjs http://HOST:PORT/ token TOKEN       a node that asks for a token
+//   node page.mjs http://HOST:PORT/ slow NAME         a node whose slowest client has this name
+//   node page.mjs http://HOST:PORT/ nobody            a node without slow clients
 //
 // Ends with 0 where all is as it should be; otherwise says what is not.
 import assert from 'node:assert/strict';
@@ -155,8 +157,29 @@ async function withToken(token) {
   assert.equal((await page.content()).includes(token), false, 'the token is not shown');
 }
 
+async function slow(name) {
+  await page.goto(url);
+  await page.waitForSelector('#slow-card:not([hidden])');
+  await shows('#slow', 'drop oldest');
+  const cells = await page.$$eval('#slow tbody tr:first-child > *', (all) => all.map((cell) => cell.textContent));
+  assert.equal(cells.length, 11);
+  assert.equal(cells[0], name, 'a name is text, whatever is in it');
+  assert.equal(cells[2], 'json');
+  assert.ok(Number(cells[3].replaceAll(',', '')) > 0, `events: ${cells[3]}`);
+  assert.match(cells[4], /^\d[\d.,]* [KM]?i?B$/);
+  const inserted = await page.evaluate(() => ({ owned: 'owned' in window, elements: document.querySelectorAll('#slow img, #slow script').length }));
+  assert.deepEqual(inserted, { owned: false, elements: 0 });
+}
+
+async function nobodySlow() {
+  await page.goto(url);
+  await page.waitForSelector('#state[data-state="ready"]');
+  await reaches('#connections', null, 1);
+  assert.equal(await page.isVisible('#slow-card'), false, 'nobody is slow');
+}
+
 try {
-  await { tour, hostile, token: withToken }[what](argument);
+  await { tour, hostile, token: withToken, slow, nobody: nobodySlow }[what](argument);
   assert.deepEqual(await page.evaluate(() => window.violations), []);
   assert.deepEqual(troubles, []);
 } catch (error) {

@@ -6,7 +6,10 @@ import { resolveUrl, scopeTopics, type Scope } from "./url.js";
 export enum ConnectionState {
   /** The first attempt is under way. */
   CONNECTING = "connecting",
-  /** The node has taken every subscription: what is published from now on arrives. */
+  /**
+   * The node has answered every subscription: what is published from now on arrives. Topics that it refused are left
+   * out; then `error` is its refusal and not `null`.
+   */
   CONNECTED = "connected",
   /** The connection was lost; another attempt is under way or due. */
   RECONNECTING = "reconnecting",
@@ -105,23 +108,28 @@ export interface ClientOptions extends Scope {
 interface Subscription extends SubscribeOptions {
   /** The call it came from. */
   call: number;
-  /** Whether the node has ever granted it. */
-  granted: boolean;
+  /** What it is sent along with: `GRANTED`, or a number of those that share it. At first that of its call. */
+  group: number;
 }
 
-/** Connects to a node. Handlers that are added before the caller next waits miss nothing. */
+/**
+ * Connects to a node. Handlers that are added before the caller next waits miss nothing. No callback is called before
+ * this has returned, so callbacks may use the client.
+ */
 export function connect<E = Record<string, unknown>>(options: ClientOptions = {}): Client<E> {
   const client = new Client<E>(options);
-  client.open();
+  client["openQuietly"]();
   return client;
 }
 
 const OPEN = 1;
 const NORMAL_CLOSURE = 1000;
+/** The group of what the node has granted: no call has this number. */
+const GRANTED = 0;
 /** 1002, 1003, 1007 and 1009 say that what this client sent was wrong; it would send the same again. */
 const FINAL_CODES: ReadonlySet<number> = new Set([1002, 1003, 1007, 1008, 1009]);
-/** A subscribe is kept well below the 64 KiB that a node takes in one message. */
-const MAX_SUBSCRIBE_CHARS = 16_384;
+/** Of a subscribe or unsubscribe. Well below the 64 KiB that a node takes in one message: beyond, it closes for good. */
+const MAX_MESSAGE_BYTES = 8192;
 /** Timers with longer delays fire at once. */
 const MAX_TIMEOUT_MS = 0x7fff_ffff;
 
@@ -131,6 +139,12 @@ export class Client<E = Record<string, unknown>> {
   private readonly handlers: Handlers;
   private readonly subscriptions = new Map<string, Subscription>();
   private calls = 0;
+  /** The calls before the newest ping: its pong comes after the answers to them. */
+  private pingedCalls = 0;
+  /** The topics that this connection has, as the node said last. */
+  private acked: ReadonlySet<string> = new Set();
+  /** What the node refused last, until it has all topics. */
+  private refusal: ClientError | null = null;
   private socket: WebSocketLike | null = null;
   private current: ConnectionState = ConnectionState.DISCONNECTED;
   private lastError: ClientError | null = null;
@@ -142,27 +156,37 @@ export class Client<E = Record<string, unknown>> {
   private lastMessageAt = 0;
   /** Events that came before the first handler; `null` once there has been one. */
   private held: AnyEvent[] | null;
+  /** What there is to tell once `connect` has returned. */
+  private untold: (() => void)[] = [];
+  private isQuiet = false;
+  /** The call that the constructor made for the policy of the scope. */
+  private readonly scopeCall: number | null;
 
   /** Does not connect yet. `handlers` are those of an owner who has them already: nothing is held for them. */
   constructor(options: ClientOptions = {}, handlers?: Handlers) {
     this.options = options;
     this.handlers = handlers ?? new Handlers();
     this.held = handlers || options.holdEvents === 0 ? null : [];
-    if (options.policy !== undefined) this.subscribe(scopeTopics(options), { policy: options.policy });
+    const hasPolicy = options.policy !== undefined;
+    if (hasPolicy) this.subscribe(scopeTopics(options), { policy: options.policy });
+    this.scopeCall = hasPolicy ? this.calls : null;
   }
 
   get state(): ConnectionState {
     return this.current;
   }
 
-  /** Why there is no connection; `null` while there is one, or nothing has gone wrong yet. */
+  /**
+   * Why there is no connection. While there is one, what the node refused last, until it has taken every topic or
+   * those that it refused are unsubscribed. Else `null`.
+   */
   get error(): ClientError | null {
     return this.lastError;
   }
 
   /** The topics subscribed to by calls; those of the scope are not among them. */
   get topics(): string[] {
-    return [...this.subscriptions.keys()];
+    return [...this.subscriptions].filter(([, { call }]) => call !== this.scopeCall).map(([name]) => name);
   }
 
   // Connection
@@ -170,6 +194,18 @@ export class Client<E = Record<string, unknown>> {
   /** Connects, unless it is connected or about to. */
   open(): void {
     if (this.current === ConnectionState.DISCONNECTED || this.current === ConnectionState.FAILED) this.reconnect();
+  }
+
+  /** Opens, and tells of it in a microtask: until then its caller has no client to use in a callback. */
+  private openQuietly(): void {
+    this.isQuiet = true;
+    this.open();
+    this.isQuiet = false;
+    queueMicrotask(() => this.tellUntold());
+  }
+
+  private tellUntold(): void {
+    for (const tell of this.untold.splice(0)) tell();
   }
 
   /** Connects anew at once, with all attempts before it. */
@@ -204,7 +240,7 @@ export class Client<E = Record<string, unknown>> {
     for (const name of names) {
       // To the end: the node is told in the order of the calls.
       this.subscriptions.delete(name);
-      this.subscriptions.set(name, { events, policy, call, granted: false });
+      this.subscriptions.set(name, { events, policy, call, group: call });
     }
     if (names.length > 0) this.sendSubscribes(names, options);
     return () => this.unsubscribe(names.filter((name) => this.subscriptions.get(name)?.call === call));
@@ -214,7 +250,8 @@ export class Client<E = Record<string, unknown>> {
   unsubscribe(topics: string | readonly string[]): void {
     const names = typeof topics === "string" ? [topics] : [...topics];
     for (const name of names) this.subscriptions.delete(name);
-    for (const categories of chunks(names)) this.send({ type: "unsubscribe", categories });
+    const message = { type: "unsubscribe", categories: [] };
+    for (const categories of chunks(names, message)) this.send({ ...message, categories });
   }
 
   // Handlers
@@ -271,20 +308,54 @@ export class Client<E = Record<string, unknown>> {
 
   private opened(): void {
     this.watchSilence();
+    this.acked = new Set();
+    this.refusal = null;
     // What the node has granted before goes in few messages. The rest goes as it was asked for: one that the node
     // refuses takes no other with it.
     const groups = new Map<string, string[]>();
-    for (const [name, { events, policy, call, granted }] of this.subscriptions) {
-      const key = JSON.stringify([events, policy, granted || call]);
+    for (const [name, { events, policy, group }] of this.subscriptions) {
+      const key = JSON.stringify([events, policy, group]);
       const names = groups.get(key);
       if (names) names.push(name);
       else groups.set(key, [name]);
     }
-    for (const names of groups.values()) this.sendSubscribes(names, this.subscriptions.get(names[0]!)!);
+    for (const names of groups.values()) {
+      const first = this.subscriptions.get(names[0]!)!;
+      // One that is alone need not be sent alone again.
+      if (names.length === 1) first.group = ++this.calls;
+      this.sendSubscribes(names, first);
+    }
     const { clientId } = this.options;
     if (groups.size === 0 && clientId !== undefined) this.send({ type: "subscribe", categories: [], clientId });
-    // Its answer comes after those to all of the above.
+    this.ping();
+  }
+
+  /** Its answer comes after those to everything that was sent before. */
+  private ping(): void {
+    this.pingedCalls = this.calls;
     this.send({ type: "ping" });
+  }
+
+  /** The node has answered what was sent before the ping. */
+  private ponged(): void {
+    const missing = this.missing().filter(([, { call }]) => call <= this.pingedCalls);
+    const together = missing.filter(([, { group }]) => group === GRANTED);
+    if (together.length === 0) {
+      this.acknowledged(missing.map(([name]) => name));
+      return;
+    }
+    // They were refused together, for the sake of one maybe. Each is told by itself now, and after later reconnects.
+    this.refusal = null;
+    for (const [name, subscription] of together) {
+      subscription.group = ++this.calls;
+      this.sendSubscribes([name], subscription);
+    }
+    this.ping();
+  }
+
+  /** What the node, by its last acknowledgement, does not have. */
+  private missing(): [string, Subscription][] {
+    return [...this.subscriptions].filter(([name]) => !this.acked.has(name));
   }
 
   private received(data: unknown): void {
@@ -304,22 +375,29 @@ export class Client<E = Record<string, unknown>> {
         this.send({ type: "pong" });
         break;
       case "pong":
-        this.acknowledged();
+        this.ponged();
         break;
       case "subscription-ack":
-        this.granted(new Set(message.data.categories));
+        this.granted(message.data.categories);
         this.call("onAck", message.data);
         break;
       case "unsubscription-ack":
+        this.has(message.data.categories);
         this.call("onAck", message.data);
         break;
       case "gap":
         this.call("onGap", message.data);
         break;
       case "error":
-        this.report(new ClientError("node", message.data.error));
+        this.refused(new ClientError("node", message.data.error));
         break;
     }
+  }
+
+  private refused(error: ClientError): void {
+    this.refusal = error;
+    if (this.current === ConnectionState.CONNECTED) this.lastError = error;
+    this.report(error);
   }
 
   private deliver(event: AnyEvent): void {
@@ -333,21 +411,31 @@ export class Client<E = Record<string, unknown>> {
     this.handlers.dispatch(event, (error) => this.threw("a handler", error));
   }
 
-  private granted(topics: ReadonlySet<string>): void {
-    let missing = this.subscriptions.size;
-    for (const [name, subscription] of this.subscriptions) {
-      if (!topics.has(name)) continue;
-      subscription.granted = true;
-      missing -= 1;
+  private granted(topics: readonly string[]): void {
+    const hasAll = this.has(topics);
+    for (const name of topics) {
+      const subscription = this.subscriptions.get(name);
+      if (subscription) subscription.group = GRANTED;
     }
     // A node's pong says the same. Stand-ins for one may know subscriptions only.
-    if (missing === 0) this.acknowledged();
+    if (hasAll) this.acknowledged([]);
   }
 
-  private acknowledged(): void {
+  /** Whether these, which the node says this connection has, are all. */
+  private has(topics: readonly string[]): boolean {
+    this.acked = new Set(topics);
+    if (this.missing().length > 0) return false;
+    this.refusal = null;
+    if (this.current === ConnectionState.CONNECTED) this.lastError = null;
+    return true;
+  }
+
+  private acknowledged(missing: readonly string[]): void {
     clearTimeout(this.connectTimer);
     this.attempts = 0;
-    this.lastError = null;
+    this.lastError = this.refusal;
+    // A node says why. Whatever else leaves some out must not look as if it had not.
+    if (missing.length > 0) this.lastError ??= new ClientError("node", `topics that the node has not taken: ${missing.join(", ")}`);
     this.setState(ConnectionState.CONNECTED);
   }
 
@@ -413,7 +501,8 @@ export class Client<E = Record<string, unknown>> {
   private sendSubscribes(names: readonly string[], { events, policy }: SubscribeOptions): void {
     const { clientId } = this.options;
     // Members that are `undefined` are left out of the text.
-    for (const categories of chunks(names)) this.send({ type: "subscribe", categories, events, policy, clientId });
+    const message = { type: "subscribe", categories: [], events, policy, clientId };
+    for (const categories of chunks(names, message)) this.send({ ...message, categories });
   }
 
   private send(message: unknown): void {
@@ -429,6 +518,11 @@ export class Client<E = Record<string, unknown>> {
   }
 
   private call<N extends "onState" | "onGap" | "onAck">(name: N, value: Parameters<NonNullable<ClientOptions[N]>>[0]): void {
+    if (this.isQuiet) {
+      this.untold.push(() => this.call(name, value));
+      return;
+    }
+    this.tellUntold();
     try {
       (this.options[name] as ((value: unknown) => void) | undefined)?.(value);
     } catch (error) {
@@ -441,6 +535,11 @@ export class Client<E = Record<string, unknown>> {
   }
 
   private report(error: ClientError): void {
+    if (this.isQuiet) {
+      this.untold.push(() => this.report(error));
+      return;
+    }
+    this.tellUntold();
     try {
       if (this.options.onError) this.options.onError(error);
       else console.error(error);
@@ -450,19 +549,32 @@ export class Client<E = Record<string, unknown>> {
   }
 }
 
-/** Splits topics so that a message that names one of the parts is not too long. */
-function chunks(names: readonly string[]): string[][] {
+/**
+ * Splits topics so that `message`, which is that with no topics, is not too long with any of the parts. A topic that is
+ * too long by itself goes alone: it is the node that says so.
+ */
+function chunks(names: readonly string[], message: unknown): string[][] {
+  const empty = bytesOf(message);
   const parts: string[][] = [];
-  let chars = Infinity;
+  let bytes = Infinity;
   for (const name of names) {
-    chars += name.length;
-    if (chars > MAX_SUBSCRIBE_CHARS) {
+    // With its comma.
+    const more = bytesOf(name) + 1;
+    bytes += more;
+    if (bytes > MAX_MESSAGE_BYTES) {
       parts.push([]);
-      chars = name.length;
+      bytes = empty + more;
     }
     parts[parts.length - 1]!.push(name);
   }
   return parts;
+}
+
+const encoder = new TextEncoder();
+
+/** How long it is in a message. */
+function bytesOf(value: unknown): number {
+  return encoder.encode(JSON.stringify(value)).length;
 }
 
 /** The pause that the node asks for in a close, in milliseconds. */

@@ -36,7 +36,7 @@ export interface UseEventsOptions extends Scope {
 export interface UseEventsReturn<E, C extends Categories<E>> {
   isConnected: boolean;
   connectionState: ConnectionState;
-  /** Why there is no connection, or what the node refused last; `null` again once it is connected. */
+  /** Why there is no connection, or what the node refused last; `null` again once it is connected and has every topic. */
   error: Error | null;
   /** Returns what unsubscribes. */
   subscribe: <N extends keyof E & string>(eventType: N, handler: EventHandler<CatalogEvent<E, N>>) => () => void;
@@ -205,6 +205,10 @@ class Connection {
         },
         onError: (error) => this.failed(client, error),
         onGap: (gap) => this.options.onGap?.(gap),
+        // What was refused may have been taken now, or left.
+        onAck: () => {
+          if (client === this.client && client.state === ConnectionState.CONNECTED) this.set({ state: client.state, error: client.error });
+        },
       },
       this.handlers,
     );

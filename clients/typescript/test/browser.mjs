@@ -180,6 +180,10 @@ async function troubleIsTold() {
   // What the node refuses.
   await page.evaluate(() => window.sockets.at(-1).send('{"type":"no such thing"}'));
   await until('the error', async () => (await attribute('two', 'error')).includes('no such thing'));
+  // Connected does not undo a refusal.
+  await show({ name: 'six', options: { runId: '3', topics: ['bad\u0000'] } });
+  await isIn('six', 'connected');
+  assert.match(await attribute('six', 'error'), /topic/);
 }
 
 async function withoutAScopeHandlersDecideWhatComes() {

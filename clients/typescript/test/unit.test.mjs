@@ -47,7 +47,7 @@ function nextAttemptAfter(ms) {
   assert.equal(FakeSocket.made.length, before + 1, `no attempt after ${ms} ms`);
 }
 
-test('subscriptions made before the socket is open are sent when it is, and again after a reconnect', () => {
+test('subscriptions made before the socket is open are sent when it is, and again after a reconnect', async () => {
   const { client, states } = start({ clientId: 'me' });
   client.subscribe(['a', 'b']);
   client.subscribe('c', { events: ['x'], policy: 'drop-oldest' });
@@ -59,6 +59,7 @@ test('subscriptions made before the socket is open are sent when it is, and agai
     { type: 'ping' },
   ];
   assert.deepEqual(FakeSocket.last.sent, sent);
+  await null;
   assert.deepEqual(states, [CONNECTING]);
   FakeSocket.last.pong();
   assert.deepEqual(states, [CONNECTING, CONNECTED]);
@@ -83,6 +84,100 @@ test('what was granted is sent together, what was not stands alone', () => {
   assert.deepEqual(FakeSocket.last.sent.map(({ categories }) => categories), [['a', 'b'], ['refused*'], undefined]);
 });
 
+/** A client of a node that has granted each of these, after the connection was lost and is open again. */
+function reopened(...topics) {
+  const made = start();
+  for (const topic of topics) made.client.subscribe(topic);
+  FakeSocket.last.open();
+  FakeSocket.last.receive(ack(...topics));
+  FakeSocket.last.pong();
+  FakeSocket.last.fail();
+  nextAttemptAfter(1000);
+  FakeSocket.last.open();
+  return made;
+}
+const refusal = (error) => ({ type: 'error', timestamp: '', data: { error } });
+
+test('what is refused together after a reconnect is sent one by one, and the refusal stays', () => {
+  const { client } = reopened('a', 'b', 'c');
+  const socket = FakeSocket.last;
+  assert.deepEqual(socket.sent, [{ type: 'subscribe', categories: ['a', 'b', 'c'] }, { type: 'ping' }]);
+  socket.receive(refusal('too many'));
+  socket.pong();
+  // Nothing of it is there yet.
+  assert.equal(client.state, RECONNECTING);
+  assert.deepEqual(socket.sent.slice(2).map(({ categories }) => categories), [['a'], ['b'], ['c'], undefined]);
+  socket.receive(ack('a'));
+  socket.receive(ack('a', 'b'));
+  socket.receive(refusal('c is too many'));
+  socket.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.deepEqual([client.error.kind, client.error.message], ['node', 'c is too many']);
+  assert.equal(socket.sent.length, 6);
+  // The next time it stands alone at once.
+  socket.fail();
+  nextAttemptAfter(1000);
+  FakeSocket.last.open();
+  assert.deepEqual(FakeSocket.last.sent.map(({ categories }) => categories), [['a', 'b'], ['c'], undefined]);
+  FakeSocket.last.receive(ack('a', 'b'));
+  FakeSocket.last.receive(ack('a', 'b', 'c'));
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error, null);
+});
+
+test('all that were refused together may be taken one by one', () => {
+  const { client } = reopened('a', 'b');
+  FakeSocket.last.receive(refusal('for a moment'));
+  FakeSocket.last.pong();
+  FakeSocket.last.receive(ack('a'));
+  FakeSocket.last.receive(ack('a', 'b'));
+  FakeSocket.last.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error, null);
+});
+
+test('one that is refused alone is not sent again', () => {
+  const { client } = reopened('a');
+  FakeSocket.last.receive(refusal('no'));
+  FakeSocket.last.pong();
+  assert.equal(FakeSocket.last.sent.length, 2);
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error.message, 'no');
+});
+
+test('a refusal stays until the node has every topic', () => {
+  const { client } = start();
+  up();
+  client.subscribe('a');
+  client.subscribe('b');
+  FakeSocket.last.receive(refusal('not a'));
+  assert.equal(client.error.message, 'not a');
+  FakeSocket.last.receive(ack('b'));
+  assert.equal(client.error.message, 'not a');
+  client.unsubscribe('a');
+  FakeSocket.last.receive({ ...ack('b'), type: 'unsubscription-ack' });
+  assert.equal(client.error, null);
+});
+
+test('a pong says nothing of what was asked for after its ping', () => {
+  const { client } = start();
+  FakeSocket.last.open();
+  client.subscribe('late');
+  FakeSocket.last.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.equal(client.error, null);
+});
+
+test('topics that are missing without a word are an error', () => {
+  const { client } = start();
+  client.subscribe(['a', 'b']);
+  FakeSocket.last.open();
+  FakeSocket.last.receive(ack('a'));
+  FakeSocket.last.pong();
+  assert.equal(client.state, CONNECTED);
+  assert.match(client.error.message, /not taken: b$/);
+});
+
 test('many topics go in messages that a node takes', () => {
   const { client } = start();
   const topics = Array.from({ length: 1000 }, (_, n) => `run:${n}`.padEnd(60, '.'));
@@ -90,7 +185,31 @@ test('many topics go in messages that a node takes', () => {
   FakeSocket.last.open();
   const subscribes = FakeSocket.last.sent.filter(({ type }) => type === 'subscribe');
   assert.deepEqual(subscribes.flatMap(({ categories }) => categories), topics);
-  for (const message of subscribes) assert.ok(JSON.stringify(message).length < 40_000);
+  assert.ok(subscribes.length < 12);
+  for (const message of subscribes) assert.ok(Buffer.byteLength(JSON.stringify(message)) <= 8192);
+});
+
+test('a message is measured as the bytes that it is, with all that is in it', () => {
+  const topics = [...Array(300).keys()].flatMap((n) => [`${n}${'語'.repeat(60)}`, `${n}${'"'.repeat(100)}`, `${n}${'\u0001'.repeat(30)}`]);
+  const events = Array.from({ length: 20 }, (_, n) => `${n}`.padEnd(100, 'é'));
+  const { client } = start({ clientId: 'ü'.repeat(128) });
+  FakeSocket.last.open();
+  client.subscribe(topics, { events });
+  client.unsubscribe(topics);
+  const messages = FakeSocket.last.sent.slice(2);
+  assert.deepEqual(messages.flatMap(({ categories }) => categories), [...topics, ...topics]);
+  const longest = Math.max(...messages.map((message) => Buffer.byteLength(JSON.stringify(message))));
+  assert.ok(longest > 7000 && longest <= 8192, `${longest}`);
+});
+
+test('what is too long in any message goes alone', () => {
+  const { client } = start();
+  FakeSocket.last.open();
+  client.subscribe(['a', 'x'.repeat(9000), 'b']);
+  assert.deepEqual(FakeSocket.last.sent.slice(1).map(({ categories }) => categories), [['a'], ['x'.repeat(9000)], ['b']]);
+  // A filter that leaves no room for two.
+  client.subscribe(['c', 'd'], { events: ['y'.repeat(9000)] });
+  assert.deepEqual(FakeSocket.last.sent.slice(4).map(({ categories }) => categories), [['c'], ['d']]);
 });
 
 test('the unsubscribe of one call leaves a later call alone', () => {
@@ -367,6 +486,26 @@ test('close ends everything, open begins again', () => {
   assert.equal(client.state, RECONNECTING);
 });
 
+test('callbacks may use the client from the first', async () => {
+  const told = [];
+  for (const url of ['ws://node/ws', 'ws://']) {
+    const use = (what) => told.push(`${what} ${client.state}`);
+    const client = connect({ url, WebSocket: FakeSocket, onState: use, onError: ({ kind }) => use(kind) });
+    assert.deepEqual(told.splice(0), []);
+    await null;
+    assert.deepEqual(told.splice(0), url === 'ws://' ? ['connecting failed', 'failed failed', 'connection failed'] : ['connecting connecting']);
+  }
+});
+
+test('topics are those of calls, with and without a policy of the scope', () => {
+  for (const policy of [undefined, 'drop-oldest']) {
+    const { client } = start({ runId: '1', policy });
+    assert.deepEqual(client.topics, []);
+    client.subscribe(['a', 'global']);
+    assert.deepEqual(client.topics, ['a', 'global']);
+  }
+});
+
 test('callbacks may close', () => {
   const closing = (which) => {
     const { client } = start({
@@ -401,10 +540,11 @@ test('what onAck opens anew is not connected yet', () => {
   assert.equal(client.state, CONNECTED);
 });
 
-test('an address that is none, or no WebSocket, is an error and no exception', () => {
+test('an address that is none, or no WebSocket, is an error and no exception', async () => {
   for (const options of [{ url: 'ws://' }, { url: 'ftp://node/' }, { url: undefined }, { url: '/ws' }, { WebSocket: class { constructor() { throw new SyntaxError('no'); } } }]) {
     const { client, states, errors } = start(options);
     assert.equal(client.state, FAILED);
+    await null;
     assert.deepEqual(states, [CONNECTING, FAILED]);
     assert.equal(errors[0].kind, 'connection');
   }

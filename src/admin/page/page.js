@@ -8,6 +8,9 @@ const ANSWER_MS = 4000;
 const CHART_LEAST_SECONDS = 60;
 const CHART_MOST_SECONDS = 300;
 const TAIL_ROWS = 40;
+const SLOW_ROWS = 10;
+/** Topics of one slow client; the others are in the title. */
+const SLOW_TOPICS = 3;
 /** Up to this many new rows a second are marked; more would only flicker. */
 const FRESH_ROWS = 5;
 const RECEIVED_ROWS = 100;
@@ -370,6 +373,26 @@ function show(stats) {
   showTail(stats.tail, before?.tail, seconds);
 }
 
+// ---- Slow clients ----
+
+function showSlow(answer) {
+  const clients = Array.isArray(answer?.clients) ? answer.clients : [];
+  byId('slow-card').hidden = clients.length === 0;
+  setText(byId('slow-note'), answer?.clientsTruncated ? `the ${count(clients.length)} furthest behind` : 'furthest behind first');
+  // What the kernel does not tell is null.
+  const known = (value, format) => (typeof value === 'number' ? format(value) : '–');
+  fillTable('slow', clients.map((client) => {
+    const topics = (Array.isArray(client.topics) ? client.topics : []).map(visible);
+    const more = topics.length - SLOW_TOPICS;
+    const shown = make('span', '', topics.slice(0, SLOW_TOPICS).join(', ') + (more > 0 ? ` +${more}${client.topicsTruncated ? ' or more' : ''}` : ''));
+    shown.title = topics.join('\n') + (client.topicsTruncated ? '\n…' : '');
+    const dropped = Object.entries(client.dropped ?? {}).map(([reason, n]) => `${count(num(n))} ${visible(reason).replaceAll('_', ' ')}`);
+    return [visible(client.clientId), visible(client.address), visible(client.dialect), count(num(client.queuedEvents)),
+      bytes(num(client.queuedBytes)), millis(num(client.oldestMs)), known(client.kernelUnsentBytes, bytes),
+      known(client.rttMs, millis), known(client.retransmits, count), dropped.join(', ') || '–', shown];
+  }));
+}
+
 // ---- The tail ----
 
 let tailPaused = false;
@@ -435,6 +458,9 @@ async function poll() {
       const stats = await response.json();
       lastAnswer = Date.now();
       show(stats);
+      const slow = await ask(`api/slow?limit=${SLOW_ROWS}`);
+      // Without that list the page shows the rest.
+      showSlow(slow.ok ? await slow.json() : null);
     } else if (response.status === 401) {
       // The token form asks again.
       lost('locked', null);

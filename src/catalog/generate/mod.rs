@@ -10,8 +10,10 @@ use crate::catalog::file::Catalog;
 /// What can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A TypeScript module for each catalog.
+    /// A TypeScript module for each catalog, for whoever uses the npm package.
     Typescript,
+    /// The same within that package.
+    TypescriptPackage,
     /// A Python module for each catalog.
     Python,
     /// One page that shows all of them.
@@ -21,11 +23,12 @@ pub enum Output {
 /// The files that a command makes: name and text of each.
 pub fn generate(output: Output, catalogs: &[Catalog]) -> Vec<(String, String)> {
     match output {
-        Output::Typescript => {
-            catalogs.iter().map(|c| (format!("{}.ts", c.name), typescript::module(c))).collect()
+        Output::Typescript | Output::TypescriptPackage => {
+            let library = if output == Output::Typescript { "fanwire-client" } else { "../events.js" };
+            catalogs.iter().map(|c| (format!("{}.ts", c.name), typescript::module(c, library))).collect()
         }
         Output::Python => {
-            let name = |c: &Catalog| format!("{}.py", words(&c.name).join("_"));
+            let name = |c: &Catalog| format!("{}.py", snake(&c.name));
             catalogs.iter().map(|c| (name(c), python::module(c))).collect()
         }
         Output::Reference => vec![("catalogs-reference.md".to_owned(), reference::page(catalogs))],
@@ -67,6 +70,11 @@ fn pascal(name: &str) -> String {
     words(name).iter().map(|word| capitalise(word)).collect()
 }
 
+/// `agent.status_changed` → `agent_status_changed`.
+fn snake(name: &str) -> String {
+    words(name).join("_")
+}
+
 /// `my-catalog` → `myCatalog`.
 fn camel(name: &str) -> String {
     let words = words(name);
@@ -74,19 +82,24 @@ fn camel(name: &str) -> String {
 }
 
 /// The identifier of every event: that of its name, with a number where another event has the same.
-fn identifiers(catalog: &Catalog) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
+fn identifiers(catalog: &Catalog, of: impl Fn(&str) -> String) -> Vec<String> {
+    let mut found = Vec::new();
     for event in &catalog.events {
-        let name = pascal(&event.name);
-        let mut unique = name.clone();
-        let mut number = 2;
-        while found.contains(&unique) {
-            unique = format!("{name}{number}");
-            number += 1;
-        }
-        found.push(unique);
+        unique(of(&event.name), &mut found);
     }
     found
+}
+
+/// A name that is not taken yet, and is now: this one, with a number where it is.
+fn unique(name: String, taken: &mut Vec<String>) -> String {
+    let mut unique = name.clone();
+    let mut number = 2;
+    while taken.contains(&unique) {
+        unique = format!("{name}{number}");
+        number += 1;
+    }
+    taken.push(unique.clone());
+    unique
 }
 
 /// A sentence with its full stop.
@@ -129,6 +142,46 @@ mod tests {
                 "{output:?}"
             );
         }
+    }
+
+    #[test]
+    fn names_that_look_alike_stay_apart() {
+        let text = r#"
+name = "x"
+description = "d"
+category = [{name = "c", description = "d"}]
+event = [
+  {name = "e-mail", category = "c", description = "d", schema = '''{"properties": {
+    "a_b": {"properties": {"p": {"type": "string"}}}, "aB": {"properties": {"q": {"type": "string"}}},
+    "none": {"enum": []}, "more_data": {"properties": {"r": {"type": "string"}}}}}'''},
+  {name = "email", category = "c", description = "d", schema = "true"},
+  {name = "日本", category = "c", description = "d", schema = "true"},
+  {name = "!", category = "c", description = "d", schema = '{"enum": []}'},
+  {name = "e-mail-data-more", category = "c", description = "d", schema = '{"properties": {"a": {}}}'},
+]
+"#;
+        let catalog = Catalog::parse(text).unwrap();
+        let python = &generate(Output::Python, std::slice::from_ref(&catalog))[0].1;
+        let names = |start: &str| {
+            let lines = python.lines().filter_map(|line| line.strip_prefix(start));
+            lines.map(|line| line.split('(').next().unwrap_or_default()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names("def broadcast_"),
+            ["e_mail", "email", "event", "event2", "e_mail_data_more"],
+            "{python}"
+        );
+        let classes = ["EMailDataAB", "EMailDataAB2", "EMailDataMoreData2", "EMailData", "EMailDataMoreData"];
+        assert_eq!(names("class "), classes, "{python}");
+        for line in
+            ["aB: NotRequired[EMailDataAB]", "a_b: NotRequired[EMailDataAB2]", "none: NotRequired[NoReturn]"]
+        {
+            assert!(python.contains(line), "{line}: {python}");
+        }
+        assert!(python.contains("Event2Data = NoReturn\n") && python.contains(", NoReturn, "), "{python}");
+        let typescript = &generate(Output::Typescript, &[catalog])[0].1;
+        assert!(typescript.contains("none?: never;\n"), "{typescript}");
+        assert!(typescript.contains("type Event2Data = never;\n"), "{typescript}");
     }
 
     #[test]

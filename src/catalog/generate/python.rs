@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::shape::{Field, Shape};
-use super::{capitalise, identifiers, sentence, words};
+use super::{identifiers, pascal, sentence, snake, unique};
 use crate::catalog::file::Catalog;
 
 /// Words that no member of a class may be named.
@@ -16,15 +16,18 @@ const KEYWORDS: [&str; 35] = [
 ];
 
 pub(super) fn module(catalog: &Catalog) -> String {
-    let names = identifiers(catalog);
+    let names: Vec<_> = identifiers(catalog, pascal).into_iter().map(|name| format!("{name}Data")).collect();
+    // Those of nested classes must be others.
+    let mut taken = names.clone();
     let mut body = String::new();
     for (event, name) in catalog.events.iter().zip(&names) {
-        let name = format!("{name}Data");
         match Shape::of(&event.schema) {
-            Shape::Object(fields) => class(&mut body, &name, &sentence(&event.description), &fields),
+            Shape::Object(fields) => {
+                class(&mut body, name, &sentence(&event.description), &fields, &mut taken);
+            }
             other => {
                 let mut before = String::new();
-                let shape = text(&other, &name, &mut before);
+                let shape = text(&other, name, &mut before, &mut taken);
                 let about = line(&sentence(&event.description));
                 let _ = write!(body, "{before}\n\n# {about}\n{name} = {shape}\n");
             }
@@ -36,21 +39,21 @@ pub(super) fn module(catalog: &Catalog) -> String {
         let _ = writeln!(body, "    {}: ({},),", literal(&category.name), all.join(", "));
     }
     body.push_str("}\n\"\"\"The events of each category.\"\"\"\n");
-    for (event, name) in catalog.events.iter().zip(&names) {
-        let function = words(name).join("_");
+    for ((event, name), function) in catalog.events.iter().zip(&names).zip(identifiers(catalog, snake)) {
         let _ = write!(
             body,
-            "\n\ndef broadcast_{function}(publisher: Publisher, target: Target, data: {name}Data) -> None:\n    \
+            "\n\ndef broadcast_{function}(publisher: Publisher, target: Target, data: {name}) -> None:\n    \
              \"\"\"Publishes {}.\"\"\"\n    publisher.publish(target, {}, {}, data)\n",
             docstring(&format!("`{}`: {}", event.name, event.description.trim_end_matches('.'))),
             literal(&event.category),
             literal(&event.name)
         );
     }
-    let used: Vec<_> = ["Any", "Dict", "List", "Literal", "Optional", "Tuple", "TypedDict", "Union"]
-        .into_iter()
-        .filter(|name| body.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
-        .collect();
+    let used: Vec<_> =
+        ["Any", "Dict", "List", "Literal", "NoReturn", "Optional", "Tuple", "TypedDict", "Union"]
+            .into_iter()
+            .filter(|name| body.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
+            .collect();
     let mut out = String::new();
     let _ = write!(
         out,
@@ -86,13 +89,12 @@ fn is_identifier(name: &str) -> bool {
 }
 
 /// A `TypedDict`, after those that it is made of.
-fn class(out: &mut String, name: &str, about: &str, fields: &[Field]) {
+fn class(out: &mut String, name: &str, about: &str, fields: &[Field], taken: &mut Vec<String>) {
     let mut before = String::new();
     let mut members = Vec::new();
     for field in fields {
-        let nested =
-            format!("{name}{}", words(&field.name).iter().map(|w| capitalise(w)).collect::<String>());
-        let shape = text(&field.shape, &nested, &mut before);
+        let nested = format!("{name}{}", pascal(&field.name));
+        let shape = text(&field.shape, &nested, &mut before, taken);
         let need = if field.is_required { "Required" } else { "NotRequired" };
         let bounds = if field.bounds.is_empty() { String::new() } else { format!(" ({})", field.bounds) };
         let about = docstring(&sentence(&format!("{}{bounds}", field.description.trim_end_matches('.'))));
@@ -122,8 +124,8 @@ fn class(out: &mut String, name: &str, about: &str, fields: &[Field]) {
     out.push_str("    },\n    total=False,\n)\n");
 }
 
-/// A type. What has members of its own becomes a class, which `before` gets.
-fn text(shape: &Shape, name: &str, before: &mut String) -> String {
+/// A type. What has members of its own becomes a class, of this name or one like it, which `before` gets.
+fn text(shape: &Shape, name: &str, before: &mut String, taken: &mut Vec<String>) -> String {
     match shape {
         Shape::Any => "Any".to_owned(),
         Shape::Null => "None".to_owned(),
@@ -131,6 +133,8 @@ fn text(shape: &Shape, name: &str, before: &mut String) -> String {
         Shape::Integer => "int".to_owned(),
         Shape::Number => "float".to_owned(),
         Shape::String => "str".to_owned(),
+        // `Never`, by the name that Python 3.8 has for it.
+        Shape::OneOf(values) if values.is_empty() => "NoReturn".to_owned(),
         Shape::OneOf(values) => {
             let word = |value: &Value| match value {
                 Value::Null => Some("None".to_owned()),
@@ -141,22 +145,21 @@ fn text(shape: &Shape, name: &str, before: &mut String) -> String {
                 _ => None,
             };
             let words: Option<Vec<_>> = values.iter().map(word).collect();
-            words
-                .filter(|words| !words.is_empty())
-                .map_or_else(|| "Any".to_owned(), |words| format!("Literal[{}]", words.join(", ")))
+            words.map_or_else(|| "Any".to_owned(), |words| format!("Literal[{}]", words.join(", ")))
         }
-        Shape::Array(items) => format!("List[{}]", text(items, &format!("{name}Item"), before)),
+        Shape::Array(items) => format!("List[{}]", text(items, &format!("{name}Item"), before, taken)),
         Shape::Object(fields) => {
-            class(before, name, "", fields);
-            name.to_owned()
+            let name = unique(name.to_owned(), taken);
+            class(before, &name, "", fields, taken);
+            name
         }
-        Shape::Map(values) => format!("Dict[str, {}]", text(values, &format!("{name}Value"), before)),
+        Shape::Map(values) => format!("Dict[str, {}]", text(values, &format!("{name}Value"), before, taken)),
         Shape::Union(all) => {
             let others: Vec<_> = all.iter().filter(|one| **one != Shape::Null).collect();
             let mut names = Vec::new();
             for (number, one) in others.iter().enumerate() {
                 let name = if others.len() > 1 { format!("{name}{}", number + 1) } else { name.to_owned() };
-                names.push(text(one, &name, before));
+                names.push(text(one, &name, before, taken));
             }
             let union =
                 if names.len() == 1 { names.remove(0) } else { format!("Union[{}]", names.join(", ")) };

@@ -44,20 +44,39 @@ pub(super) struct Field {
     pub bounds: String,
 }
 
-/// How far references and nested objects are followed.
+/// How far nested objects are followed.
 const MAX_DEPTH: usize = 16;
 
+/// How many schemas become parts of one type. Those that refer to each other, each to several, make more of every level.
+const MAX_PARTS: usize = 10_000;
+
+/// A way through a schema.
+struct Walk<'a> {
+    root: &'a Value,
+    /// The references that were followed to here. One of them again would have no end.
+    open: Vec<&'a str>,
+    /// How many more parts there may be.
+    left: usize,
+}
+
 impl Shape {
-    /// The type that a schema describes.
+    /// The type that a schema describes. Where it refers to itself, anything.
     pub(super) fn of(schema: &Value) -> Self {
-        Self::at(schema, schema, 0)
+        Self::at(schema, &mut Walk { root: schema, open: vec!["#"], left: MAX_PARTS }, 0)
     }
 
-    fn at(schema: &Value, root: &Value, depth: usize) -> Self {
-        let Some(schema) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return Self::Any };
-        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
-            let target = target.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
-            return target.map_or(Self::Any, |target| Self::at(target, root, depth + 1));
+    fn at<'a>(schema: &'a Value, walk: &mut Walk<'a>, depth: usize) -> Self {
+        let Some(schema) = schema.as_object().filter(|_| depth < MAX_DEPTH && walk.left > 0) else {
+            return Self::Any;
+        };
+        walk.left -= 1;
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            let target = reference.strip_prefix('#').and_then(|pointer| walk.root.pointer(pointer));
+            let Some(target) = target.filter(|_| !walk.open.contains(&reference)) else { return Self::Any };
+            walk.open.push(reference);
+            let shape = Self::at(target, walk, depth + 1);
+            walk.open.pop();
+            return shape;
         }
         if let Some(value) = schema.get("const") {
             return Self::OneOf(vec![value.clone()]);
@@ -67,16 +86,16 @@ impl Shape {
         }
         for key in ["anyOf", "oneOf"] {
             if let Some(all) = schema.get(key).and_then(Value::as_array) {
-                return Self::union(all.iter().map(|one| Self::at(one, root, depth + 1)).collect());
+                return Self::union(all.iter().map(|one| Self::at(one, walk, depth + 1)).collect());
             }
         }
         match schema.get("type") {
-            Some(Value::String(name)) => Self::named(name, schema, root, depth),
+            Some(Value::String(name)) => Self::named(name, schema, walk, depth),
             Some(Value::Array(names)) => {
                 let names = names.iter().filter_map(Value::as_str);
-                Self::union(names.map(|name| Self::named(name, schema, root, depth)).collect())
+                Self::union(names.map(|name| Self::named(name, schema, walk, depth)).collect())
             }
-            _ if schema.contains_key("properties") => Self::named("object", schema, root, depth),
+            _ if schema.contains_key("properties") => Self::named("object", schema, walk, depth),
             _ => Self::Any,
         }
     }
@@ -98,7 +117,7 @@ impl Shape {
         }
     }
 
-    fn named(name: &str, schema: &Map<String, Value>, root: &Value, depth: usize) -> Self {
+    fn named<'a>(name: &str, schema: &'a Map<String, Value>, walk: &mut Walk<'a>, depth: usize) -> Self {
         match name {
             "null" => Self::Null,
             "boolean" => Self::Boolean,
@@ -106,16 +125,16 @@ impl Shape {
             "number" => Self::Number,
             "string" => Self::String,
             "array" => {
-                let items = schema.get("items").map_or(Self::Any, |items| Self::at(items, root, depth + 1));
+                let items = schema.get("items").map_or(Self::Any, |items| Self::at(items, walk, depth + 1));
                 Self::Array(Box::new(items))
             }
             "object" => match schema.get("properties").and_then(Value::as_object) {
                 Some(properties) if !properties.is_empty() => {
-                    Self::Object(fields(properties, schema, root, depth))
+                    Self::Object(fields(properties, schema, walk, depth))
                 }
                 _ => {
                     let others = schema.get("additionalProperties").filter(|others| others.is_object());
-                    Self::Map(Box::new(others.map_or(Self::Any, |others| Self::at(others, root, depth + 1))))
+                    Self::Map(Box::new(others.map_or(Self::Any, |others| Self::at(others, walk, depth + 1))))
                 }
             },
             _ => Self::Any,
@@ -124,10 +143,10 @@ impl Shape {
 }
 
 /// Members in the order of `required`, then the others by name: JSON objects have no order of their own.
-fn fields(
-    properties: &Map<String, Value>,
-    schema: &Map<String, Value>,
-    root: &Value,
+fn fields<'a>(
+    properties: &'a Map<String, Value>,
+    schema: &'a Map<String, Value>,
+    walk: &mut Walk<'a>,
     depth: usize,
 ) -> Vec<Field> {
     let required: Vec<&str> = schema
@@ -135,17 +154,19 @@ fn fields(
         .and_then(Value::as_array)
         .map(|names| names.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
-    let field = |name: &str, property: &Value| Field {
-        name: name.to_owned(),
-        shape: Shape::at(property, root, depth + 1),
-        is_required: required.contains(&name),
-        description: property.get("description").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        bounds: bounds(property),
+    let rest = properties.keys().map(String::as_str).filter(|name| !required.contains(name));
+    let names = required.iter().copied().chain(rest);
+    let field = |name: &str| {
+        let property = properties.get(name).unwrap_or(&Value::Bool(true));
+        Field {
+            name: name.to_owned(),
+            shape: Shape::at(property, walk, depth + 1),
+            is_required: required.contains(&name),
+            description: property.get("description").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            bounds: bounds(property),
+        }
     };
-    let nothing = Value::Bool(true);
-    let first = required.iter().map(|name| field(name, properties.get(*name).unwrap_or(&nothing)));
-    let rest = properties.iter().filter(|(name, _)| !required.contains(&name.as_str()));
-    first.chain(rest.map(|(name, property)| field(name, property))).collect()
+    names.map(field).collect()
 }
 
 /// What a schema asks of a value beyond its type, in words.
@@ -205,7 +226,26 @@ mod tests {
         }
         // It ends.
         Shape::of(&json!({"$ref": "#"}));
-        Shape::of(&json!({"type": "object", "properties": {"a": {"$ref": "#"}}}));
+        let field = |schema: &Value| match Shape::of(schema) {
+            Shape::Object(fields) => fields[0].shape.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(field(&json!({"properties": {"a": {"$ref": "#"}}})), Shape::Any);
+        let names = || (0..40).map(|n| n.to_string());
+        let to_all: Map<String, Value> =
+            names().map(|n| (n.clone(), json!({"$ref": format!("#/$defs/{n}")}))).collect();
+        let itself: Map<String, Value> = names().map(|n| (n, json!({"$ref": "#/$defs/a"}))).collect();
+        let several =
+            json!({"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"properties": itself}}});
+        let Shape::Object(inner) = field(&several) else { panic!() };
+        assert!(inner.iter().all(|field| field.shape == Shape::Any));
+        let each: Map<String, Value> = names().map(|n| (n, json!({"properties": to_all}))).collect();
+        Shape::of(&json!({"properties": to_all, "$defs": each}));
+        // Twice beside each other is no circle.
+        let string = json!({"$ref": "#/$defs/s"});
+        let twice = json!({"properties": {"a": string, "b": string}, "$defs": {"s": {"type": "string"}}});
+        let Shape::Object(fields) = Shape::of(&twice) else { panic!() };
+        assert!(fields.iter().all(|field| field.shape == Shape::String));
         let object = json!({"type": "object", "required": ["z", "b"], "properties":
             {"a": {}, "b": {"minimum": 0, "maximum": 9, "description": "d"}, "z": {"minLength": 1}}});
         let Shape::Object(fields) = Shape::of(&object) else { panic!() };

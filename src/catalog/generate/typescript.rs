@@ -1,4 +1,4 @@
-//! A catalog as a TypeScript module, for the package in `clients/typescript`.
+//! A catalog as a TypeScript module, beside or in the package in `clients/typescript`.
 
 use std::fmt::Write as _;
 
@@ -10,17 +10,21 @@ use crate::catalog::file::Catalog;
 
 // What is written into a `String` cannot fail: hence the `let _`s.
 
-pub(super) fn module(catalog: &Catalog) -> String {
+/// `library` is what has the types that do not depend on the catalog.
+pub(super) fn module(catalog: &Catalog, library: &str) -> String {
     let mut out = String::new();
-    let names = identifiers(catalog);
+    let names = identifiers(catalog, pascal);
     let events = format!("{}Events", pascal(&catalog.name));
     let _ = writeln!(
         out,
         "// Made by `fanwire generate typescript` from the catalog `{}`: change that, not this.",
         catalog.name
     );
-    let _ =
-        writeln!(out, "\nimport type {{ AnyEvent, CatalogEvent, Publisher, Target }} from \"../events.js\";");
+    let _ = writeln!(
+        out,
+        "\nimport type {{ AnyEvent, CatalogEvent, Publisher, Target }} from {};",
+        literal(library)
+    );
     for (event, name) in catalog.events.iter().zip(&names) {
         out.push('\n');
         comment(&mut out, "", &sentence(&event.description));
@@ -115,6 +119,7 @@ fn text(shape: &Shape, indent: &str) -> String {
         Shape::OneOf(values) if values.iter().any(|value| value.is_object() || value.is_array()) => {
             "unknown".to_owned()
         }
+        Shape::OneOf(values) if values.is_empty() => "never".to_owned(),
         Shape::OneOf(values) => values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | "),
         Shape::Array(items) => {
             let items = text(items, indent);
