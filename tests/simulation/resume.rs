@@ -92,6 +92,8 @@ struct Connection {
     is_vague: bool,
     /// Events of several topics may come again: a topic was left.
     may_repeat: bool,
+    /// Topics that were left: whoever goes on with one from where he was asks for what may be on its way already.
+    left: BTreeSet<usize>,
     /// The client asked for the newest events, which come out of line.
     lasts: u64,
     is_over: bool,
@@ -341,6 +343,7 @@ impl World {
                 let topic = *random.choice(client.topics.iter()).unwrap();
                 client.topics.remove(&topic);
                 connection.may_repeat = true;
+                connection.left.insert(topic);
                 let text = json!({"type": "unsubscribe", "topics": [TOPICS[topic]]}).to_string();
                 write_text(&mut connection.outgoing, text.as_bytes(), random);
             }
@@ -381,6 +384,7 @@ impl World {
             told: 0,
             is_vague: false,
             may_repeat: false,
+            left: BTreeSet::new(),
             lasts: 0,
             is_over: false,
         };
@@ -731,7 +735,9 @@ impl World {
             // The newest come out of line; from then on it is not known which ones.
             connection.is_vague = true;
         }
-        let may_repeat = (connection.may_repeat && event.places.len() > 1) || connection.lasts > 0;
+        let was_left = event.places.iter().any(|(topic, ..)| connection.left.contains(topic));
+        let may_repeat =
+            (connection.may_repeat && event.places.len() > 1) || was_left || connection.lasts > 0;
         assert!(is_new || may_repeat, "client {number}: event {n} {:?} came twice", event.places);
         let mut is_its = false;
         for (topic, epoch, offset) in &event.places {
