@@ -92,8 +92,6 @@ struct Connection {
     is_vague: bool,
     /// Events of several topics may come again: a topic was left.
     may_repeat: bool,
-    /// Topics that were left: whoever goes on with one from where he was asks for what may be on its way already.
-    left: BTreeSet<usize>,
     /// The client asked for the newest events, which come out of line.
     lasts: u64,
     is_over: bool,
@@ -343,7 +341,6 @@ impl World {
                 let topic = *random.choice(client.topics.iter()).unwrap();
                 client.topics.remove(&topic);
                 connection.may_repeat = true;
-                connection.left.insert(topic);
                 let text = json!({"type": "unsubscribe", "topics": [TOPICS[topic]]}).to_string();
                 write_text(&mut connection.outgoing, text.as_bytes(), random);
             }
@@ -384,7 +381,6 @@ impl World {
             told: 0,
             is_vague: false,
             may_repeat: false,
-            left: BTreeSet::new(),
             lasts: 0,
             is_over: false,
         };
@@ -702,6 +698,13 @@ impl World {
                 assert_eq!((&from.epoch, from.offset), (&epoch, offset), "it goes on where it was: {data}");
             }
             let place = Place { epoch, offset };
+            // Who left it and goes on from before what was on its way asked for that again: it has to come once more.
+            connection.got.retain(|n| match &self.events[*n].places[..] {
+                [(other, epoch, offset)] => {
+                    *other != topic || *epoch != place.epoch || *offset <= place.offset
+                }
+                _ => true,
+            });
             client.places.insert(topic, place.clone());
             connection.subs.insert(topic, Sub { start: Some(place), seen: Some(offset), told: 0 });
         }
@@ -735,9 +738,7 @@ impl World {
             // The newest come out of line; from then on it is not known which ones.
             connection.is_vague = true;
         }
-        let was_left = event.places.iter().any(|(topic, ..)| connection.left.contains(topic));
-        let may_repeat =
-            (connection.may_repeat && event.places.len() > 1) || was_left || connection.lasts > 0;
+        let may_repeat = (connection.may_repeat && event.places.len() > 1) || connection.lasts > 0;
         assert!(is_new || may_repeat, "client {number}: event {n} {:?} came twice", event.places);
         let mut is_its = false;
         for (topic, epoch, offset) in &event.places {
