@@ -17,6 +17,7 @@
 pub mod admin;
 pub mod catalog;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod dialect;

@@ -11,7 +11,7 @@ use common::{Incoming, Node, PATIENCE, TempDir, fanwire, http, in_repository, py
 use fanwire::catalog::file::{Catalog, SHIPPED};
 use fanwire::catalog::generate::{Output, generate};
 use fanwire::catalog::json::Tree;
-use fanwire::publish::client::{Answer, Event, Publisher};
+use fanwire::client::{Answer, Event, Publisher};
 use serde_json::{Value, json};
 
 const GOOD: &str = r#"{"runId":"r1","stageId":"s","progress":50}"#;

@@ -15,7 +15,7 @@ use common::sse::EventStream;
 use common::{
     Dialogue, Incoming, Node, PATIENCE, Signal, WebSocket, http, node_script, seed, tool, wait_until,
 };
-use fanwire::publish::client::{Event, Publisher};
+use fanwire::client::{Event, Publisher};
 use serde_json::{Value, json};
 
 const TOPICS: &str = r#"

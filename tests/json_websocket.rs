@@ -15,7 +15,7 @@ use common::raw::{RawClient, masked, upgrade};
 use common::{
     Dialogue, Incoming, Node, PATIENCE, Signal, WebSocket, fanwire, node_script, run_any, seed, wait_until,
 };
-use fanwire::publish::client::{Event, Publisher};
+use fanwire::client::{Event, Publisher};
 use serde_json::{Value, json};
 
 /// 2024-01-15T10:15:00.000Z

@@ -48,7 +48,7 @@ const LAYERS: &[Layer] = &[
     ("socket",      &["publish/socket"],                            &["catalog", "error", "metrics", "names", "wire"]),
     ("batch",       &["publish/http"],                              &["catalog", "clock", "error", "names", "wire"]),
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "wire"]),
-    ("client",      &["publish/client"],                            &["error", "wire"]),
+    ("client",      &["client"],                                    &["error", "wire"]),
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
@@ -89,17 +89,17 @@ const HOMES: &[(&[&str], &[&str], &str)] = &[
     (
         &["Instant::now", "SystemTime::now", ".elapsed()"],
         // The publishing client blocks, on a clock of its own; no part of the engine uses it.
-        &["clock", "cli", "node", "publish/client"],
+        &["clock", "cli", "node", "client"],
         "the engine is told the time",
     ),
     (
         &["thread::", "sleep("],
-        &["node", "cli", "publish/client", "config"],
+        &["node", "cli", "client", "config"],
         "shards own what they touch: threads are made in node",
     ),
     (
         &["std::net::", "std::os::unix::net"],
-        &["net", "cli", "node", "publish/client", "config"],
+        &["net", "cli", "node", "client", "config"],
         "the engine knows no sockets",
     ),
     (&["println!", "eprintln!"], &["cli", "node"], "a library does not print"),

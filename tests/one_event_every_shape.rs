@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::raw::upgrade;
 use common::{Node, PATIENCE, http};
-use fanwire::publish::client::{Event, Publisher};
+use fanwire::client::{Event, Publisher};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde_json::json;

@@ -16,7 +16,7 @@ use common::{
     Incoming, Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, http, read_response, run_any, seed,
     wait_until,
 };
-use fanwire::publish::client::{Answer, Event, Publisher};
+use fanwire::client::{Answer, Event, Publisher};
 use fanwire::publish::wire::{self, Header, Kind, Publish};
 use serde_json::{Value, json};
 use socket2::SockRef;

@@ -16,7 +16,7 @@ use common::{
     Dialogue, Incoming, Node, PATIENCE, TempDir, WebSocket, fanwire, http, in_repository, node_script,
     nodejs, run, run_any, wait_until,
 };
-use fanwire::publish::client::{Event, Publisher};
+use fanwire::client::{Event, Publisher};
 use serde_json::{Value, json};
 
 /// The stream of the write-up: its path, its message, its queue and its patience.

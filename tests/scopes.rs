@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use common::foreign::Foreign;
 use common::{Incoming, Node, PATIENCE, WebSocket, http};
-use fanwire::publish::client::{Event, Publisher};
+use fanwire::client::{Event, Publisher};
 use serde_json::{Value, json};
 
 /// Its events: category and name.

@@ -14,7 +14,7 @@ use common::sse::{EventStream, Said};
 use common::{
     Dialogue, Node, PATIENCE, Signal, WebSocket, header, http, node_script, seed, tool, wait_until,
 };
-use fanwire::publish::client::{Event, Publisher};
+use fanwire::client::{Event, Publisher};
 use serde_json::{Value, json};
 
 /// Streams that are served by configuration: one as its write-up has it, and one whose template is on several lines.

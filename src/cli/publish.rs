@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Failure, Outcome, print};
+use crate::client::{Answer, Event, Options, Publisher};
 use crate::clock;
 use crate::error::ErrorCode;
-use crate::publish::client::{Answer, Event, Options, Publisher};
 
 /// Bytes read from standard input at once.
 const INPUT_BUFFER: usize = 256 << 10;

@@ -1,10 +1,7 @@
-//! INGRESS: how events come in. `wire` is the layout, `socket` the node's side, `client` the publisher's,
-//! `http` what comes by POST; `ingress` makes rounds of all of it.
+//! INGRESS: how events come in. `wire` is the layout, `socket` the node's side, `http` what comes by POST;
+//! `ingress` makes rounds of all of it. The publisher's side is `client`, outside.
 
-pub mod client;
 pub mod http;
 pub mod ingress;
 pub mod socket;
 pub mod wire;
-
-pub use client::Publisher;

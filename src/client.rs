@@ -1,7 +1,7 @@
 //! Publishing from Rust, over the publish socket: blocking or not, without a runtime.
 //!
 //! ```no_run
-//! use fanwire::publish::client::{Event, Publisher};
+//! use fanwire::client::{Event, Publisher};
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let mut publisher = Publisher::open("127.0.0.1:8081")?;
@@ -21,8 +21,8 @@ use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::wire::{self, FLAG_ACK, HEADER_LEN, Header, Kind, MAX_PING_BYTES, Publish};
 use crate::error::{ErrorCode, Refusal};
+use crate::publish::wire::{self, FLAG_ACK, HEADER_LEN, Header, Kind, MAX_PING_BYTES, Publish};
 
 /// Encoded events that [`Publisher::publish`] gathers before it writes them, in bytes.
 const BATCH: usize = 64 << 10;
