@@ -25,9 +25,11 @@ use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
 use fanwire::fanout::shard::{Next, Shard};
 use fanwire::fanout::shared::{Access, Shared, State};
 use fanwire::metrics::ShardMetrics;
+use fanwire::publish::dedupe::{Dedupe, Window};
 use fanwire::publish::http::{self, Format};
 use fanwire::publish::socket::{Publisher, Terms};
 use fanwire::publish::wire::{HEADER_LEN, Publish};
+use fanwire::receipt::Fate;
 use fanwire::session::chunk::{Chunks, Gap, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
 use fanwire::session::session::Session;
@@ -84,12 +86,20 @@ fn decode(c: &mut Criterion) {
     let read = frame(&stock("t1x0")).repeat(500);
     group.throughput(Throughput::Elements(500));
     group.bench_function("a read of 500 stock frames", |b| {
-        let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token: None, rules: &NONE };
+        let dedupe = Dedupe::default();
+        let window = Window { time: Duration::from_secs(120), max: 1000 };
+        let terms = Terms {
+            max_publish_bytes: MAX_PUBLISH_BYTES,
+            token: None,
+            rules: &NONE,
+            dedupe: &dedupe,
+            window,
+        };
         let mut publisher = Publisher::new("bench".into(), 0, terms);
         let (metrics, mut answers) = (ShardMetrics::default(), Vec::new());
         b.iter(|| {
             let mut bytes = 0;
-            let accept = |publish: &Publish<'_>| bytes += publish.data.len();
+            let accept = |publish: &Publish<'_>, _: Option<u64>| bytes += publish.data.len();
             publisher.handle_input(black_box(&read), 0, terms, &metrics, &mut answers, accept);
             bytes
         });
@@ -376,7 +386,7 @@ fn outbox(c: &mut Criterion) {
                 for (span, bytes) in spans {
                     push(&mut outbox, &mut chunks, *span, *bytes);
                 }
-                outbox.discard(&mut chunks)
+                outbox.discard(Fate::Gone, &mut chunks)
             });
         });
     }

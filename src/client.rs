@@ -22,7 +22,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::error::{ErrorCode, Refusal};
-use crate::publish::wire::{self, FLAG_ACK, HEADER_LEN, Header, Kind, MAX_PING_BYTES, Publish};
+use crate::publish::wire::{self, FLAG_ACK, FLAG_RECEIPT, HEADER_LEN, Header, Kind, MAX_PING_BYTES, Publish};
+pub use crate::receipt::Reach;
 
 /// Encoded events that [`Publisher::publish`] gathers before it writes them, in bytes.
 const BATCH: usize = 64 << 10;
@@ -77,6 +78,13 @@ pub enum Answer {
         /// What is wrong.
         message: String,
     },
+    /// How far an event went that was taken by [`Publisher::publish_for_receipt`].
+    Receipt {
+        /// The event's.
+        sequence: u64,
+        /// How far.
+        reach: Reach,
+    },
     /// The answer to [`Publisher::ping`], with its body.
     Pong {
         /// What the ping carried.
@@ -121,9 +129,10 @@ impl Options {
         self
     }
 
-    /// A name of 1 to 64 bytes. A later version of the node will remember what it accepted under it: an event
-    /// whose sequence is not above the highest accepted from this name will be acknowledged and not published
-    /// again. So the first sequence must go on where the last connection of this name stopped.
+    /// A name of 1 to 64 bytes. The node remembers what it accepted under it, for its `idempotency_window`: an event
+    /// whose sequence is not above the highest accepted from this name is acknowledged and not published again. So
+    /// events may be sent again after a lost connection, with the sequences they had, and the first new one must go
+    /// on where the last connection of this name stopped. One connection at a time should have a name.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>, first_sequence: u64) -> Self {
         self.name = name.into();
@@ -250,7 +259,20 @@ impl Publisher {
     /// # Errors
     /// As `publish`, and [`ErrorKind::InvalidInput`] for a sequence that is not above those before.
     pub fn publish_numbered(&mut self, sequence: u64, event: &Event<'_>) -> io::Result<u64> {
-        self.encode(sequence, event)?;
+        self.encode(sequence, event, 0)?;
+        if self.unwritten_bytes() >= BATCH {
+            self.flush()?;
+        }
+        Ok(sequence)
+    }
+
+    /// [`Publisher::publish`], and asks how far the event goes: [`Publisher::receipt`] waits for the answer.
+    ///
+    /// # Errors
+    /// As `publish`.
+    pub fn publish_for_receipt(&mut self, event: &Event<'_>) -> io::Result<u64> {
+        let sequence = self.next_sequence;
+        self.encode(sequence, event, FLAG_RECEIPT)?;
         if self.unwritten_bytes() >= BATCH {
             self.flush()?;
         }
@@ -265,7 +287,7 @@ impl Publisher {
     pub fn try_publish(&mut self, event: &Event<'_>) -> io::Result<u64> {
         self.try_flush()?;
         let sequence = self.next_sequence;
-        self.encode(sequence, event)?;
+        self.encode(sequence, event, 0)?;
         match self.try_flush() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
             _ => Ok(sequence),
@@ -366,16 +388,29 @@ impl Publisher {
     /// [`Publisher::answer`].
     pub fn wait_for(&mut self, sequence: u64) -> io::Result<()> {
         loop {
-            let refusal =
-                |answer: &Answer| matches!(answer, Answer::Error { sequence: at, .. } if *at == sequence);
-            if let Some(index) = self.answers.iter().position(refusal)
-                && let Some(Answer::Error { code, message, .. }) = self.answers.remove(index)
-            {
-                return Err(io::Error::new(ErrorKind::InvalidData, describe(code, &message)));
-            }
+            self.take_refusal(sequence)?;
             if self.acknowledged >= sequence {
                 return Ok(());
             }
+            self.wait()?;
+        }
+    }
+
+    /// Waits until the node has flushed the event with this sequence to all who were to get it, and answers how
+    /// far it went. Of an event that was accepted before from this name, all figures are 0.
+    ///
+    /// # Errors
+    /// As [`Publisher::wait_for`].
+    pub fn receipt(&mut self, sequence: u64) -> io::Result<Reach> {
+        loop {
+            let is_it =
+                |answer: &Answer| matches!(answer, Answer::Receipt { sequence: at, .. } if *at == sequence);
+            if let Some(index) = self.answers.iter().position(is_it)
+                && let Some(Answer::Receipt { reach, .. }) = self.answers.remove(index)
+            {
+                return Ok(reach);
+            }
+            self.take_refusal(sequence)?;
             self.wait()?;
         }
     }
@@ -431,7 +466,19 @@ impl Publisher {
         }
     }
 
-    fn encode(&mut self, sequence: u64, event: &Event<'_>) -> io::Result<()> {
+    /// The refusal of the event with this sequence is an error, and taken.
+    fn take_refusal(&mut self, sequence: u64) -> io::Result<()> {
+        let refusal =
+            |answer: &Answer| matches!(answer, Answer::Error { sequence: at, .. } if *at == sequence);
+        match self.answers.iter().position(refusal).and_then(|index| self.answers.remove(index)) {
+            Some(Answer::Error { code, message, .. }) => {
+                Err(io::Error::new(ErrorKind::InvalidData, describe(code, &message)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn encode(&mut self, sequence: u64, event: &Event<'_>, flags: u16) -> io::Result<()> {
         if sequence < self.next_sequence {
             return Err(invalid(format!("sequence {sequence} is not above those before it")));
         }
@@ -448,7 +495,7 @@ impl Publisher {
         }
         let Event { event, data, key, timestamp_ms, .. } = *event;
         let publish = Publish { topics: &self.topics, event, key, data, timestamp_ms };
-        publish.encode(self.flags, sequence, &mut self.out).map_err(invalid)?;
+        publish.encode(self.flags | flags, sequence, &mut self.out).map_err(invalid)?;
         self.next_sequence = sequence + 1;
         self.published += 1;
         Ok(())
@@ -552,7 +599,7 @@ impl Publisher {
                     self.closing_error = Some(describe(*code, message));
                 }
             }
-            Answer::Pong { .. } => {}
+            Answer::Pong { .. } | Answer::Receipt { .. } => {}
         }
         if self.answers.len() >= MAX_ANSWERS {
             return Err(io::Error::other(format!("{MAX_ANSWERS} answers wait unread")));
@@ -641,11 +688,19 @@ fn parse_answer(header: Header, body: &[u8]) -> io::Result<Answer> {
             Ok(Answer::Error { sequence, code: u16::from_le_bytes([low, high]), message })
         }
         (Some(Kind::Pong), body) => Ok(Answer::Pong { body: body.to_vec() }),
-        _ => Err(io::Error::new(
-            ErrorKind::InvalidData,
-            format!("an answer of kind {} with {} bytes is not understood", header.kind, body.len()),
-        )),
+        (Some(Kind::Receipt), body) => wire::decode_receipt(body)
+            .map(|reach| Answer::Receipt { sequence, reach })
+            .ok_or_else(|| not_understood(header)),
+        _ => Err(not_understood(header)),
     }
+}
+
+fn not_understood(header: Header) -> io::Error {
+    let Header { kind, length, .. } = header;
+    io::Error::new(
+        ErrorKind::InvalidData,
+        format!("an answer of kind {kind} with {length} bytes is not understood"),
+    )
 }
 
 fn describe(code: u16, message: &str) -> String {

@@ -408,6 +408,8 @@ pub struct Limits {
     pub max_topics: usize,
     /// Bytes of the `data` of one published event.
     pub max_publish_bytes: usize,
+    /// Publishers' names remembered at once, and keys of requests (whole node); above it newcomers are refused.
+    pub max_idempotency_keys: usize,
     /// Events queued for one client whose socket takes no more.
     pub queue_events: usize,
     /// Bytes queued for one client whose socket takes no more. An empty queue takes one event of any size.
@@ -430,6 +432,8 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// A frame or request body once started must be complete, and a publisher's answers read, within this.
     pub publish_timeout: Duration,
+    /// How long what a publisher's name or an `Idempotency-Key` had accepted is remembered.
+    pub idempotency_window: Duration,
     /// How long a shutdown may take.
     pub drain_timeout: Duration,
     /// What the clients of each stream are held to, in the order of [`Settings::streams`].
@@ -449,6 +453,7 @@ impl Default for Limits {
             max_subscriptions: 1_000,
             max_topics: 1_000_000,
             max_publish_bytes: 1 << 20,
+            max_idempotency_keys: 100_000,
             queue_events: 100,
             queue_bytes: 1 << 20,
             max_outbox_bytes: 256 << 20,
@@ -460,6 +465,7 @@ impl Default for Limits {
             event_stream_keep_alive: Duration::from_secs(15),
             close_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
+            idempotency_window: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(10),
             streams: Vec::new(),
         }

@@ -31,6 +31,7 @@ pub mod node;
 pub mod prepare;
 pub mod proto;
 pub mod publish;
+pub mod receipt;
 pub mod session;
 pub mod topic;
 pub mod transport;

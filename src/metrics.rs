@@ -118,6 +118,11 @@ pub struct ShardMetrics {
     pub events_unsubscribed: Figure,
     /// Events accepted that went out with something masked by a guard.
     pub events_masked: Figure,
+    /// Events that were accepted before, from the same publisher's name or under the same key: acknowledged, and
+    /// not published again.
+    pub events_duplicate: Figure,
+    /// Receipts sent to publishers.
+    pub receipts: Figure,
     /// Events written by an envelope: at most once per event and envelope.
     pub envelope_writes: Figure,
     /// Rounds taken from the link.

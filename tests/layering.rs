@@ -19,16 +19,17 @@ const LAYERS: &[Layer] = &[
     ("link",        &["link"],                                      &[]),
     ("proto",       &["proto"],                                     &[]),
     ("names",       &["topic/name"],                                &[]),
+    ("receipt",     &["receipt"],                                   &[]),
     ("policy",      &["session/policy"],                            &[]),
     ("timer",       &["session/timer"],                             &[]),
     ("config",      &["config"],                                    &[]),
-    ("wire",        &["publish/wire"],                              &["clock", "error", "names"]),
+    ("wire",        &["publish/wire"],                              &["clock", "error", "names", "receipt"]),
     ("rules",       &["topic/rules"],                               &["config", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
     ("event",       &["event", "topic/log", "topic/history", "dialect/envelope"],
                     &["clock", "config", "proto", "rules", "wire"]),
-    ("chunk",       &["session/chunk"],                             &["event"]),
+    ("chunk",       &["session/chunk"],                             &["event", "receipt"]),
     // What clients say, and what is said to them.
     ("command",     &["dialect/command"],                           &["event", "names", "policy", "proto"]),
     ("json",        &["dialect/json"],                              &["chunk", "command", "event", "policy", "proto"]),
@@ -39,28 +40,29 @@ const LAYERS: &[Layer] = &[
     ("metrics",     &["metrics"],                                   &["dialect", "error"]),
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
-    ("outbox",      &["session/outbox"],                            &["chunk", "event"]),
+    ("outbox",      &["session/outbox"],                            &["chunk", "event", "receipt"]),
     ("session",     &["session/session"],                           &["chunk", "config", "dialect", "event", "metrics", "policy", "proto"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
     // One publisher: the node's side, and the other side, which the node does not use.
-    ("socket",      &["publish/socket"],                            &["catalog", "error", "metrics", "names", "wire"]),
-    ("batch",       &["publish/http"],                              &["catalog", "clock", "error", "names", "wire"]),
-    ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "wire"]),
-    ("client",      &["client"],                                    &["error", "wire"]),
+    ("dedupe",      &["publish/dedupe"],                            &["clock", "error", "receipt"]),
+    ("socket",      &["publish/socket"],                            &["catalog", "dedupe", "error", "metrics", "names", "receipt", "wire"]),
+    ("batch",       &["publish/http"],                              &["catalog", "clock", "dedupe", "error", "names", "proto", "receipt", "wire"]),
+    ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "receipt", "wire"]),
+    ("client",      &["client"],                                    &["error", "receipt", "wire"]),
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
-    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "event", "ingress", "link", "metrics", "path", "report", "rules"]),
+    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "path", "receipt", "report", "rules"]),
     ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
-    // The shard: one type in six files.
-    ("shard",       &["fanout/shard", "fanout/intake", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/slow"],
-                    &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dialect", "error", "event", "handshake", "ingress", "json", "link",
-                      "metrics", "opening", "outbox", "policy", "proto", "report", "session", "shared", "socket", "sse", "subscribers", "timer",
+                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
+    // The shard: one type in seven files.
+    ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/slow"],
+                    &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
+                      "metrics", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),

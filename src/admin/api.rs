@@ -10,7 +10,8 @@ use crate::dialect::sse;
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Shared, State};
 use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, websocket_key};
-use crate::publish::http::Format;
+use crate::publish::dedupe::MAX_KEY_BYTES;
+use crate::publish::http::{Asked as Publishing, Format};
 use crate::publish::socket::is_secret;
 use crate::topic::log::Topics;
 
@@ -40,7 +41,7 @@ pub enum Route {
     /// An answer that every shard has a part in.
     Gather(Report),
     /// Events, once the body is whole.
-    Publish(Format),
+    Publish(Publishing),
     /// How the request was read, once the body is whole.
     Diagnose,
     /// A session.
@@ -165,7 +166,24 @@ fn publish(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpEr
     let is_ndjson = ["application/x-ndjson", "application/ndjson", "application/jsonl"]
         .iter()
         .any(|known| media_type.eq_ignore_ascii_case(known));
-    Ok(Route::Publish(if is_ndjson { Format::Ndjson } else { Format::Json }))
+    let idempotency_key = request.headers.get("Idempotency-Key").map(str::to_owned);
+    if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
+        return Err(HttpError::new(400, format!("Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes")));
+    }
+    let mut receipt = false;
+    for pair in query_pairs(request.query.unwrap_or_default()) {
+        let (name, value) = pair?;
+        receipt = match (&*name, &*value) {
+            ("receipt", "1" | "true") => true,
+            ("receipt", "0" | "false") => false,
+            ("receipt", other) => {
+                return Err(HttpError::new(400, format!("receipt={other}: it is 1 or 0")));
+            }
+            _ => receipt,
+        };
+    }
+    let format = if is_ndjson { Format::Ndjson } else { Format::Json };
+    Ok(Route::Publish(Publishing { format, receipt, idempotency_key }))
 }
 
 /// What only operators may see: on the `admin` listener alone, where there is one.

@@ -84,6 +84,12 @@ impl Snapshot {
                     "Accepted events in which a guard masked something",
                     sum(|m| &m.events_masked),
                 ),
+                (
+                    "events_duplicate",
+                    "Events accepted before from the same publisher's name or key, not published again",
+                    sum(|m| &m.events_duplicate),
+                ),
+                ("receipts", "Receipts sent to publishers", sum(|m| &m.receipts)),
                 ("envelope_writes", "Events written, once for each envelope", sum(|m| &m.envelope_writes)),
                 ("rounds", "Rounds dispatched", sum(|m| &m.rounds)),
                 ("dispatched", "Events matched with a session", sum(|m| &m.dispatched)),

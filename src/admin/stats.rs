@@ -32,6 +32,8 @@ pub fn stats(shared: &Shared, tail: usize, now: Now) -> Value {
         "eventBytesIn": sum(|m| &m.event_bytes_in),
         "eventsUnsubscribed": sum(|m| &m.events_unsubscribed),
         "eventsMasked": sum(|m| &m.events_masked),
+        "eventsDuplicate": sum(|m| &m.events_duplicate),
+        "receipts": sum(|m| &m.receipts),
         "dispatched": sum(|m| &m.dispatched),
         "deliveries": sum(|m| &m.deliveries),
         "deliveredBytes": sum(|m| &m.delivered_bytes),

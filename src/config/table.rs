@@ -278,6 +278,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting!(
         Limits,
+        (limits) max_idempotency_keys,
+        Count(1, 100_000_000),
+        "N",
+        "Publishers' names, and Idempotency-Keys, remembered at once; above it newcomers are refused"
+    ),
+    setting!(
+        Limits,
         (limits) queue_events,
         Count(1, 1_000_000),
         "N",
@@ -352,6 +359,13 @@ pub const SETTINGS: &[Setting] = &[
         Period(MS, HOUR),
         "TIME",
         "Within this a frame or body once begun must be complete, and a publisher's answers read"
+    ),
+    setting!(
+        Timeouts,
+        (limits) idempotency_window,
+        Period(MS, 24 * HOUR),
+        "TIME",
+        "How long a publisher's name and an Idempotency-Key are remembered, so that an event sent again is not published again"
     ),
     setting!(Timeouts, (limits) drain_timeout, Period(MS, HOUR), "TIME", "How long a shutdown may take"),
     setting!(

@@ -5,18 +5,21 @@ use std::io;
 use std::sync::Arc;
 
 use crate::clock::Now;
+use crate::config::Limits;
 use crate::dialect::command::{Command, Recovery, Since, Subscribe};
 use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
 use crate::fanout::replay::{End, position};
 use crate::fanout::shard::Shard;
-use crate::fanout::shared::Origin;
+use crate::fanout::shared::{Origin, Shared};
 use crate::fanout::subscribers::{Joined, Member};
 use crate::metrics::BadInput;
 use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame};
+use crate::publish::dedupe::Window;
 use crate::publish::socket::{Outcome, Terms};
 use crate::publish::wire::Publish;
+use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 use crate::session::session::{Filter, NOT_LISTED, Subscription};
@@ -126,20 +129,24 @@ impl<T: Transport> Shard<T> {
         };
         let shared = Arc::clone(&self.shared);
         let metrics = &shared.metrics[self.id];
-        let terms = Terms {
-            max_publish_bytes: self.limits.max_publish_bytes,
-            token: shared.access.publish_token.as_deref(),
-            rules: &shared.rules,
-        };
+        let (terms, asker) = (terms(&shared, &self.limits), self.asker(number));
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
         let to = Origin { shared: &shared, shard: self.id };
-        let accept = |publish: &Publish<'_>| ingress.add(publish, now, &to, metrics);
+        let mut receipts = Vec::new();
+        let accept = |publish: &Publish<'_>, sequence: Option<u64>| {
+            let receipt = sequence.map(|sequence| Receipt::new(asker, sequence));
+            ingress.add(publish, receipt.as_ref(), now, &to, metrics);
+            receipts.extend(receipt);
+        };
         let input = &self.buffer[..count];
         let outcome = publisher.handle_input(input, now.mono, terms, metrics, &mut answers, accept);
-        self.ingress.commit(now, &to);
         if !answers.is_empty() {
             publisher.unread_since.get_or_insert(now.mono);
+        }
+        self.ingress.commit(now, &to);
+        receipts.iter().for_each(|receipt| self.let_go(receipt));
+        if !answers.is_empty() {
             self.push_first(number, &answers);
         }
         if outcome == Outcome::Close {
@@ -494,6 +501,22 @@ impl<T: Transport> Shard<T> {
             connection.outbox.push_reply(notice, &mut self.chunks);
         }
         self.counts.private_bytes += connection.outbox.private_bytes() - private;
+    }
+}
+
+/// How long, and for how many publishers, a node remembers what it accepted.
+pub(super) fn window(limits: &Limits) -> Window {
+    Window { time: limits.idempotency_window, max: limits.max_idempotency_keys }
+}
+
+/// What the node asks of publishers.
+pub(super) fn terms<'a>(shared: &'a Shared, limits: &Limits) -> Terms<'a> {
+    Terms {
+        max_publish_bytes: limits.max_publish_bytes,
+        token: shared.access.publish_token.as_deref(),
+        rules: &shared.rules,
+        dedupe: &shared.dedupe,
+        window: window(limits),
     }
 }
 

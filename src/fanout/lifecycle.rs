@@ -7,12 +7,14 @@ use crate::config::Limits;
 use crate::dialect::dialect::Farewell;
 use crate::error::{CloseReason, ErrorCode, Refusal};
 use crate::fanout::connection::{Closing, Connection, Door, Http, Role};
+use crate::fanout::intake::terms;
 use crate::fanout::shard::Shard;
-use crate::fanout::shared::{Key, Shared, Stage};
+use crate::fanout::shared::{Shared, Stage};
 use crate::metrics::{BadInput, DropReason};
 use crate::proto::http1::HttpError;
-use crate::publish::socket::{Publisher, Terms};
+use crate::publish::socket::Publisher;
 use crate::publish::wire::encode_error;
+use crate::receipt::{Fate, Key};
 use crate::session::handshake::Exchange;
 use crate::session::session::{NOT_LISTED, Session};
 use crate::session::timer::Due;
@@ -85,12 +87,7 @@ impl<T: Transport> Shard<T> {
     }
 
     fn accept_publisher(&mut self, stream: T, key: Key, address: &str, now: Now) {
-        let terms = Terms {
-            max_publish_bytes: self.limits.max_publish_bytes,
-            token: self.shared.access.publish_token.as_deref(),
-            rules: &self.shared.rules,
-        };
-        let publisher = Publisher::new(address.into(), now.mono, terms);
+        let publisher = Publisher::new(address.into(), now.mono, terms(&self.shared, &self.limits));
         let max = self.limits.max_publishers;
         self.connections.insert(Connection::new(
             stream,
@@ -365,9 +362,13 @@ impl<T: Transport> Shard<T> {
         };
         log_close(&session, connection, reason, &self.chunks, &self.subscribers, now);
         let private = connection.outbox.private_bytes();
+        let fate = match reason {
+            CloseReason::SlowConsumer | CloseReason::OutboxMemory => Fate::Closed,
+            _ => Fate::Gone,
+        };
         let lost = match reason.is_by_message() {
-            true => connection.outbox.discard_from_event(&mut self.chunks),
-            false => connection.outbox.discard(&mut self.chunks),
+            true => connection.outbox.discard_from_event(fate, &mut self.chunks),
+            false => connection.outbox.discard(fate, &mut self.chunks),
         };
         self.counts.private_bytes -= private - connection.outbox.private_bytes();
         let was_paused = std::mem::take(&mut connection.is_paused);
@@ -415,6 +416,7 @@ impl<T: Transport> Shard<T> {
         let connection = &mut self.connections[number as usize];
         let is_answered = match &connection.role {
             Role::Http(http) => connection.outbox.is_empty() && http.awaits.is_none(),
+            Role::Publisher(publisher) => connection.outbox.is_empty() && publisher.receipts_due == 0,
             _ => connection.outbox.is_empty(),
         };
         match &mut connection.role {
@@ -426,6 +428,8 @@ impl<T: Transport> Shard<T> {
             _ if is_answered => self.remove(number),
             Role::Closing(closing) => closing.has_ended = true,
             Role::Http(http) if http.awaits.is_some() => http.closes = true,
+            // It may have asked for receipts and only said that it publishes no more.
+            Role::Publisher(publisher) if publisher.receipts_due > 0 => publisher.has_ended = true,
             Role::Http(_) | Role::Publisher(_) => self.begin_closing(number, now),
         }
     }
@@ -489,7 +493,7 @@ impl<T: Transport> Shard<T> {
     pub(super) fn remove(&mut self, number: u32) {
         let mut connection = self.connections.remove(number as usize);
         self.counts.private_bytes -= connection.outbox.private_bytes();
-        connection.outbox.discard(&mut self.chunks);
+        connection.outbox.discard(Fate::Gone, &mut self.chunks);
         match connection.role {
             Role::Http(_) => self.counts.http -= 1,
             Role::Closing(_) => self.counts.closing -= 1,
@@ -572,9 +576,10 @@ impl<T: Transport> Shard<T> {
         wanted.map(|(number, _)| number as u32).collect()
     }
 
-    /// Reports the end of the delivery once no session is left.
-    fn check_delivered(&mut self) {
-        if self.drain.stage == Some(Stage::Deliver) && !self.drain.is_reported && self.counts.clients == 0 {
+    /// Reports the end of the delivery once no session is left, and no receipt waits.
+    pub(super) fn check_delivered(&mut self) {
+        let is_over = self.counts.clients == 0 && self.unflushed.is_empty();
+        if self.drain.stage == Some(Stage::Deliver) && !self.drain.is_reported && is_over {
             self.drain.is_reported = true;
             self.shared.end(Stage::Deliver);
         }

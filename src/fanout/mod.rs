@@ -6,7 +6,8 @@
 pub mod connection;
 pub mod intake;
 pub mod lifecycle;
-pub mod replay;
+pub mod receipts;
+mod replay;
 pub mod requests;
 pub mod shard;
 pub mod shared;

@@ -15,13 +15,16 @@ use crate::dialect::opening::Opening;
 use crate::dialect::sse;
 use crate::error::CloseReason;
 use crate::fanout::connection::{Answer, Http, Role};
-use crate::fanout::intake::{CLIENT_READ, Read};
+use crate::fanout::intake::{CLIENT_READ, Read, window};
 use crate::fanout::replay::position;
 use crate::fanout::shard::{READ_BYTES, Shard};
-use crate::fanout::shared::{Gather, Key, Message, Origin, Shared, State};
+use crate::fanout::shared::{Gather, Message, Origin, Shared, State};
 use crate::metrics::BadInput;
 use crate::proto::http1::{self, HttpError, Request};
-use crate::publish::http;
+use crate::publish::dedupe::{Accepted, Seen};
+use crate::publish::http::{self, Asked};
+use crate::publish::wire::Publish;
+use crate::receipt::{Key, Receipt};
 use crate::session::chunk::Gap;
 use crate::session::handshake::Step;
 use crate::session::session::Session;
@@ -35,6 +38,8 @@ enum Decision {
     Continue,
     /// It must wait until those before it have gone out.
     Hold,
+    /// It is answered once its receipt is complete.
+    Await,
     /// It is answered.
     Reply(Reply, Answer),
     /// Every shard has a part in its answer.
@@ -92,6 +97,7 @@ impl<T: Transport> Shard<T> {
                 }
                 Ok(Decision::Hold) if self.is_behind() || self.has_credit() => self.remember(number),
                 Ok(Decision::Hold) => self.starve(number),
+                Ok(Decision::Await) => self.remember(number),
                 Ok(Decision::Reply(reply, answer)) => {
                     self.respond(number, &reply, answer, now);
                     self.remember(number);
@@ -125,6 +131,7 @@ impl<T: Transport> Shard<T> {
         if step == Step::Body && self.reserved_for_bodies() > most {
             return Err(HttpError::new(503, "too many requests with large bodies at once: try again"));
         }
+        let asker = self.asker(number);
         let Self { connections, shared, limits, .. } = self;
         let Role::Http(http) = &mut connections[number as usize].role else { return Ok(Decision::Wait) };
         if step == Step::Body {
@@ -169,10 +176,26 @@ impl<T: Transport> Shard<T> {
                 }
                 Ok(Decision::Open(opening))
             }
-            Route::Publish(format) => {
+            Route::Publish(Asked { format, receipt, idempotency_key }) => {
                 match http::check(format, body, limits.max_publish_bytes, &shared.rules) {
                     Ok(batch) => {
                         drop(request);
+                        let receipt = receipt.then(|| Receipt::new(asker, 0));
+                        if let Some(key) = idempotency_key {
+                            let accepted = Accepted::new(batch.len(), receipt.clone());
+                            match shared.dedupe.request(&key, body, accepted, now.mono, window(limits)) {
+                                Seen::First => {}
+                                Seen::Again(accepted) => {
+                                    let events = accepted.events as u64;
+                                    shared.metrics[self.id].events_duplicate.add(events);
+                                    let again = Reply::json(200, &http::answer_again(&accepted));
+                                    return Ok(Decision::Reply(again, answer));
+                                }
+                                Seen::Other => return Err(http::used_key()),
+                                Seen::Full => return Err(http::too_many_keys()),
+                            }
+                        }
+                        let batch = batch.with_receipt(receipt);
                         shared.metrics[self.id].events_masked.add(batch.masked());
                         http.batch = Some(Box::new(batch));
                         Ok(self.go_on_publishing(number, now))
@@ -194,12 +217,28 @@ impl<T: Transport> Shard<T> {
         if self.is_behind() || !self.has_credit() || !self.publish_batch(number, READ_BYTES, now) {
             return Decision::Hold;
         }
-        let Role::Http(http) = &self.connections[number as usize].role else { return Decision::Wait };
-        match (&http.batch, http.exchange.request()) {
-            (Some(batch), Some((request, _))) => {
-                Decision::Reply(Reply::json(200, &batch.answer()), Answer::to(&request))
-            }
-            _ => Decision::Wait,
+        let Role::Http(http) = &mut self.connections[number as usize].role else { return Decision::Wait };
+        let (Some(batch), Some((request, _))) = (&http.batch, http.exchange.request()) else {
+            return Decision::Wait;
+        };
+        let answer = Answer::to(&request);
+        drop(request);
+        let Some(receipt) = batch.receipt() else {
+            return Decision::Reply(Reply::json(200, &batch.answer()), answer);
+        };
+        let receipt = Arc::clone(receipt);
+        http.awaits = Some(answer);
+        self.let_go(&receipt);
+        Decision::Await
+    }
+
+    /// The receipt of a request's events is complete.
+    pub(super) fn answer_batch(&mut self, number: u32, now: Now) {
+        let Role::Http(http) = &self.connections[number as usize].role else { return };
+        if let (Some(answer), Some(batch)) = (http.awaits, &http.batch) {
+            self.metrics().receipts.one();
+            let reply = Reply::json(200, &batch.answer());
+            self.respond(number, &reply, answer, now);
         }
     }
 
@@ -210,7 +249,9 @@ impl<T: Transport> Shard<T> {
         let Http { exchange, batch: Some(batch), .. } = &mut **http else { return true };
         let Some((_, body)) = exchange.request() else { return true };
         let (metrics, to) = (&shared.metrics[self.id], Origin { shared, shard: self.id });
-        let is_done = batch.publish(body, bytes, |publish| ingress.add(publish, now, &to, metrics));
+        let receipt = batch.receipt().cloned();
+        let accept = |publish: &Publish<'_>| ingress.add(publish, receipt.as_ref(), now, &to, metrics);
+        let is_done = batch.publish(body, bytes, accept);
         ingress.commit(now, &to);
         is_done
     }
@@ -229,14 +270,13 @@ impl<T: Transport> Shard<T> {
     }
 
     fn gather(&mut self, number: u32, report: Report, answer: Answer, now: Now) {
-        let connection = &mut self.connections[number as usize];
-        let Role::Http(http) = &mut connection.role else { return };
+        let asker = self.asker(number);
+        let Role::Http(http) = &mut self.connections[number as usize].role else { return };
         http.awaits = Some(answer);
         http.deadline = now.after(self.limits.publish_timeout);
         let gather = Arc::new(Gather {
             report,
-            asker: Key { number, generation: connection.generation },
-            shard: self.id,
+            asker,
             remaining: AtomicUsize::new(self.shared.shards()),
             parts: Mutex::default(),
         });
@@ -385,13 +425,13 @@ impl<T: Transport> Shard<T> {
         let part = Part::of(&gather.report, clients, &self.subscribers, slowest);
         gather.parts.lock().push(part);
         if gather.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.links[gather.shard].send(Message::Answered(Arc::clone(gather)), 0);
+            self.shared.links[gather.asker.shard].send(Message::Answered(Arc::clone(gather)), 0);
         }
     }
 
     /// Every shard has answered.
     pub(super) fn answer_whole(&mut self, gather: &Gather, now: Now) {
-        let Key { number, generation } = gather.asker;
+        let Key { number, generation } = gather.asker.key;
         let Some(connection) = self.connections.get(number as usize) else { return };
         if connection.generation != generation {
             return;

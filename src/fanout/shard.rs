@@ -23,12 +23,14 @@ use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::intake::REPLY_CAP;
 use crate::fanout::lifecycle::Drain;
+use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
-use crate::fanout::shared::{Key, Message, Shared};
+use crate::fanout::shared::{Message, Shared};
 use crate::fanout::subscribers::{Member, Subscribers};
 use crate::link::Link;
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::publish::ingress::Ingress;
+use crate::receipt::{Expected, Fate, Key, Receipt, Receipts};
 use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
 use crate::session::outbox::Bound;
 use crate::session::policy::Policy;
@@ -57,6 +59,12 @@ pub struct Shard<T: Transport> {
     pub(super) chunks: Chunks,
     /// Connections that are owed something, in the order they came to be.
     pub(super) sweep: VecDeque<u32>,
+    /// How many connections have left the front of the sweep, ever, and how many flushes ended because it was
+    /// others' turn.
+    pub(super) swept: u64,
+    pub(super) postponed: u64,
+    /// Rounds with receipts that not every connection has been flushed for.
+    pub(super) unflushed: VecDeque<Unflushed>,
     /// Connections with something to read that has not been read to the end.
     pub(super) ready: VecDeque<u32>,
     /// Publishers that wait for a link's credit.
@@ -150,6 +158,9 @@ impl<T: Transport> Shard<T> {
             subscribers: Subscribers::new(id),
             chunks: Chunks::default(),
             sweep: VecDeque::new(),
+            swept: 0,
+            postponed: 0,
+            unflushed: VecDeque::new(),
             ready: VecDeque::new(),
             starved: Vec::new(),
             handshakes: VecDeque::new(),
@@ -195,6 +206,7 @@ impl<T: Transport> Shard<T> {
             && self.chunks.is_empty()
             && self.subscribers.topics() == 0
             && self.counts.blocked == 0
+            && self.unflushed.is_empty()
     }
 
     /// What each connection is owed.
@@ -248,6 +260,7 @@ impl<T: Transport> Shard<T> {
         self.drain_link(now);
         self.flush_slice(clock);
         self.keep_budget(now);
+        self.settle_receipts();
         self.look(clock);
         if !self.sweep.is_empty() || !self.ready.is_empty() || !self.link().is_empty() {
             self.awake_until = now.mono;
@@ -274,7 +287,8 @@ impl<T: Transport> Shard<T> {
             && let Some(message) = self.link().receive()
         {
             match message {
-                Message::Round(round) => self.dispatch(&round, now),
+                Message::Round(round, receipts) => self.dispatch(&round, receipts, now),
+                Message::Receipt(receipt) => self.answer_receipt(&receipt, now),
                 Message::Limits(limits) => self.change_limits(limits),
                 Message::Drain(stage) => self.begin_stage(stage, now),
                 Message::Ask(gather) => self.answer_part(&gather, now),
@@ -291,8 +305,10 @@ impl<T: Transport> Shard<T> {
 
     /// Hands a round's events to every subscriber of its topics: a span each, and nothing copied but the
     /// frames, once for each envelope.
-    fn dispatch(&mut self, round: &Arc<Round>, now: Now) {
+    fn dispatch(&mut self, round: &Arc<Round>, receipts: Receipts, now: Now) {
         self.metrics().rounds.one();
+        let expected: &[Expected] = receipts.as_ref().map_or(&[], |all| all);
+        self.match_replaying(round, expected);
         // What was written here so far, and by which list: topics of one event share it.
         let mut appended: SmallVec<[((u32, u32), Appended); 4]> = SmallVec::new();
         for placed in &round.topics {
@@ -315,12 +331,12 @@ impl<T: Transport> Shard<T> {
                 let at = match same {
                     Some((_, at)) => *at,
                     None => {
-                        let at = self.append(round, owner);
+                        let at = self.append(round, expected, owner);
                         appended.push((owner, at));
                         at
                     }
                 };
-                self.push_to_members(round, at, owner, placed.offset, was_before_some);
+                self.push_to_members(round, expected, at, owner, placed.offset, was_before_some);
             }
         }
         for (_, at) in appended {
@@ -332,6 +348,9 @@ impl<T: Transport> Shard<T> {
         }
         while let Some(number) = self.condemned.pop() {
             self.close_client(number, CloseReason::SlowConsumer, "", now);
+        }
+        if let Some(receipts) = receipts {
+            self.await_flush(round, receipts);
         }
     }
 
@@ -345,7 +364,7 @@ impl<T: Transport> Shard<T> {
     }
 
     /// Puts a round's frames into the chunk of a list. Writes them if no other shard has.
-    fn append(&mut self, round: &Arc<Round>, owner: (u32, u32)) -> Appended {
+    fn append(&mut self, round: &Arc<Round>, expected: &[Expected], owner: (u32, u32)) -> Appended {
         self.forget_chunks();
         let topic = &self.subscribers.get(owner.0).topic;
         let list = self.subscribers.list(owner);
@@ -375,6 +394,7 @@ impl<T: Transport> Shard<T> {
         if round.events.have_keys() {
             self.chunks.set_keys(at.chunk, at.start, shared.key_hashes(&round.events));
         }
+        self.chunks.set_receipts(at.chunk, at.start, expected);
         self.chunks.retain(at.chunk, 1);
         self.subscribers.list_mut(owner).chunk = at.chunk;
         if current != NO_CHUNK && current != at.chunk && self.counts.blocked > 0 {
@@ -404,6 +424,7 @@ impl<T: Transport> Shard<T> {
     fn push_to_members(
         &mut self,
         round: &Round,
+        expected: &[Expected],
         at: Appended,
         list: (u32, u32),
         offset: u64,
@@ -420,7 +441,8 @@ impl<T: Transport> Shard<T> {
             droppable: false,
         };
         let all_bytes = chunks.frames_len(at.chunk, at.start, at.end);
-        let mut delivery = Delivery { chunks, metrics, limits, dispatched: 0, spans: 0 };
+        let mut delivery =
+            Delivery { chunks, metrics, limits, expected, matched: 0, dispatched: 0, spans: 0 };
         for (place, member) in subscribers.list(list).members.iter().enumerate() {
             let number = member.connection;
             let connection = &mut connections[number as usize];
@@ -455,7 +477,8 @@ impl<T: Transport> Shard<T> {
                 sweep.push_back(number);
             }
         }
-        let Delivery { dispatched, spans, .. } = delivery;
+        let Delivery { matched, dispatched, spans, .. } = delivery;
+        expected.iter().for_each(|expected| expected.receipt.add_matched(matched));
         metrics.dispatched.add(dispatched);
         self.chunks.retain(at.chunk, spans);
     }
@@ -485,6 +508,7 @@ impl<T: Transport> Shard<T> {
         while flushed < SLICE
             && let Some(number) = self.sweep.pop_front()
         {
+            self.swept += 1;
             let Some(connection) = self.connections.get_mut(number as usize) else { continue };
             if !std::mem::take(&mut connection.is_owed) {
                 continue;
@@ -529,7 +553,10 @@ impl<T: Transport> Shard<T> {
         let was_stalled = std::mem::replace(&mut self.connections[number as usize].is_stalled, is_stalled);
         match flushed {
             Ok(Flushed::Drained) => self.handle_drained(number, clock),
-            Ok(Flushed::More) => self.owe(number),
+            Ok(Flushed::More) => {
+                self.postponed += 1;
+                self.owe(number);
+            }
             Ok(Flushed::Blocked) => {
                 self.connections[number as usize].outbox.set_blocked(true);
                 self.metrics().refused_writes.one();
@@ -635,6 +662,10 @@ struct Delivery<'a> {
     chunks: &'a mut Chunks,
     metrics: &'a ShardMetrics,
     limits: &'a Limits,
+    /// The events of the round that there are receipts for.
+    expected: &'a [Expected],
+    /// Sessions that simply got all of it.
+    matched: u32,
     dispatched: u64,
     /// Spans made that the round's chunk has to count.
     spans: u32,
@@ -642,8 +673,15 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     fn push<T>(&mut self, connection: &mut Connection<T>, span: Span, bytes: usize) {
+        self.matched += 1;
         self.dispatched += u64::from(span.frames());
         self.spans += u32::from(connection.outbox.push(span, bytes, self.chunks));
+    }
+
+    /// The receipt for the event at a place in the round.
+    fn receipt(&self, place: usize) -> Option<&Receipt> {
+        let found = self.expected.binary_search_by_key(&(place as u32), |expected| expected.place).ok()?;
+        Some(&self.expected[found].receipt)
     }
 
     /// For whoever does not simply get everything: one event at a time.
@@ -659,12 +697,20 @@ impl Delivery<'_> {
         let queue_events = session.terms(self.limits).queue_events;
         let bound = Bound { events: queue_events as u32, bytes: self.limits.queue_bytes };
         let subscription = session.subscriptions.get_mut(member.subscription);
-        let (joined, mut gap) = (subscription.joined, std::mem::take(&mut subscription.gap));
+        let (start, joined) = (subscription.start, subscription.joined);
+        let mut gap = std::mem::take(&mut subscription.gap);
         let wants = wanted(subscription.filter.as_deref(), round);
         let mut verdict = Verdict::Queued;
         let droppable = member.policy.drops_queued();
         for (place, is_wanted) in wants.into_iter().enumerate() {
-            if !is_wanted || offset + place as u64 <= joined {
+            if !is_wanted || offset + place as u64 <= start {
+                continue;
+            }
+            if let Some(receipt) = self.receipt(place) {
+                receipt.add_matched(1);
+            }
+            // It comes from the history, or has.
+            if offset + place as u64 <= joined || verdict == Verdict::Behind {
                 continue;
             }
             connection.last_several = round.several;
@@ -688,7 +734,7 @@ impl Delivery<'_> {
                         connection.is_replaying = true;
                         connection.has_replayed = true;
                         verdict = Verdict::Behind;
-                        break;
+                        continue;
                     }
                     // Nothing older may go: this one does.
                     Policy::DropOldest | Policy::Conflate => Some(DropReason::DropOldest),
@@ -698,6 +744,9 @@ impl Delivery<'_> {
                     gap += Gap::dropped(1);
                     self.dispatched += 1;
                     leave_out(self.metrics, connection, reason, 1);
+                    if let Some(receipt) = self.receipt(place) {
+                        receipt.note(Fate::LeftOut);
+                    }
                     continue;
                 }
             }

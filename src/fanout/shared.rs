@@ -14,7 +14,9 @@ use crate::dialect::path::Streams;
 use crate::event::{Events, Round};
 use crate::link::Link;
 use crate::metrics::ShardMetrics;
+use crate::publish::dedupe::Dedupe;
 use crate::publish::ingress::{Destination, Tail};
+use crate::receipt::{Asker, Receipt, Receipts};
 use crate::topic::log::Topics;
 use crate::topic::rules::Rules as TopicRules;
 
@@ -37,6 +39,8 @@ pub struct Shared {
     pub access: Access,
     /// What publishers' events are held to. Set before the node is shared.
     pub rules: Rules,
+    /// What publishers had accepted, so that they may send it again.
+    pub dedupe: Dedupe,
     /// Clients connected now.
     pub clients: AtomicUsize,
     /// Publishers connected now.
@@ -57,8 +61,10 @@ pub struct Shared {
 /// What a link carries.
 #[derive(Debug)]
 pub enum Message {
-    /// Events.
-    Round(Arc<Round>),
+    /// Events, and the receipts to count in.
+    Round(Arc<Round>, Receipts),
+    /// The receipt is complete: to the one that asked.
+    Receipt(Arc<Receipt>),
     /// New limits.
     Limits(Arc<Limits>),
     /// A stage of the shutdown.
@@ -80,24 +86,13 @@ pub enum Stage {
     Farewell,
 }
 
-/// A connection, told apart from others that have had its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Its number.
-    pub number: u32,
-    /// Its generation.
-    pub generation: u32,
-}
-
 /// A question that every shard adds its part to; the last one sends it back.
 #[derive(Debug)]
 pub struct Gather {
     /// What is asked.
     pub report: Report,
     /// Whose answer it is.
-    pub asker: Key,
-    /// The shard of that connection.
-    pub shard: usize,
+    pub asker: Asker,
     /// Shards that have not answered.
     pub remaining: AtomicUsize,
     /// The answers so far.
@@ -152,6 +147,7 @@ impl Shared {
             tail: Tail::default(),
             access,
             rules: Rules::default(),
+            dedupe: Dedupe::default(),
             clients: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             client_numbers: AtomicU64::new(0),
@@ -273,12 +269,14 @@ impl Destination for Origin<'_> {
         &self.shared.tail
     }
 
-    fn send(&self, shard: usize, round: Arc<Round>) {
+    fn send(&self, shard: usize, round: Arc<Round>, receipts: &Receipts) {
         let (cost, link) = (round.cost(), &self.shared.links[shard]);
+        let receipts = receipts.clone();
+        receipts.iter().flat_map(|all| all.iter()).for_each(|expected| expected.receipt.hold());
         if shard == self.shard {
-            link.send_to_self(Message::Round(round), cost);
+            link.send_to_self(Message::Round(round, receipts), cost);
         } else {
-            link.send(Message::Round(round), cost);
+            link.send(Message::Round(round, receipts), cost);
         }
     }
 }

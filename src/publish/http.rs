@@ -1,6 +1,7 @@
 //! `POST /api/publish`: one event, an array of them, or one a line. All or nothing.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,7 +10,10 @@ use serde_json::value::RawValue;
 use crate::catalog::rules::Rules;
 use crate::clock::parse_iso8601;
 use crate::error::{ErrorCode, Refusal};
+use crate::proto::http1::HttpError;
+use crate::publish::dedupe::Accepted;
 use crate::publish::wire::{MAX_TOPICS, Publish};
+use crate::receipt::{Reach, Receipt};
 use crate::topic::name::check_name;
 
 /// How the body is written.
@@ -19,6 +23,17 @@ pub enum Format {
     Json,
     /// An object a line.
     Ndjson,
+}
+
+/// What a request to publish asks for, from its head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// How the body is written.
+    pub format: Format,
+    /// Whether it is answered only once it is known how far its events went.
+    pub receipt: bool,
+    /// Under which key it is accepted once; 1 to 255 bytes.
+    pub idempotency_key: Option<String>,
 }
 
 /// The answer to a request that was refused.
@@ -35,6 +50,7 @@ pub struct Refused {
 pub struct Batch {
     entries: Vec<Checked>,
     next: usize,
+    receipt: Option<Arc<Receipt>>,
 }
 
 #[derive(Deserialize)]
@@ -77,10 +93,34 @@ pub fn check(format: Format, body: &[u8], max_publish_bytes: usize, rules: &Rule
             Err(refusal) => errors.push((index, refusal)),
         }
     }
-    if errors.is_empty() { Ok(Batch { entries: checked, next: 0 }) } else { Err(refuse(&errors)) }
+    if errors.is_empty() {
+        Ok(Batch { entries: checked, next: 0, receipt: None })
+    } else {
+        Err(refuse(&errors))
+    }
 }
 
 impl Batch {
+    /// The same with one receipt for all of its events together.
+    pub fn with_receipt(self, receipt: Option<Arc<Receipt>>) -> Self {
+        Self { receipt, ..self }
+    }
+
+    /// The receipt that was asked for.
+    pub fn receipt(&self) -> Option<&Arc<Receipt>> {
+        self.receipt.as_ref()
+    }
+
+    /// How many events.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none: a body of empty lines.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Hands the next entries to `accept`, in their order, until they come to `bytes`. `body` is what was
     /// checked. Answers whether that was the last of them.
     pub fn publish(&mut self, body: &[u8], bytes: usize, mut accept: impl FnMut(&Publish<'_>)) -> bool {
@@ -104,10 +144,43 @@ impl Batch {
         self.entries.iter().filter(|entry| entry.masked.is_some()).count() as u64
     }
 
-    /// The answer once all of them are published.
+    /// The answer once all of them are published, and the receipt is complete.
     pub fn answer(&self) -> Value {
-        serde_json::json!({ "accepted": self.entries.len() })
+        let mut answer = serde_json::json!({ "accepted": self.entries.len() });
+        if let Some(receipt) = &self.receipt {
+            answer["receipt"] = reach(receipt);
+        }
+        answer
     }
+}
+
+/// The answer to a request that was accepted before under its `Idempotency-Key`.
+pub fn answer_again(accepted: &Accepted) -> Value {
+    let mut answer = serde_json::json!({ "accepted": accepted.events, "duplicate": true });
+    if let Some(receipt) = accepted.receipt.as_ref().filter(|receipt| receipt.is_complete()) {
+        answer["receipt"] = reach(receipt);
+    }
+    answer
+}
+
+/// Another request was accepted under the same `Idempotency-Key`.
+pub fn used_key() -> HttpError {
+    HttpError::new(422, "this Idempotency-Key was used for a request with another body")
+}
+
+/// There is no room to remember an `Idempotency-Key`.
+pub fn too_many_keys() -> HttpError {
+    HttpError::new(
+        503,
+        "this node remembers max_idempotency_keys keys already: try again later, or without a key",
+    )
+}
+
+fn reach(receipt: &Receipt) -> Value {
+    let Reach { matched, written, queued, left_out, closed } = receipt.reach();
+    serde_json::json!({
+        "matched": matched, "written": written, "queued": queued, "leftOut": left_out, "closed": closed,
+    })
 }
 
 /// Takes the body apart into the texts of its entries.

@@ -10,6 +10,7 @@ use crate::clock::Now;
 use crate::event::{Events, Round};
 use crate::metrics::ShardMetrics;
 use crate::publish::wire::Publish;
+use crate::receipt::{Expected, Receipt, Receipts};
 use crate::topic::log::{Topic, Topics};
 
 /// Gathers the events of one read. Events of one topic keep their order; an event of several topics is a fence.
@@ -27,6 +28,8 @@ pub struct Ingress {
 struct Pending {
     topic: Arc<Topic>,
     events: Events,
+    /// Of those of the events that there are any for.
+    receipts: Vec<Expected>,
 }
 
 /// Where rounds go: the node's topics, the tail, and each interested shard's link.
@@ -35,13 +38,22 @@ pub trait Destination {
     fn topics(&self) -> &Topics;
     /// The tail of events that the page shows.
     fn tail(&self) -> &Tail;
-    /// Sends a round to a shard's link.
-    fn send(&self, shard: usize, round: Arc<Round>);
+    /// Sends a round to a shard's link, which then counts in its receipts.
+    fn send(&self, shard: usize, round: Arc<Round>, receipts: &Receipts);
 }
 
 impl Ingress {
-    /// Takes one accepted event. [`Ingress::commit`] must follow before anything else is read.
-    pub fn add(&mut self, publish: &Publish<'_>, now: Now, to: &impl Destination, metrics: &ShardMetrics) {
+    /// Takes one accepted event, and the receipt that was asked for. [`Ingress::commit`] must follow before
+    /// anything else is read; only then may the receipt be let go.
+    pub fn add(
+        &mut self,
+        publish: &Publish<'_>,
+        receipt: Option<&Arc<Receipt>>,
+        now: Now,
+        to: &impl Destination,
+        metrics: &ShardMetrics,
+    ) {
+        let expect = |place| receipt.map(|receipt| Expected { place, receipt: Arc::clone(receipt) });
         metrics.events_in.one();
         metrics.event_bytes_in.add((publish.event.len() + publish.key.len() + publish.data.len()) as u64);
         if to.tail().is_watched(now) && self.shown.take(now) {
@@ -51,14 +63,19 @@ impl Ingress {
             self.commit(now, to);
             let mut events = Events::default();
             events.push(publish, now.wall_ms);
-            let send = |shard, round| to.send(shard, round);
+            let receipts = pack(expect(0).into_iter().collect());
+            let send = |shard, round| to.send(shard, round, &receipts);
             if !to.topics().append_to_several(publish.topics, events, now.mono, send) {
                 metrics.events_unsubscribed.one();
             }
             return;
         }
         match self.place(publish.topics, to) {
-            Some(place) => self.pending[place].events.push(publish, now.wall_ms),
+            Some(place) => {
+                let pending = &mut self.pending[place];
+                pending.receipts.extend(expect(pending.events.len() as u32));
+                pending.events.push(publish, now.wall_ms);
+            }
             None => metrics.events_unsubscribed.one(),
         }
     }
@@ -70,7 +87,7 @@ impl Ingress {
         }
         let place = to.topics().find_or_keep(name).map(|topic| {
             *self.places.entry(Arc::as_ptr(&topic).addr()).or_insert_with(|| {
-                self.pending.push(Pending { topic, events: Events::default() });
+                self.pending.push(Pending { topic, events: Events::default(), receipts: Vec::new() });
                 self.pending.len() - 1
             })
         });
@@ -82,13 +99,18 @@ impl Ingress {
 
     /// Appends what was gathered to the logs and sends it to the links.
     pub fn commit(&mut self, now: Now, to: &impl Destination) {
-        for Pending { topic, events } in self.pending.drain(..) {
-            to.topics().append(&topic, events, now.mono, |shard, round| to.send(shard, round));
+        for Pending { topic, events, receipts } in self.pending.drain(..) {
+            let receipts = pack(receipts);
+            to.topics().append(&topic, events, now.mono, |shard, round| to.send(shard, round, &receipts));
         }
         self.places.clear();
         self.last.0.clear();
         self.last.1 = None;
     }
+}
+
+fn pack(receipts: Vec<Expected>) -> Receipts {
+    (!receipts.is_empty()).then(|| Arc::new(receipts))
 }
 
 /// The latest events, for the page: kept only while somebody looks, and only some of them when there are many.
@@ -192,7 +214,7 @@ mod tests {
         fn tail(&self) -> &Tail {
             &self.tail
         }
-        fn send(&self, _: usize, round: Arc<Round>) {
+        fn send(&self, _: usize, round: Arc<Round>, _: &Receipts) {
             let names = round.events.iter().map(|event| event.name.to_owned()).collect();
             self.sent.lock().push((round.category.to_string(), names));
         }
@@ -201,7 +223,7 @@ mod tests {
     const NOW: Now = Now { mono: 1, wall_ms: 1 };
 
     fn add(ingress: &mut Ingress, to: &To, metrics: &ShardMetrics, topics: &str, event: &str) {
-        ingress.add(&Publish { topics, event, key: "", data: "1", timestamp_ms: 0 }, NOW, to, metrics);
+        ingress.add(&Publish { topics, event, key: "", data: "1", timestamp_ms: 0 }, None, NOW, to, metrics);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! The node's side of one publisher: frames in, events and answers out. Pure: bytes in, bytes out.
 
+use std::sync::Arc;
+
 use subtle::ConstantTimeEq;
 
 use crate::catalog::rules::Rules;
 use crate::error::{ErrorCode, Refusal};
 use crate::metrics::ShardMetrics;
+use crate::publish::dedupe::{Dedupe, Name, Window};
 use crate::publish::wire::{
     FLAG_ACK, FLAG_RECEIPT, HEADER_LEN, Header, Hello, Kind, MAX_PING_BYTES, MAX_PUBLISHER_NAME_BYTES,
     MAX_TOKEN_BYTES, MAX_TOPICS, PUBLISH_FIXED_LEN, Publish, VERSION, encode_ack, encode_error, encode_ping,
+    encode_receipt,
 };
+use crate::receipt::Reach;
 use crate::topic::name::MAX_NAME_BYTES;
 
 /// One publisher's connection.
@@ -30,6 +35,14 @@ pub struct Publisher {
     pub address: Box<str>,
     /// What it named itself; empty for nothing.
     pub name: Box<str>,
+    /// What was accepted from that name.
+    known: Option<Arc<Name>>,
+    /// Events that were accepted before from that name.
+    duplicates: u64,
+    /// Receipts that it asked for and has not got.
+    pub receipts_due: u32,
+    /// It publishes no more, and only waits for its receipts.
+    pub has_ended: bool,
 }
 
 /// What the node asks of publishers.
@@ -41,6 +54,10 @@ pub struct Terms<'a> {
     pub token: Option<&'a str>,
     /// What events are held to.
     pub rules: &'a Rules,
+    /// What was accepted before.
+    pub dedupe: &'a Dedupe,
+    /// How long that counts.
+    pub window: Window,
 }
 
 /// Whether the connection goes on.
@@ -66,6 +83,10 @@ impl Publisher {
             authorised: terms.token.is_none(),
             address,
             name: Box::default(),
+            known: None,
+            duplicates: 0,
+            receipts_due: 0,
+            has_ended: false,
         }
     }
 
@@ -74,8 +95,8 @@ impl Publisher {
         self.authorised
     }
 
-    /// Takes what was read. Every whole frame is processed: events go to `accept` in their order, answers to
-    /// `out`. A frame is published whole or not at all.
+    /// Takes what was read. Every whole frame is processed: events go to `accept` in their order, with their
+    /// sequence where a receipt is asked for, answers to `out`. A frame is published whole or not at all.
     pub fn handle_input(
         &mut self,
         mut input: &[u8],
@@ -83,7 +104,7 @@ impl Publisher {
         terms: Terms<'_>,
         metrics: &ShardMetrics,
         out: &mut Vec<u8>,
-        mut accept: impl FnMut(&Publish<'_>),
+        mut accept: impl FnMut(&Publish<'_>, Option<u64>),
     ) -> Outcome {
         // Only the frame that was begun is completed in the buffer; what follows it is decoded where it lies.
         while !self.partial.is_empty() {
@@ -103,7 +124,7 @@ impl Publisher {
             }
             let frame = std::mem::take(&mut self.partial);
             self.partial_since = None;
-            if self.handle_frame(&frame, terms, metrics, out, &mut accept) == Outcome::Close {
+            if self.handle_frame(&frame, now, terms, metrics, out, &mut accept) == Outcome::Close {
                 return Outcome::Close;
             }
         }
@@ -111,7 +132,7 @@ impl Publisher {
             match frame_len(input, terms) {
                 Ok(Some(length)) if length <= input.len() => {
                     let (frame, rest) = input.split_at(length);
-                    if self.handle_frame(frame, terms, metrics, out, &mut accept) == Outcome::Close {
+                    if self.handle_frame(frame, now, terms, metrics, out, &mut accept) == Outcome::Close {
                         return Outcome::Close;
                     }
                     input = rest;
@@ -157,60 +178,90 @@ impl Publisher {
     fn handle_frame(
         &mut self,
         frame: &[u8],
+        now: u64,
         terms: Terms<'_>,
         metrics: &ShardMetrics,
         out: &mut Vec<u8>,
-        accept: &mut impl FnMut(&Publish<'_>),
+        accept: &mut impl FnMut(&Publish<'_>, Option<u64>),
     ) -> Outcome {
         // `frame_len` gave the length of a frame only after its header was there.
         let Some((header, body)) = frame.split_first_chunk::<HEADER_LEN>() else { return Outcome::Close };
         let header = Header::parse(header);
-        match self.handle_body(header, body, terms, metrics, out, accept) {
+        let outcome = match Kind::from_byte(header.kind) {
+            Some(Kind::Hello) => self.handle_hello(body, now, terms),
+            _ if !self.authorised => Err(Refusal::new(
+                ErrorCode::Unauthorised,
+                "this listener asks for a HELLO with a token first",
+            )),
+            Some(Kind::Ping) => {
+                encode_ping(Kind::Pong, header.sequence, body, out);
+                Ok(())
+            }
+            _ => self.handle_publish((header, body), now, terms, metrics, accept).map(|is_new| {
+                if !is_new && header.flags & FLAG_RECEIPT != 0 {
+                    // How far it went was told the first time; now it went nowhere.
+                    encode_receipt(header.sequence, Reach::default(), out);
+                }
+            }),
+        };
+        match outcome {
             Ok(()) => Outcome::Continue,
             Err(refusal) => self.refuse(header.sequence, &refusal, metrics, out),
         }
     }
 
-    fn handle_body(
+    fn handle_hello(&mut self, body: &[u8], now: u64, terms: Terms<'_>) -> Result<(), Refusal> {
+        let hello = Hello::decode(body)?;
+        if !is_secret(terms.token, Some(hello.token)) {
+            return Err(Refusal::new(ErrorCode::Unauthorised, "HELLO carries the wrong token"));
+        }
+        self.authorised = true;
+        self.name = hello.name.into();
+        let is_named = !hello.name.is_empty();
+        self.known = is_named.then(|| terms.dedupe.name(hello.name, now, terms.window)).transpose()?;
+        Ok(())
+    }
+
+    /// Accepts an event; answers whether it is a new one.
+    fn handle_publish(
         &mut self,
-        header: Header,
-        body: &[u8],
+        (header, body): (Header, &[u8]),
+        now: u64,
         terms: Terms<'_>,
         metrics: &ShardMetrics,
-        out: &mut Vec<u8>,
-        accept: &mut impl FnMut(&Publish<'_>),
-    ) -> Result<(), Refusal> {
-        if header.kind == Kind::Hello as u8 {
-            let hello = Hello::decode(body)?;
-            if !is_secret(terms.token, Some(hello.token)) {
-                return Err(Refusal::new(ErrorCode::Unauthorised, "HELLO carries the wrong token"));
-            }
-            self.authorised = true;
-            self.name = hello.name.into();
-            return Ok(());
-        }
-        if !self.authorised {
-            return Err(Refusal::new(
-                ErrorCode::Unauthorised,
-                "this listener asks for a HELLO with a token first",
-            ));
-        }
-        if header.kind == Kind::Ping as u8 {
-            encode_ping(Kind::Pong, header.sequence, body, out);
-            return Ok(());
-        }
+        accept: &mut impl FnMut(&Publish<'_>, Option<u64>),
+    ) -> Result<bool, Refusal> {
         let publish = Publish::decode(body, terms.max_publish_bytes)?;
-        match terms.rules.check(&publish)? {
-            None => accept(&publish),
-            Some(masked) => {
-                metrics.events_masked.one();
-                accept(&Publish { data: &masked, ..publish });
+        let masked = terms.rules.check(&publish)?;
+        let known = self.known.as_ref().filter(|_| header.sequence != 0);
+        let is_new = known.is_none_or(|name| name.accept(header.sequence, now, terms.window.time));
+        if is_new {
+            let receipt = (header.flags & FLAG_RECEIPT != 0).then_some(header.sequence);
+            self.receipts_due += u32::from(receipt.is_some());
+            match &masked {
+                None => accept(&publish, receipt),
+                Some(masked) => {
+                    metrics.events_masked.one();
+                    accept(&Publish { data: masked, ..publish }, receipt);
+                }
             }
+        } else {
+            self.note_duplicate(header.sequence, metrics);
         }
         self.accepted += 1;
         self.newest = header.sequence;
         self.ack_due |= header.flags & FLAG_ACK != 0;
-        Ok(())
+        Ok(is_new)
+    }
+
+    fn note_duplicate(&mut self, sequence: u64, metrics: &ShardMetrics) {
+        metrics.events_duplicate.one();
+        if self.duplicates == 0 {
+            // A publisher that began to number anew by mistake loses its events: somebody should know.
+            let (address, name) = (&self.address, &self.name);
+            tracing::info!(%address, ?name, sequence, "known already from this publisher's name: not published again");
+        }
+        self.duplicates += 1;
     }
 }
 
@@ -254,9 +305,6 @@ fn frame_len(input: &[u8], terms: Terms<'_>) -> Result<Option<usize>, (u64, Refu
             format!("flags {:#06x}: only bits 0 and 1 have a meaning", header.flags),
         );
     }
-    if header.flags & FLAG_RECEIPT != 0 {
-        return refuse(ErrorCode::Unsupported, "receipts are not served by this version".to_owned());
-    }
     if header.length as usize > longest {
         return refuse(
             ErrorCode::TooLarge,
@@ -271,8 +319,15 @@ mod tests {
     use super::*;
     use crate::catalog::rules::NONE;
     use crate::publish::wire::encode_hello;
+    use std::sync::LazyLock;
+    use std::time::Duration;
 
-    const TERMS: Terms<'_> = Terms { max_publish_bytes: 1000, token: None, rules: &NONE };
+    fn terms(token: Option<&str>) -> Terms<'_> {
+        // Each test's publishers have names of their own, where they have any.
+        static DEDUPE: LazyLock<Dedupe> = LazyLock::new(Dedupe::default);
+        let window = Window { time: Duration::from_secs(60), max: 1000 };
+        Terms { max_publish_bytes: 1000, token, rules: &NONE, dedupe: &DEDUPE, window }
+    }
 
     fn publish(sequence: u64, flags: u16, topics: &str, data: &str) -> Vec<u8> {
         let mut out = Vec::new();
@@ -290,7 +345,7 @@ mod tests {
         let mut publisher = Publisher::new("test".into(), 0, terms);
         let (mut out, mut accepted, mut outcome) = (Vec::new(), Vec::new(), Outcome::Continue);
         for piece in pieces {
-            let accept = |publish: &Publish<'_>| accepted.push(publish.data.to_owned());
+            let accept = |publish: &Publish<'_>, _: Option<u64>| accepted.push(publish.data.to_owned());
             outcome = publisher.handle_input(piece, 0, terms, &ShardMetrics::default(), &mut out, accept);
             if outcome == Outcome::Close {
                 break;
@@ -313,28 +368,28 @@ mod tests {
     #[test]
     fn every_split_gives_the_same_events_and_the_same_last_word() {
         let mut input = Vec::new();
-        encode_hello("", "me", &mut input).unwrap();
+        encode_hello("", "", &mut input).unwrap();
         input.extend(publish(1, 0, "a", "1"));
         input.extend(publish(2, FLAG_ACK, "a", "[2]"));
         input.extend(publish(3, 0, "bad\u{1}", "3"));
         encode_ping(Kind::Ping, 4, b"hello", &mut input);
         input.extend(publish(5, 0, "a", "{"));
         input.extend(publish(6, FLAG_ACK, "a", &"9".repeat(900)));
-        let (accepted, answers, outcome) = run([&input[..]], TERMS);
+        let (accepted, answers, outcome) = run([&input[..]], terms(None));
         assert_eq!(accepted.len(), 3);
         assert_eq!(outcome, Outcome::Continue);
         let hello = u64::from_le_bytes(*b"hello\0\0\0");
         assert_eq!(answers, [(4, 3, 4), (6, 4, hello), (4, 5, 5), (3, 6, 3)]);
         for cut in 0..=input.len() {
             let (head, tail) = input.split_at(cut);
-            let split = run([head, tail], TERMS);
+            let split = run([head, tail], terms(None));
             assert_eq!((&split.0, split.1.last()), (&accepted, answers.last()), "cut at {cut}");
         }
-        let bytes = run(input.chunks(1), TERMS);
+        let bytes = run(input.chunks(1), terms(None));
         assert_eq!((&bytes.0, bytes.1.last()), (&accepted, answers.last()));
         // Every cut of the stream publishes whole frames only.
         for end in 0..input.len() {
-            assert!(run([&input[..end]], TERMS).0.iter().all(|data| accepted.contains(data)));
+            assert!(run([&input[..end]], terms(None)).0.iter().all(|data| accepted.contains(data)));
         }
     }
 
@@ -348,7 +403,7 @@ mod tests {
             (header(0, 1, 3, 0), ErrorCode::Unsupported),
             (header(0, 1, 0, 0), ErrorCode::Unsupported),
             (header(0, 1, 200, 0), ErrorCode::Unsupported),
-            (header(0, 1, 2, 2), ErrorCode::Unsupported),
+            (header(0, 1, 2, 2), ErrorCode::Malformed),
             (header(0, 1, 2, 4), ErrorCode::Malformed),
             (header(0, 1, 2, 0), ErrorCode::Malformed),
             (header(u32::MAX, 1, 2, 0), ErrorCode::TooLarge),
@@ -358,7 +413,7 @@ mod tests {
             let input = [publish(1, FLAG_ACK, "a", "1"), bad, publish(9, 0, "a", "9")].concat();
             for cut in 0..input.len() {
                 let (head, tail) = input.split_at(cut);
-                let (accepted, answers, outcome) = run([head, tail], TERMS);
+                let (accepted, answers, outcome) = run([head, tail], terms(None));
                 assert_eq!((accepted.len(), outcome), (1, Outcome::Close));
                 assert_eq!(answers, [(3, 1, 1), (4, 7, code as u64)], "cut at {cut}");
             }
@@ -367,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_token_is_asked_for_before_anything_else() {
-        let terms = Terms { token: Some("secret"), ..TERMS };
+        let terms = terms(Some("secret"));
         let hello = |token: &str| {
             let mut out = Vec::new();
             encode_hello(token, "", &mut out).unwrap();
@@ -378,5 +433,28 @@ mod tests {
         assert_eq!(run([&[hello("wrong"), event.clone()].concat()[..]], terms).1, [(4, 0, 3)]);
         assert_eq!(run([&[hello(""), event.clone()].concat()[..]], terms).1, [(4, 0, 3)]);
         assert_eq!(run([&[hello("secret"), event].concat()[..]], terms).1, [(3, 1, 1)]);
+    }
+
+    #[test]
+    fn a_name_publishes_each_sequence_once_and_is_told_of_all() {
+        let hello = |name: &str| {
+            let mut out = Vec::new();
+            encode_hello("", name, &mut out).unwrap();
+            out
+        };
+        let flags = FLAG_ACK | FLAG_RECEIPT;
+        let first = [hello("once"), publish(1, flags, "a", "1"), publish(2, flags, "a", "2")].concat();
+        assert_eq!(run([&first[..]], terms(None)).0, ["1", "2"]);
+        let again = [&first[..], &publish(3, flags, "a", "3"), &publish(0, 0, "a", "0")].concat();
+        let (accepted, answers, _) = run([&again[..]], terms(None));
+        assert_eq!(accepted, ["3", "0"], "sequence 0 opts out");
+        assert_eq!(
+            answers,
+            [(7, 1, 0), (7, 2, 0), (3, 0, 4)],
+            "receipts of nothing, then the ACK of all four"
+        );
+        let refused = [hello("other"), publish(5, 0, "a", "{"), publish(5, 0, "a", "5")].concat();
+        assert_eq!(run([&refused[..]], terms(None)).0, ["5"], "a refused event takes no sequence");
+        assert_eq!(run([&publish(1, 0, "a", "1")[..]], terms(None)).0, ["1"], "only names are remembered");
     }
 }

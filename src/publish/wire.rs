@@ -4,6 +4,7 @@
 
 use crate::clock::LATEST_MS;
 use crate::error::{ErrorCode, Refusal};
+use crate::receipt::Reach;
 use crate::topic::name::{check_key, check_name};
 
 /// Bytes of the header of every frame.
@@ -20,6 +21,8 @@ pub const MAX_TOPICS: usize = 16;
 pub const PUBLISH_FIXED_LEN: usize = 16;
 /// Bytes of a PING body at most.
 pub const MAX_PING_BYTES: usize = 125;
+/// Bytes of the body of a RECEIPT.
+pub const RECEIPT_LEN: usize = 20;
 /// Bytes of a token and of a name in HELLO at most.
 pub const MAX_TOKEN_BYTES: usize = 8 << 10;
 /// Bytes of a publisher's name at most.
@@ -72,7 +75,7 @@ pub struct Header {
     pub kind: u8,
     /// [`FLAG_ACK`], [`FLAG_RECEIPT`].
     pub flags: u16,
-    /// The sender's own number, echoed in ACK and ERROR.
+    /// The sender's own number, echoed in ACK, ERROR and RECEIPT.
     pub sequence: u64,
 }
 
@@ -319,6 +322,25 @@ pub fn encode_error(sequence: u64, refusal: &Refusal, out: &mut Vec<u8>) {
     out.extend_from_slice(refusal.message.as_bytes());
 }
 
+/// Appends a RECEIPT for the event with `sequence`.
+pub fn encode_receipt(sequence: u64, reach: Reach, out: &mut Vec<u8>) {
+    write_header(out, Kind::Receipt, 0, sequence, RECEIPT_LEN as u32);
+    let Reach { matched, written, queued, left_out, closed } = reach;
+    for count in [matched, written, queued, left_out, closed] {
+        out.extend_from_slice(&count.to_le_bytes());
+    }
+}
+
+/// Reads the body of a RECEIPT; `None` where it is too short.
+pub fn decode_receipt(body: &[u8]) -> Option<Reach> {
+    let (counts, _) = body.split_first_chunk::<RECEIPT_LEN>()?;
+    let (counts, _) = counts.as_chunks::<4>();
+    let [matched, written, queued, left_out, closed] = *counts else { return None };
+    let [matched, written, queued, left_out, closed] =
+        [matched, written, queued, left_out, closed].map(u32::from_le_bytes);
+    Some(Reach { matched, written, queued, left_out, closed })
+}
+
 /// Appends a PING or PONG with `body`, which has at most [`MAX_PING_BYTES`].
 pub fn encode_ping(kind: Kind, sequence: u64, body: &[u8], out: &mut Vec<u8>) {
     write_header(out, kind, 0, sequence, body.len() as u32);
@@ -436,5 +458,16 @@ mod tests {
         let bad = [&[0, 0, 1, 0][..], b"\n"].concat();
         assert_eq!(Hello::decode(&bad).unwrap_err().code, ErrorCode::BadName);
         assert!(encode_hello("", &"n".repeat(65), &mut out).is_err());
+    }
+
+    #[test]
+    fn a_receipt_comes_back_as_it_was_written() {
+        let reach = Reach { matched: 5, written: 1, queued: 2, left_out: 1 << 31, closed: u32::MAX };
+        let mut out = Vec::new();
+        encode_receipt(7, reach, &mut out);
+        let header = Header::parse(out[..HEADER_LEN].try_into().unwrap());
+        assert_eq!((header.length, header.kind, header.flags, header.sequence), (20, 7, 0, 7));
+        assert_eq!(decode_receipt(&out[HEADER_LEN..]), Some(reach));
+        assert_eq!(decode_receipt(&out[HEADER_LEN..out.len() - 1]), None);
     }
 }

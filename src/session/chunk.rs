@@ -3,11 +3,13 @@
 //! A chunk is a growing, contiguous stretch of one topic's frames in one envelope. A span is a run of frames
 //! inside a chunk, by number: no pointer, no atomic. A chunk counts the spans in it and goes with the last.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
+use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::dialect::envelope::Frames;
+use crate::receipt::{Expected, Fate, Receipt};
 
 /// A chunk that reached this many bytes grows no more; the next frame begins a new one.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -104,6 +106,8 @@ struct Chunk {
     stamps: Vec<(u32, u64)>,
     /// The hash of each frame's key, 0 for none; empty, or short of the last, where no more frames have one.
     keys: Vec<u64>,
+    /// The frames whose publishers asked for a receipt, in their order.
+    receipts: Vec<(u32, Arc<Receipt>)>,
     spans: u32,
     /// The topic and list that append to this chunk, or [`NO_OWNER`] once it grows no more.
     owner: (u32, u32),
@@ -244,6 +248,7 @@ impl Chunks {
             chunk.ends.clear();
             chunk.stamps.clear();
             chunk.keys.clear();
+            chunk.receipts.clear();
             self.pool.push(chunk);
         }
     }
@@ -276,6 +281,24 @@ impl Chunks {
     /// The hash of a frame's key, 0 for none.
     pub fn key(&self, chunk: u32, frame: u32) -> u64 {
         self.chunks[chunk as usize].keys.get(frame as usize).copied().unwrap_or_default()
+    }
+
+    /// Says for which of the frames from `start` on there is a receipt to be counted up.
+    pub fn set_receipts(&mut self, chunk: u32, start: u32, expected: &[Expected]) {
+        let all = &mut self.chunks[chunk as usize].receipts;
+        all.extend(expected.iter().map(|expected| (start + expected.place, Arc::clone(&expected.receipt))));
+    }
+
+    /// Notes in the receipts of some frames what became of them for one session.
+    pub fn note(&self, chunk: u32, frames: Range<u32>, fate: Fate) {
+        self.receipts(chunk, frames).for_each(|(_, receipt)| receipt.note(fate));
+    }
+
+    /// The receipts of some frames, each with its frame.
+    pub fn receipts(&self, chunk: u32, frames: Range<u32>) -> impl Iterator<Item = &(u32, Arc<Receipt>)> {
+        let all = &self.chunks[chunk as usize].receipts;
+        let from = all.partition_point(|(frame, _)| *frame < frames.start);
+        all[from..].iter().take_while(move |(frame, _)| *frame < frames.end)
     }
 
     /// Of a span whose first `written` bytes are gone: how many frames are gone whole, and how many bytes of
@@ -334,8 +357,10 @@ impl Chunks {
         let keys = &self.chunks[span.chunk as usize].keys;
         let keys = keys.get(span.start as usize..keys.len().min(span.end as usize));
         let keys = keys.map(<[u64]>::to_vec).unwrap_or_default();
+        let receipts = self.receipts(span.chunk, span.start..span.end);
+        let receipts = receipts.map(|(frame, receipt)| (frame - span.start, Arc::clone(receipt))).collect();
         let Frames { bytes, ends } = frames;
-        let chunk = Chunk { bytes, ends, stamps, keys, spans: 1, owner: NO_OWNER };
+        let chunk = Chunk { bytes, ends, stamps, keys, receipts, spans: 1, owner: NO_OWNER };
         let end = span.frames();
         Span { chunk: self.chunks.insert(chunk) as u32, start: 0, end, ..*span }
     }

@@ -7,8 +7,10 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::dialect::envelope::Private;
+use crate::receipt::{Fate, Receipt};
 use crate::session::chunk::{Chunks, Gap, Span};
 
 /// The topic of a span whose subscription is gone.
@@ -58,11 +60,13 @@ struct First {
     rest: usize,
     /// Whether that frame is a reply.
     is_reply: bool,
+    /// Where it is an event's: the receipts to count up once all of it is gone.
+    receipts: Vec<Arc<Receipt>>,
 }
 
 impl First {
-    fn rest(bytes: Vec<u8>, is_reply: bool) -> Box<Self> {
-        Box::new(Self { rest: bytes.len(), bytes, at: 0, is_reply })
+    fn rest(bytes: Vec<u8>, is_reply: bool, receipts: Vec<Arc<Receipt>>) -> Box<Self> {
+        Box::new(Self { rest: bytes.len(), bytes, at: 0, is_reply, receipts })
     }
 }
 
@@ -286,6 +290,7 @@ impl Outbox {
     fn drop_frame(&mut self, place: usize, span: Span, frame: u32, gap: Gap, chunks: &mut Chunks) -> Dropped {
         self.events -= 1;
         self.bytes -= chunks.frames_len(span.chunk, frame, frame + 1);
+        chunks.note(span.chunk, frame..frame + 1, Fate::LeftOut);
         let topic = span.topic;
         let mut behind = Span { start: frame + 1, gap, ..span };
         let before = Span { end: frame, ..span };
@@ -368,24 +373,28 @@ impl Outbox {
     }
 
     /// Throws away all but the rest of a frame partly written and control frames. Answers how many events
-    /// went.
-    pub fn discard(&mut self, chunks: &mut Chunks) -> u32 {
-        self.keep_replies(0, chunks)
+    /// went; their receipts are told that `fate` is what became of them.
+    pub fn discard(&mut self, fate: Fate, chunks: &mut Chunks) -> u32 {
+        self.keep_replies(0, fate, chunks)
     }
 
     /// The same, but the replies that stand before the first event are kept too. Not those behind it: whoever got
     /// one would think that nothing is missing before it.
-    pub fn discard_from_event(&mut self, chunks: &mut Chunks) -> u32 {
+    pub fn discard_from_event(&mut self, fate: Fate, chunks: &mut Chunks) -> u32 {
         let mut queue = self.queue.iter().flat_map(|queue| queue.iter());
         let kept = queue.position(|entry| matches!(entry, Entry::Span(_)));
-        self.keep_replies(kept.unwrap_or(usize::MAX), chunks)
+        self.keep_replies(kept.unwrap_or(usize::MAX), fate, chunks)
     }
 
     /// Throws away what stands behind the first `kept` entries, all of them replies. Answers how many events went.
-    fn keep_replies(&mut self, kept: usize, chunks: &mut Chunks) -> u32 {
+    fn keep_replies(&mut self, kept: usize, fate: Fate, chunks: &mut Chunks) -> u32 {
         for span in self.spans() {
+            chunks.note(span.chunk, span.start..span.end, fate);
             chunks.release(span.chunk);
         }
+        // Nobody waits for the rest of a frame that was begun.
+        let begun = self.first.as_mut().map(|first| std::mem::take(&mut first.receipts));
+        begun.unwrap_or_default().iter().for_each(|receipt| receipt.note(fate));
         self.tail = Span::EMPTY;
         if let Some(queue) = &mut self.queue {
             let gone = queue.drain(kept.min(queue.len())..);
@@ -413,12 +422,11 @@ impl Outbox {
         let (whole, part) = chunks.split(&self.tail, written);
         if part > 0 {
             let rest = &chunks.frame(self.tail.chunk, self.tail.start + whole)[part..];
-            self.first = Some(First::rest(rest.to_vec(), false));
+            let cut = chunks.receipts(self.tail.chunk, self.tail.start + whole..self.tail.start + whole + 1);
+            let receipts = cut.map(|(_, receipt)| Arc::clone(receipt)).collect();
+            self.first = Some(First::rest(rest.to_vec(), false, receipts));
         }
-        let gone = whole + u32::from(part > 0);
-        if gone > 0 {
-            self.advance(gone, chunks, progress);
-        }
+        self.advance(whole, u32::from(part > 0), chunks, progress);
     }
 
     /// What goes before everything else, and alone. Where that is nothing yet, a large reply whose turn it is.
@@ -429,7 +437,7 @@ impl Outbox {
             && let Some(Entry::Reply(bytes)) = self.pop_front()
         {
             self.reply_bytes -= bytes.len() + REPLY_COST;
-            self.first = Some(First::rest(bytes.into(), true));
+            self.first = Some(First::rest(bytes.into(), true, Vec::new()));
         }
         self.first.as_ref().map(|first| &first.bytes[first.at..])
     }
@@ -438,6 +446,9 @@ impl Outbox {
     pub fn consume_first(&mut self, written: usize) {
         if let Some(first) = &mut self.first {
             first.at += written;
+            if first.at >= first.rest {
+                first.receipts.drain(..).for_each(|receipt| receipt.note(Fate::Written));
+            }
             if first.at == first.bytes.len() {
                 self.first = None;
             }
@@ -509,24 +520,28 @@ impl Outbox {
             let is_done = written >= mark.end;
             // Where the piece is cut: its rest goes out before all else.
             let mut piece_end = mark.end;
+            let mut receipts = Vec::new();
             match mark.what {
                 What::Gap => self.head().gap = Gap::NONE,
-                What::Private(count) => self.advance(count, chunks, progress),
+                What::Private(count) if is_done => self.advance(count, 0, chunks, progress),
+                What::Private(count) => {
+                    receipts = self.head_receipts(0..count, chunks);
+                    self.advance(0, count, chunks, progress);
+                }
                 What::Reply => self.pop_reply(),
                 What::Frames => {
                     let span = *self.head();
                     let (whole, part) = chunks.split(&span, written.min(mark.end) - from);
                     let gone = whole + u32::from(part > 0);
                     piece_end = from + chunks.frames_len(span.chunk, span.start, span.start + gone);
-                    if gone > 0 {
-                        self.advance(gone, chunks, progress);
-                    }
+                    receipts = self.head_receipts(whole..gone, chunks);
+                    self.advance(whole, gone - whole, chunks, progress);
                 }
             }
             if !is_done {
                 if written < piece_end {
                     let rest = gathered[written..piece_end].to_vec();
-                    self.first = Some(First::rest(rest, mark.what == What::Reply));
+                    self.first = Some(First::rest(rest, mark.what == What::Reply, receipts));
                 }
                 return;
             }
@@ -540,6 +555,13 @@ impl Outbox {
             Some(Entry::Span(span)) => span,
             _ => &mut self.tail,
         }
+    }
+
+    /// The receipts of some of the oldest span's frames, counted from its first.
+    fn head_receipts(&mut self, frames: Range<u32>, chunks: &Chunks) -> Vec<Arc<Receipt>> {
+        let Span { chunk, start, .. } = *self.head();
+        let receipts = chunks.receipts(chunk, start + frames.start..start + frames.end);
+        receipts.map(|(_, receipt)| Arc::clone(receipt)).collect()
     }
 
     fn pop_reply(&mut self) {
@@ -558,10 +580,15 @@ impl Outbox {
         entry
     }
 
-    /// The first `frames` of the oldest span are gone.
-    fn advance(&mut self, frames: u32, chunks: &mut Chunks, progress: &mut impl Progress) {
+    /// The first `whole` frames of the oldest span are gone, and something of `begun` more.
+    fn advance(&mut self, whole: u32, begun: u32, chunks: &mut Chunks, progress: &mut impl Progress) {
+        let frames = whole + begun;
+        if frames == 0 {
+            return;
+        }
         let span = self.head();
         let (chunk, start, end) = (span.chunk, span.start, span.start + frames);
+        chunks.note(chunk, start..start + whole, Fate::Written);
         span.start = end;
         let is_done = span.start == span.end;
         progress.delivered(chunks, chunk, start, end);
@@ -594,6 +621,7 @@ fn copy_out(span: &mut Span, chunks: &mut Chunks) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receipt::{Asker, Expected, Key};
     use crate::session::chunk::NO_CHUNK;
 
     #[derive(Default)]
@@ -822,7 +850,7 @@ mod tests {
         f.push(1, "d", false, 0);
         f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
         f.write(2);
-        assert_eq!(f.outbox.discard(&mut f.chunks), 1);
+        assert_eq!(f.outbox.discard(Fate::Gone, &mut f.chunks), 1);
         f.outbox.push_first(b"close");
         assert_eq!(f.drain(100), "0abc;close");
     }
@@ -837,11 +865,11 @@ mod tests {
         f.push(0, "d", false, 0);
         f.outbox.push_reply(b"[left]".to_vec(), &mut f.chunks);
         f.push(1, "e", false, 3);
-        assert_eq!(f.outbox.discard_from_event(&mut f.chunks), 2);
+        assert_eq!(f.outbox.discard_from_event(Fate::Gone, &mut f.chunks), 2);
         f.outbox.push_reply(b"close".to_vec(), &mut f.chunks);
         assert_eq!(f.drain(4), "0abc;[ack][pong]close");
         f.push(0, "a", false, 0);
-        assert_eq!((f.outbox.discard_from_event(&mut f.chunks), &*f.drain(4)), (1, ""));
+        assert_eq!((f.outbox.discard_from_event(Fate::Gone, &mut f.chunks), &*f.drain(4)), (1, ""));
     }
 
     #[test]
@@ -881,6 +909,51 @@ mod tests {
         f.outbox.unpin(pinned, &mut f.chunks);
         assert_eq!(f.chunks.held(), 7);
         assert_eq!(f.drain(100), "0small;");
+    }
+
+    #[test]
+    fn receipts_are_told_what_became_of_their_events() {
+        let asker = Asker { shard: 0, key: Key { number: 0, generation: 0 } };
+        for limit in 1..3 {
+            let mut f = Fixture::new();
+            f.outbox.set_blocked(true);
+            let receipts: Vec<_> = (0..5).map(|n| Receipt::new(asker, n)).collect();
+            for (payload, receipt) in ["aaa", "bbb", "ccc", "ddd", "eee"].iter().zip(&receipts) {
+                f.push(1, payload, true, 0);
+                let tail = f.outbox.tail;
+                let expected = Expected { place: 0, receipt: Arc::clone(receipt) };
+                f.chunks.set_receipts(tail.chunk, tail.end - 1, &[expected]);
+                receipt.add_matched(1);
+                if *payload == "ccc" {
+                    // Behind a reply it is a span of its own, copied out of the chunk when that grows no more.
+                    f.outbox.push_reply(b"[ack]".to_vec(), &mut f.chunks);
+                }
+            }
+            let growing = f.growing[1];
+            f.chunks.disown(growing);
+            f.outbox.unpin(growing, &mut f.chunks);
+            f.outbox.drop_oldest(&mut f.chunks);
+            let reached = |n: usize| {
+                let reach = receipts[n].reach();
+                [reach.written, reach.queued, reach.left_out, reach.closed]
+            };
+            assert_eq!((reached(0), reached(1)), ([0, 0, 1, 0], [0, 1, 0, 0]));
+            f.outbox.set_blocked(false);
+            while !f.sent.ends_with(b"1cc") && !f.sent.ends_with(b"1ccc;") {
+                f.write(limit.min(1 + f.sent.len() % 2));
+            }
+            let is_whole = f.sent.ends_with(b";");
+            let of_third = if is_whole { [1, 0, 0, 0] } else { [0, 1, 0, 0] };
+            assert_eq!((reached(1), reached(2)), ([1, 0, 0, 0], of_third), "limit {limit}");
+            f.outbox.discard(Fate::Closed, &mut f.chunks);
+            assert_eq!((reached(3), reached(4)), ([0, 0, 0, 1], [0, 0, 0, 1]));
+            assert_eq!(
+                reached(2),
+                if is_whole { of_third } else { [0, 0, 0, 1] },
+                "nobody waits for its rest"
+            );
+            f.drain(limit);
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ static void everything(const char *address, const char *topic) {
     uint64_t refused;
     int i, next;
 
-    options.name = "exercise";
+    options.name = topic; /* What one name published, another may. */
     options.first_sequence = 1000;
     CHECK(fanwire_open(&publisher, address, &options) == FANWIRE_OK);
     CHECK(fanwire_fd(&publisher) >= 0 && fanwire_last_sequence(&publisher) == 999);

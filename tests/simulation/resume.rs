@@ -236,7 +236,7 @@ impl World {
                 data: &data,
                 timestamp_ms: 1,
             };
-            ingress.add(&publish, now, &to, &shared.metrics[shard]);
+            ingress.add(&publish, None, now, &to, &shared.metrics[shard]);
             // One at a time: then the model knows where each stands, also where a history keeps nothing of it.
             ingress.commit(now, &to);
             batch.push((number, topics, name));
@@ -269,7 +269,7 @@ impl World {
             let key = random.choice(KEYS).unwrap();
             let publish =
                 Publish { topics: TOPICS[topic], event: NAMES[name], key, data: &data, timestamp_ms: 1 };
-            ingress.add(&publish, now, &to, &shared.metrics[0]);
+            ingress.add(&publish, None, now, &to, &shared.metrics[0]);
             names.push(name);
         }
         ingress.commit(now, &to);

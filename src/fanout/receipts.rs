@@ -1,0 +1,172 @@
+//! Receipts on a shard: which sessions an event is for, when all of them have been flushed, and the answer to the
+//! publisher. What becomes of an event is counted where it happens: in `dispatch` and in the outbox.
+
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::event::Round;
+use crate::fanout::connection::{Connection, FLUSH_BYTES, Role};
+use crate::fanout::replay::{Way, comes_through};
+use crate::fanout::shard::Shard;
+use crate::fanout::shared::Message;
+use crate::publish::wire::encode_receipt;
+use crate::receipt::{Asker, Expected, Fate, Key, Receipt};
+use crate::session::session::{Session, Subscription};
+use crate::topic::log::NO_SLOT;
+use crate::transport::Transport;
+
+/// A dispatched round whose receipts wait for the connections that are owed it.
+#[derive(Debug)]
+pub(super) struct Unflushed {
+    receipts: Arc<Vec<Expected>>,
+    /// All of them have been flushed once when so many have left the front of the sweep.
+    swept: u64,
+    /// Flushes that had been put off when the round began to wait: where there were more since, some of its
+    /// connections may have been flushed only in part, and are in the sweep again.
+    postponed: u64,
+    /// How often that is waited for.
+    again: usize,
+}
+
+/// How a session without a place among those who are served by the link gets an event.
+enum Found {
+    /// It does not.
+    Not,
+    /// It waits in a history for it.
+    Waits,
+    /// It has been sent it from a history.
+    Has,
+}
+
+impl<T: Transport> Shard<T> {
+    /// Counts the sessions that get events of a round from a history, or have got them from there: dispatching it
+    /// passes them over. To be called before that.
+    pub(super) fn match_replaying(&self, round: &Round, expected: &[Expected]) {
+        let is_served_by_history = round.topics.iter().any(|placed| {
+            let local = match placed.topic.slot(self.id) {
+                NO_SLOT => return false,
+                slot => self.subscribers.get(slot),
+            };
+            let listed: usize = local.lists.iter().map(|list| list.members.len()).sum();
+            local.members() > listed || (round.several != 0 && placed.topic.epoch().is_some())
+        });
+        if expected.is_empty() || !is_served_by_history {
+            return;
+        }
+        for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.has_replayed) {
+            let Role::Client(session) = &connection.role else { continue };
+            for Expected { place, receipt } in expected {
+                let found = self.find_replaying(connection, session, round, *place);
+                if matches!(found, Found::Not) {
+                    continue;
+                }
+                receipt.add_matched(1);
+                if matches!(found, Found::Has) {
+                    receipt.note(Fate::Written);
+                }
+            }
+        }
+    }
+
+    fn find_replaying(
+        &self,
+        connection: &Connection<T>,
+        session: &Session,
+        round: &Round,
+        place: u32,
+    ) -> Found {
+        let Some(event) = round.events.range(place as usize..place as usize + 1).next() else {
+            return Found::Not;
+        };
+        let subscriptions = round.topics.iter().filter_map(|placed| {
+            let slot = placed.topic.slot(self.id);
+            let number = (slot != NO_SLOT).then(|| session.subscriptions.find(slot))??;
+            let (subscription, offset) =
+                (session.subscriptions.get(number), placed.offset + u64::from(place));
+            subscription.wants(offset, event.name, &round.category).then_some((subscription, offset))
+        });
+        let mut found = Found::Not;
+        for (subscription, offset) in subscriptions {
+            let Subscription { topic, joined, .. } = *subscription;
+            let through = || comes_through(session, &self.subscribers, round, self.id, topic, Way::Link);
+            if !subscription.is_replaying() && (round.several == 0 || (joined < offset && through())) {
+                return Found::Not; // It is counted where it is pushed.
+            }
+            // Whether what was sent has gone out is known only of who is owed nothing.
+            let has = !matches!(found, Found::Waits) && joined >= offset && connection.outbox.is_empty();
+            found = if has { Found::Has } else { Found::Waits };
+        }
+        found
+    }
+
+    /// The receipts of a round that was dispatched just now wait until every connection that is owed it has been
+    /// flushed: those are in the sweep, or blocked.
+    pub(super) fn await_flush(&mut self, round: &Round, receipts: Arc<Vec<Expected>>) {
+        let again = 4 + 4 * round.events.bytes() / FLUSH_BYTES;
+        let swept = self.swept + self.sweep.len() as u64;
+        self.unflushed.push_back(Unflushed { receipts, swept, postponed: self.postponed, again });
+    }
+
+    /// Lets the receipts go whose connections have been flushed.
+    pub(super) fn settle_receipts(&mut self) {
+        let mut waiting = self.unflushed.len();
+        while waiting > 0
+            && self.unflushed.front().is_some_and(|round| round.swept <= self.swept)
+            && let Some(mut round) = self.unflushed.pop_front()
+        {
+            waiting -= 1;
+            let is_owed = |expected: &Expected| expected.receipt.reach().queued > 0;
+            if round.postponed != self.postponed && round.again > 0 && round.receipts.iter().any(is_owed) {
+                round.swept = self.swept + self.sweep.len() as u64;
+                round.postponed = self.postponed;
+                round.again -= 1;
+                self.unflushed.push_back(round);
+                continue;
+            }
+            round.receipts.iter().for_each(|expected| self.let_go(&expected.receipt));
+        }
+        if self.unflushed.is_empty() {
+            self.check_delivered();
+        }
+    }
+
+    /// This shard has counted all that it had to in a receipt; the last one sends it back.
+    pub(super) fn let_go(&self, receipt: &Arc<Receipt>) {
+        if receipt.let_go() {
+            self.shared.links[receipt.asker.shard].send(Message::Receipt(Arc::clone(receipt)), 0);
+        }
+    }
+
+    /// Who asks, where the answer comes to this shard.
+    pub(super) fn asker(&self, number: u32) -> Asker {
+        let generation = self.connections[number as usize].generation;
+        Asker { shard: self.id, key: Key { number, generation } }
+    }
+
+    /// A receipt is complete: the one who asked gets it, if it is still there.
+    pub(super) fn answer_receipt(&mut self, receipt: &Arc<Receipt>, now: Now) {
+        let key = receipt.asker.key;
+        let Some(connection) = self.connections.get_mut(key.number as usize) else { return };
+        if connection.generation != key.generation {
+            return;
+        }
+        match &mut connection.role {
+            Role::Publisher(publisher) => {
+                self.shared.metrics[self.id].receipts.one();
+                publisher.receipts_due -= 1;
+                publisher.unread_since.get_or_insert(now.mono);
+                let is_over = publisher.has_ended && publisher.receipts_due == 0;
+                let mut frame = Vec::new();
+                encode_receipt(receipt.sequence, receipt.reach(), &mut frame);
+                self.push_first(key.number, &frame);
+                if is_over {
+                    self.begin_closing(key.number, now);
+                } else {
+                    self.arm(key.number);
+                }
+            }
+            Role::Http(_) => self.answer_batch(key.number, now),
+            Role::Client(_) | Role::Closing(_) => {}
+        }
+    }
+}
