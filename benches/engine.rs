@@ -32,7 +32,7 @@ use fanwire::publish::wire::{HEADER_LEN, Publish};
 use fanwire::receipt::Fate;
 use fanwire::session::chunk::{Chunks, Gap, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
-use fanwire::session::session::Session;
+use fanwire::session::session::{Identity, Session};
 use fanwire::session::timer::{Due, TICK, Wheel};
 use fanwire::topic::log::{Topic, Topics};
 use fanwire::transport::Transport;
@@ -423,7 +423,9 @@ fn outbox(c: &mut Criterion) {
 }
 
 fn session(suffix: Option<Box<[u8]>>) -> Session {
-    Session { suffix, ..Session::new(1, Dialect::Json, JSON, "bench".into(), 0) }
+    let identity =
+        suffix.map(|suffix| Box::new(Identity { client_id: "bench".into(), suffix: Some(suffix) }));
+    Session { identity, ..Session::new(1, Dialect::Json, JSON, "bench".into(), 0) }
 }
 
 fn timers(c: &mut Criterion) {

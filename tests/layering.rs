@@ -17,6 +17,7 @@ const LAYERS: &[Layer] = &[
     ("error",       &["error"],                                     &[]),
     ("transport",   &["transport"],                                 &[]),
     ("link",        &["link"],                                      &[]),
+    ("address",     &["session/address"],                           &[]),
     ("proto",       &["proto"],                                     &[]),
     ("names",       &["topic/name"],                                &[]),
     ("receipt",     &["receipt"],                                   &[]),
@@ -41,7 +42,7 @@ const LAYERS: &[Layer] = &[
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("outbox",      &["session/outbox"],                            &["chunk", "event", "receipt"]),
-    ("session",     &["session/session"],                           &["chunk", "config", "dialect", "event", "metrics", "policy", "proto"]),
+    ("session",     &["session/session"],                           &["address", "chunk", "config", "dialect", "event", "metrics", "policy", "proto"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
@@ -55,7 +56,7 @@ const LAYERS: &[Layer] = &[
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
     ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "path", "receipt", "report", "rules"]),
-    ("connection",  &["fanout/connection"],                         &["batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
+    ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),

@@ -7,6 +7,7 @@ use crate::dialect::envelope::Private;
 use crate::proto::http1::Request;
 use crate::publish::http::Batch;
 use crate::publish::socket::Publisher;
+use crate::session::address::Address;
 use crate::session::chunk::{Chunks, Gap, UNTIMED};
 use crate::session::handshake::Exchange;
 use crate::session::outbox::{Mark, Outbox, Progress};
@@ -39,7 +40,7 @@ pub struct Connection<T> {
     /// Tells it apart from others that have had its number.
     pub generation: u32,
     /// The tick that the timer wheel holds it for; 0: none.
-    pub armed: u64,
+    pub armed: u32,
     /// Its bytes.
     pub stream: T,
     /// What it is there for.
@@ -80,7 +81,7 @@ pub struct Http {
     /// Where it came in.
     pub door: Door,
     /// Who is at the other end.
-    pub address: Box<str>,
+    pub address: Address,
     /// The answer is being gathered from all shards, to be written like this.
     pub awaits: Option<Answer>,
     /// Whether it closes once the answer is written.

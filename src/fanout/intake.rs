@@ -22,7 +22,7 @@ use crate::publish::wire::Publish;
 use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, NOT_LISTED, Subscription};
+use crate::session::session::{Filter, Identity, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::transport::Transport;
 
@@ -437,8 +437,8 @@ impl<T: Transport> Shard<T> {
             }
         }
         if let Some(id) = &subscribe.client_id {
-            session.suffix = session.dialect.suffix(id);
-            session.client_id = Some(id.as_str().into());
+            let suffix = session.dialect.suffix(id);
+            session.identity = Some(Box::new(Identity { client_id: id.as_str().into(), suffix }));
         }
         for subscription in behind {
             let Role::Client(session) = &self.connections[number as usize].role else { break };

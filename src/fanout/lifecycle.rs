@@ -156,7 +156,7 @@ impl<T: Transport> Shard<T> {
                 let silence = terms.heartbeat_timeout.map(|timeout| session.heard + nanos(timeout));
                 let is_stalled = self.connections[number as usize].is_stalled;
                 let stall = terms.write_timeout.filter(|_| is_stalled);
-                let stall = stall.map(|timeout| session.stalled + nanos(timeout));
+                let stall = stall.map(|timeout| session.stalled() + nanos(timeout));
                 [silence, stall].into_iter().flatten().chain([beat]).min()
             }
             Role::Publisher(publisher) if !publisher.is_authorised() => {
@@ -242,13 +242,13 @@ impl<T: Transport> Shard<T> {
                     session.heard = self.amnesty.saturating_sub(timeout).max(session.heard + 1);
                 }
                 if let Some(timeout) = terms.write_timeout.filter(|_| connection.is_stalled)
-                    && session.stalled + nanos(timeout) <= now.mono
+                    && session.stalled() + nanos(timeout) <= now.mono
                 {
                     if now.mono >= self.amnesty {
                         self.close_client(number, CloseReason::SlowConsumer, "", now);
                         return;
                     }
-                    session.stalled = now.mono;
+                    session.note_stalled(now.mono);
                 }
                 if session.pinged + nanos(terms.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;
@@ -267,7 +267,7 @@ impl<T: Transport> Shard<T> {
     pub(super) fn begin_stall(&mut self, number: u32, clock: &impl Fn() -> Now) {
         let Role::Client(session) = &mut self.connections[number as usize].role else { return };
         if session.stream.is_some() {
-            session.stalled = clock().mono;
+            session.note_stalled(clock().mono);
             self.arm(number);
         }
     }

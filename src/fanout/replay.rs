@@ -283,7 +283,7 @@ impl<T: Transport> Shard<T> {
             let local = self.subscribers.get(subscription.topic);
             (Arc::clone(&local.topic), reached(subscription, local.seen))
         });
-        (!session.subscriptions.is_empty()).then(|| passed.collect())
+        (!session.subscriptions.is_empty()).then(|| Arc::new(passed.collect()))
     }
 }
 

@@ -349,7 +349,7 @@ impl<T: Transport> Shard<T> {
         self.counts.clients += 1;
         self.counts.dialect_clients[dialect as usize] += 1;
         self.push_first(number, &response);
-        self.connections[number as usize].armed = 0;
+        // Where the wheel holds it for its handshake, it is looked at then, and put off.
         self.arm(number);
         let max = self.shared.max_clients();
         if !Shared::take_place(&self.shared.clients, max) {

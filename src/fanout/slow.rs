@@ -73,7 +73,7 @@ impl<T: Transport> Shard<T> {
         let topics = session.subscriptions.iter().take(LISTED_TOPICS);
         SlowClient {
             client_id: session.name(),
-            address: session.address.clone(),
+            address: session.address.to_string().into(),
             dialect: session.dialect.name(),
             topics: topics.map(|s| self.subscribers.get(s.topic).topic.name().clone()).collect(),
             has_more_topics: session.subscriptions.len() > LISTED_TOPICS,

@@ -1,5 +1,6 @@
 //! ONE CLIENT: its subscriptions, its queue, its timers. Pure: no sockets, no clock.
 
+pub mod address;
 pub mod chunk;
 pub mod handshake;
 pub mod outbox;
