@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clock::Iso8601;
 use crate::event::Round;
-use crate::proto::websocket::{Opcode, header_len, payload, write_header};
+use crate::proto::websocket::{Opcode, frame_len, header_len, payload, write_header};
 use crate::topic::log::Topic;
 
 /// A round's events as one envelope writes them: frames back to back.
@@ -309,12 +309,13 @@ pub enum Private<'a> {
 const LINES_BYTES: usize = 64 << 10;
 
 impl Private<'_> {
-    /// Appends the first of `frames` (numbers) with what is private, and answers how many that are: at least
-    /// one. `frame` gives the bytes of a run of frames.
+    /// Appends the first of `frames` (numbers) with what is private, about until there are `limit` bytes, and
+    /// answers how many that are: at least one. `frame` gives the bytes of a run of frames.
     pub fn write<'a>(
         &self,
         frames: Range<u32>,
         frame: impl Fn(Range<u32>) -> &'a [u8],
+        limit: usize,
         out: &mut Vec<u8>,
     ) -> u32 {
         match self {
@@ -323,8 +324,16 @@ impl Private<'_> {
                 frames.end - frames.start
             }
             Private::Suffix(suffix) => {
-                splice(frame(frames.start..frames.start + 1), suffix, out);
-                1
+                // They lie one behind the other: their headers tell where each ends.
+                let mut rest = frame(frames.clone());
+                let mut count = 0;
+                while !rest.is_empty() && (count == 0 || out.len() < limit) {
+                    let (first, others) = rest.split_at(frame_len(rest));
+                    splice(first, suffix, out);
+                    rest = others;
+                    count += 1;
+                }
+                count
             }
             Private::Lines => {
                 let mut end = frames.start + 1;
@@ -347,6 +356,35 @@ impl Private<'_> {
             }
         }
     }
+
+    /// Where the first `written` of the bytes are cut that [`Private::write`] appended for `count` frames.
+    pub fn cut(&self, bytes: &[u8], written: usize, count: u32) -> Cut {
+        let Private::Suffix(_) = self else {
+            let begun = if written > 0 { count } else { 0 };
+            return Cut { whole: 0, begun, end: if written > 0 { bytes.len() } else { 0 } };
+        };
+        let (mut whole, mut at) = (0, 0);
+        while at < bytes.len() {
+            let end = at + frame_len(&bytes[at..]);
+            if end > written {
+                let is_begun = at < written;
+                return Cut { whole, begun: u32::from(is_begun), end: if is_begun { end } else { at } };
+            }
+            (whole, at) = (whole + 1, end);
+        }
+        Cut { whole, begun: 0, end: at }
+    }
+}
+
+/// Where a write came to in frames with something private.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Frames that are gone.
+    pub whole: u32,
+    /// Frames of which something is gone: they share a message, or it is one.
+    pub begun: u32,
+    /// Where those end.
+    pub end: usize,
 }
 
 /// Writes the header of the text frame whose payload begins [`USUAL_HEADER`] after `start`.
@@ -478,6 +516,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn events_of_a_named_client_are_spliced_one_by_one_and_cut_between_frames() {
+        let long = format!("\"{}\"", "x".repeat(70_000));
+        let round = round("t", &[("a", "1"), ("b", "\"middling\""), ("c", &long), ("d", "2")]);
+        let frames = write_in(Envelopes::built_in().get(JSON), &round, &[]);
+        let suffix = b",\"clientId\":\"me\"}";
+        let run = |range: Range<u32>| {
+            let offset = |frame: u32| if frame == 0 { 0 } else { frames.ends[frame as usize - 1] as usize };
+            &frames.bytes[offset(range.start)..offset(range.end)]
+        };
+        let private = Private::Suffix(suffix);
+        let (mut expected, mut ends) = (Vec::new(), Vec::new());
+        for frame in 0..4 {
+            splice(run(frame..frame + 1), suffix, &mut expected);
+            ends.push(expected.len());
+        }
+        let mut out = Vec::new();
+        assert_eq!(private.write(0..4, run, usize::MAX, &mut out), 4);
+        assert_eq!(out, expected);
+        out.clear();
+        assert_eq!(private.write(1..4, run, 1000, &mut out), 2, "until there is enough");
+        assert_eq!(out, expected[ends[0]..ends[2]]);
+        for written in 0..=expected.len() {
+            let whole = ends.iter().filter(|end| **end <= written).count();
+            let begun = u32::from(!ends.contains(&written) && written > 0);
+            let end = if begun == 1 { ends[whole] } else { written };
+            assert_eq!(private.cut(&expected, written, 4), Cut { whole: whole as u32, begun, end });
+        }
+    }
+
     fn seed() -> Vec<Part> {
         let literal = |text: &str| Part::Literal(text.into());
         vec![
@@ -529,7 +597,7 @@ mod tests {
         let (mut start, mut counts) = (0, Vec::new());
         while start < 5 {
             let mut out = Vec::new();
-            let count = Private::Lines.write(start..5, run, &mut out);
+            let count = Private::Lines.write(start..5, run, usize::MAX, &mut out);
             let mut cursor = std::io::Cursor::new(&out);
             let (_, length) = tungstenite::protocol::frame::FrameHeader::parse(&mut cursor).unwrap().unwrap();
             let payload = std::str::from_utf8(&out[cursor.position() as usize..]).unwrap();

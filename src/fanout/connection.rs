@@ -233,7 +233,7 @@ impl<T: Transport> Connection<T> {
                 self.outbox.gather(chunks, private, FLUSH_BYTES, gap, bytes, marks);
                 let written = write(&mut self.stream, bytes, work)?;
                 if let Some(written) = written {
-                    self.outbox.consume(bytes, marks, written, chunks, work);
+                    self.outbox.consume((bytes, private), marks, written, chunks, work);
                 }
                 written
             };

@@ -325,6 +325,16 @@ pub fn payload(frame: &[u8]) -> &[u8] {
     &frame[header..]
 }
 
+/// How many bytes the first of the whole frames has that a server wrote.
+pub fn frame_len(frames: &[u8]) -> usize {
+    match *frames {
+        [_, 126, a, b, ..] => 4 + usize::from(u16::from_be_bytes([a, b])),
+        [_, 127, a, b, c, d, e, f, g, h, ..] => 10 + u64::from_be_bytes([a, b, c, d, e, f, g, h]) as usize,
+        [_, short, ..] => 2 + usize::from(short),
+        _ => frames.len(),
+    }
+}
+
 /// Bytes of a server's frame header for a payload of this length.
 pub const fn header_len(payload: usize) -> usize {
     match payload {

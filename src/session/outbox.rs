@@ -104,7 +104,7 @@ enum What {
     Gap,
     /// Frames as they are in the chunk.
     Frames,
-    /// So many frames with something private put in.
+    /// So many frames with something private put in, whole messages.
     Private(u32),
     Reply,
 }
@@ -493,7 +493,7 @@ impl Outbox {
             while start < span.end {
                 let frames =
                     |run: Range<u32>| chunks.bytes(&Span { start: run.start, end: run.end, ..*span });
-                let count = private.write(start..span.end, frames, out);
+                let count = private.write(start..span.end, frames, limit, out);
                 marks.push(Mark { end: out.len(), what: What::Private(count) });
                 start += count;
                 if out.len() >= limit {
@@ -503,10 +503,10 @@ impl Outbox {
         }
     }
 
-    /// The first `written` of the bytes gathered are gone.
+    /// The first `written` of the bytes gathered are gone. `private` is what they were gathered with.
     pub fn consume(
         &mut self,
-        gathered: &[u8],
+        (gathered, private): (&[u8], Private<'_>),
         marks: &[Mark],
         written: usize,
         chunks: &mut Chunks,
@@ -525,8 +525,10 @@ impl Outbox {
                 What::Gap => self.head().gap = Gap::NONE,
                 What::Private(count) if is_done => self.advance(count, 0, chunks, progress),
                 What::Private(count) => {
-                    receipts = self.head_receipts(0..count, chunks);
-                    self.advance(0, count, chunks, progress);
+                    let cut = private.cut(&gathered[from..mark.end], written - from, count);
+                    piece_end = from + cut.end;
+                    receipts = self.head_receipts(cut.whole..cut.whole + cut.begun, chunks);
+                    self.advance(cut.whole, cut.begun, chunks, progress);
                 }
                 What::Reply => self.pop_reply(),
                 What::Frames => {
@@ -702,7 +704,7 @@ mod tests {
             self.outbox.gather(&self.chunks, Private::Nothing, 1 << 20, gap, &mut out, &mut marks);
             let n = out.len().min(limit);
             self.sent.extend_from_slice(&out[..n]);
-            self.outbox.consume(&out, &marks, n, &mut self.chunks, &mut self.delivered);
+            self.outbox.consume((&out, Private::Nothing), &marks, n, &mut self.chunks, &mut self.delivered);
         }
 
         fn drain(&mut self, limit: usize) -> String {
