@@ -420,6 +420,8 @@ pub struct Limits {
     pub max_history_bytes: usize,
     /// Bytes of rounds in flight to one shard; above it publishers are not read.
     pub link_bytes: usize,
+    /// How long events may be held back so that one write carries more of them, up to 1 s; zero: not at all.
+    pub latency_budget: Duration,
     /// From accept to a complete request head.
     pub handshake_timeout: Duration,
     /// How often clients are pinged.
@@ -459,6 +461,7 @@ impl Default for Limits {
             max_outbox_bytes: 256 << 20,
             max_history_bytes: 256 << 20,
             link_bytes: 4 << 20,
+            latency_budget: Duration::ZERO,
             handshake_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(60),

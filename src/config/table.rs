@@ -319,6 +319,13 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes on their way to one shard; above it publishers are not read"
     ),
     setting!(
+        Limits,
+        (limits) latency_budget,
+        Period(Duration::ZERO, Duration::from_secs(1)),
+        "TIME",
+        "How long events may be held back so that one write carries more of them: saves CPU; 0s holds nothing back"
+    ),
+    setting!(
         Timeouts,
         (limits) handshake_timeout,
         Period(MS, HOUR),

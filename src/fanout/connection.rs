@@ -24,6 +24,8 @@ pub struct Connection<T> {
     pub last_several: u64,
     /// Whether it waits in the sweep.
     pub is_owed: bool,
+    /// Whether it is held back there, by the latency budget.
+    pub is_held: bool,
     /// Whether a subscription has a gap that the client has not been told of.
     pub has_gaps: bool,
     /// Whether it stands on the ready list: something may be there to read.
@@ -177,6 +179,7 @@ impl<T: Transport> Connection<T> {
             outbox: Outbox::new(),
             last_several: 0,
             is_owed: false,
+            is_held: false,
             has_gaps: false,
             is_ready: false,
             is_paused: false,

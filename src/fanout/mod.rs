@@ -13,3 +13,4 @@ pub mod shard;
 pub mod shared;
 mod slow;
 pub mod subscribers;
+mod sweep;

@@ -19,8 +19,8 @@ use crate::transport::Transport;
 #[derive(Debug)]
 pub(super) struct Unflushed {
     receipts: Arc<Vec<Expected>>,
-    /// All of them have been flushed once when so many have left the front of the sweep.
-    swept: u64,
+    /// All of them have been flushed once when so many have left the sweep. `None`: some are held back in it.
+    swept: Option<u64>,
     /// Flushes that had been put off when the round began to wait: where there were more since, some of its
     /// connections may have been flushed only in part, and are in the sweep again.
     postponed: u64,
@@ -103,21 +103,29 @@ impl<T: Transport> Shard<T> {
     /// flushed: those are in the sweep, or blocked.
     pub(super) fn await_flush(&mut self, round: &Round, receipts: Arc<Vec<Expected>>) {
         let again = 4 + 4 * round.events.bytes() / FLUSH_BYTES;
-        let swept = self.swept + self.sweep.len() as u64;
+        let swept = (!self.sweep.is_holding()).then(|| self.sweep.popped().1);
         self.unflushed.push_back(Unflushed { receipts, swept, postponed: self.postponed, again });
+    }
+
+    /// Those that were held back are not any more.
+    pub(super) fn begin_flush(&mut self) {
+        let (_, all) = self.sweep.popped();
+        for round in &mut self.unflushed {
+            round.swept.get_or_insert(all);
+        }
     }
 
     /// Lets the receipts go whose connections have been flushed.
     pub(super) fn settle_receipts(&mut self) {
-        let mut waiting = self.unflushed.len();
+        let ((popped, all), mut waiting) = (self.sweep.popped(), self.unflushed.len());
         while waiting > 0
-            && self.unflushed.front().is_some_and(|round| round.swept <= self.swept)
+            && self.unflushed.front().is_some_and(|round| round.swept.is_some_and(|swept| swept <= popped))
             && let Some(mut round) = self.unflushed.pop_front()
         {
             waiting -= 1;
             let is_owed = |expected: &Expected| expected.receipt.reach().queued > 0;
             if round.postponed != self.postponed && round.again > 0 && round.receipts.iter().any(is_owed) {
-                round.swept = self.swept + self.sweep.len() as u64;
+                round.swept = Some(all);
                 round.postponed = self.postponed;
                 round.again -= 1;
                 self.unflushed.push_back(round);

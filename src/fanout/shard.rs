@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -27,6 +28,7 @@ use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
 use crate::fanout::subscribers::{Member, Subscribers};
+use crate::fanout::sweep::Sweep;
 use crate::link::Link;
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::publish::ingress::Ingress;
@@ -58,10 +60,8 @@ pub struct Shard<T: Transport> {
     pub(super) subscribers: Subscribers,
     pub(super) chunks: Chunks,
     /// Connections that are owed something, in the order they came to be.
-    pub(super) sweep: VecDeque<u32>,
-    /// How many connections have left the front of the sweep, ever, and how many flushes ended because it was
-    /// others' turn.
-    pub(super) swept: u64,
+    pub(super) sweep: Sweep,
+    /// How many flushes ended because it was others' turn.
     pub(super) postponed: u64,
     /// Rounds with receipts that not every connection has been flushed for.
     pub(super) unflushed: VecDeque<Unflushed>,
@@ -157,8 +157,7 @@ impl<T: Transport> Shard<T> {
             connections: Slab::new(),
             subscribers: Subscribers::new(id),
             chunks: Chunks::default(),
-            sweep: VecDeque::new(),
-            swept: 0,
+            sweep: Sweep::default(),
             postponed: 0,
             unflushed: VecDeque::new(),
             ready: VecDeque::new(),
@@ -258,6 +257,9 @@ impl<T: Transport> Shard<T> {
         self.expire(now);
         self.read_ready(now);
         self.drain_link(now);
+        if self.sweep.release(now.mono) {
+            self.begin_flush();
+        }
         self.flush_slice(clock);
         self.keep_budget(now);
         self.settle_receipts();
@@ -271,13 +273,14 @@ impl<T: Transport> Shard<T> {
             // What is too old goes also while nothing else happens.
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
         }
+        next = next.into_iter().chain(self.sweep.held_until()).min();
         self.awake_until = next.unwrap_or(u64::MAX);
         next.map_or(Next::Wait, Next::At)
     }
 
     /// Whether the connection whose turn is next is owed so much that nothing more may come in before it.
     pub(super) fn is_behind(&self) -> bool {
-        let head = self.sweep.front().and_then(|number| self.connections.get(*number as usize));
+        let head = self.sweep.front().and_then(|number| self.connections.get(number as usize));
         head.is_some_and(|head| head.outbox.events() > CAP_EVENTS || head.outbox.bytes() > CAP_BYTES)
     }
 
@@ -309,6 +312,9 @@ impl<T: Transport> Shard<T> {
         self.metrics().rounds.one();
         let expected: &[Expected] = receipts.as_ref().map_or(&[], |all| all);
         self.match_replaying(round, expected);
+        // A shutdown holds nothing back.
+        let budget = if self.drain.stage.is_none() { self.limits.latency_budget } else { Duration::ZERO };
+        self.sweep.begin_round(budget, round.ingress, round.events.len(), round.events.bytes());
         // What was written here so far, and by which list: topics of one event share it.
         let mut appended: SmallVec<[((u32, u32), Appended); 4]> = SmallVec::new();
         for placed in &round.topics {
@@ -441,6 +447,7 @@ impl<T: Transport> Shard<T> {
             droppable: false,
         };
         let all_bytes = chunks.frames_len(at.chunk, at.start, at.end);
+        let (queue, is_held) = sweep.queue();
         let mut delivery =
             Delivery { chunks, metrics, limits, expected, matched: 0, dispatched: 0, spans: 0 };
         for (place, member) in subscribers.list(list).members.iter().enumerate() {
@@ -474,7 +481,8 @@ impl<T: Transport> Shard<T> {
             } else if !connection.is_owed && !connection.outbox.is_empty() && !connection.outbox.is_blocked()
             {
                 connection.is_owed = true;
-                sweep.push_back(number);
+                connection.is_held = is_held;
+                queue.push_back(number);
             }
         }
         let Delivery { matched, dispatched, spans, .. } = delivery;
@@ -493,12 +501,13 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// Puts a connection that is owed something into the sweep.
+    /// Puts a connection that is owed something into the sweep, also where its events are held back.
     pub(super) fn owe(&mut self, number: u32) {
         let connection = &mut self.connections[number as usize];
-        if !connection.is_owed {
+        if !connection.is_owed || connection.is_held {
             connection.is_owed = true;
-            self.sweep.push_back(number);
+            connection.is_held = false;
+            self.sweep.push(number);
         }
     }
 
@@ -506,13 +515,13 @@ impl<T: Transport> Shard<T> {
     fn flush_slice(&mut self, clock: &impl Fn() -> Now) {
         let mut flushed = 0;
         while flushed < SLICE
-            && let Some(number) = self.sweep.pop_front()
+            && let Some(number) = self.sweep.pop()
         {
-            self.swept += 1;
             let Some(connection) = self.connections.get_mut(number as usize) else { continue };
             if !std::mem::take(&mut connection.is_owed) {
                 continue;
             }
+            connection.is_held = false;
             flushed += 1;
             self.flush(number, clock);
         }
@@ -636,7 +645,7 @@ impl<T: Transport> Shard<T> {
                 .take_while(|_| topics.is_over_budget())
                 .for_each(|stripe| topics.sweep(stripe, now.mono));
         }
-        let head = self.sweep.front().and_then(|number| self.connections.get(*number as usize));
+        let head = self.sweep.front().and_then(|number| self.connections.get(number as usize));
         let mut oldest = head.and_then(|head| head.outbox.oldest(&self.chunks));
         if self.counts.blocked > 0 {
             let waiting = self.connections.iter().filter_map(|(_, c)| c.outbox.oldest(&self.chunks));

@@ -109,6 +109,7 @@ impl World {
             max_outbox_bytes: shards * random.choice([4000, 50_000, 2_000_000]).unwrap(),
             link_bytes: random.choice([300, 5000, 100_000]).unwrap(),
             publish_timeout: Duration::from_secs(random.choice([30, 1 << 30]).unwrap()),
+            latency_budget: Duration::from_millis(random.choice([0, 0, 2, 60]).unwrap()),
             streams: stream_limits(&mut random),
             ..Limits::default()
         };
@@ -595,7 +596,11 @@ impl World {
                 }
             }
             if !has_turned {
-                break;
+                // What the latency budget holds back goes when that is over.
+                let is_held = self.shared.metrics.iter().any(|metrics| metrics.pending() > 0);
+                if self.limits.latency_budget.is_zero() || !is_held || !self.next_timer() {
+                    break;
+                }
             }
             let next: Vec<Next> = self.nodes.iter().map(|node| node.next).collect();
             assert!(idle < IDLE_TURNS * self.nodes.len(), "turns without effect: {next:?}");

@@ -1,0 +1,151 @@
+//! The sweep: connections that are owed something, in the order in which they are flushed.
+//!
+//! With a latency budget, those that are owed events only are held back together until it is used up, so that one
+//! write carries more of them. Whatever else is owed (answers, control frames, what a socket refused before) goes
+//! at once, and takes the connection's events along.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::nanos;
+
+/// A sweep.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    due: VecDeque<u32>,
+    held: VecDeque<u32>,
+    /// Whether the round that is being pushed is held back.
+    holds: bool,
+    /// Until when the held ones are, in nanoseconds.
+    until: u64,
+    /// What came since the first of them is held: none of them is owed more by it.
+    events: usize,
+    bytes: usize,
+    popped: u64,
+}
+
+/// Held connections go when so many events, or bytes of them, have come since the first one …
+const HELD_EVENTS: usize = 256;
+/// … so that holding back never makes a client fall behind.
+const HELD_BYTES: usize = 64 << 10;
+
+impl Sweep {
+    /// Whether nobody is owed anything that is to go now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// How many wait, those that are held too.
+    pub(super) fn len(&self) -> usize {
+        self.due.len() + self.held.len()
+    }
+
+    /// The one whose turn is next.
+    pub(super) fn front(&self) -> Option<u32> {
+        self.due.front().or_else(|| self.held.front()).copied()
+    }
+
+    /// Its turn comes behind all others.
+    pub(super) fn push(&mut self, number: u32) {
+        self.due.push_back(number);
+    }
+
+    /// Takes the one whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        let number = self.due.pop_front()?;
+        self.popped += 1;
+        Some(number)
+    }
+
+    /// How many have been taken, ever; and how many will have been when all who are due now have.
+    pub(super) fn popped(&self) -> (u64, u64) {
+        (self.popped, self.popped + self.due.len() as u64)
+    }
+
+    /// A round of so many events and bytes, which came in at `ingress` nanoseconds, is about to be pushed.
+    pub(super) fn begin_round(&mut self, budget: Duration, ingress: u64, events: usize, bytes: usize) {
+        self.holds = !budget.is_zero();
+        if !self.holds {
+            return;
+        }
+        if self.held.is_empty() {
+            self.until = ingress.saturating_add(nanos(budget));
+            (self.events, self.bytes) = (0, 0);
+        }
+        self.events += events;
+        self.bytes += bytes;
+    }
+
+    /// The queue for those that are owed events of the round that began last, and whether it holds them back.
+    pub(super) fn queue(&mut self) -> (&mut VecDeque<u32>, bool) {
+        (if self.holds { &mut self.held } else { &mut self.due }, self.holds)
+    }
+
+    /// Whether anybody is held.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Until when at the latest, in nanoseconds, somebody is held.
+    pub(super) fn held_until(&self) -> Option<u64> {
+        self.is_holding().then_some(self.until)
+    }
+
+    /// Lets the held ones go where their time has come, or enough has; answers whether it did.
+    pub(super) fn release(&mut self, now: u64) -> bool {
+        let is_time = now >= self.until || self.events > HELD_EVENTS || self.bytes > HELD_BYTES;
+        let is_released = self.is_holding() && is_time;
+        if is_released {
+            self.due.append(&mut self.held);
+        }
+        is_released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Duration = Duration::from_nanos(100);
+
+    fn hold(sweep: &mut Sweep, ingress: u64, events: usize, bytes: usize, number: u32) {
+        sweep.begin_round(BUDGET, ingress, events, bytes);
+        sweep.queue().0.push_back(number);
+    }
+
+    #[test]
+    fn the_first_to_be_held_sets_the_time() {
+        let mut sweep = Sweep::default();
+        hold(&mut sweep, 50, 1, 10, 1);
+        hold(&mut sweep, 90, 1, 10, 2);
+        sweep.push(3);
+        assert_eq!((sweep.held_until(), sweep.len(), sweep.front()), (Some(150), 3, Some(3)));
+        assert_eq!((sweep.pop(), sweep.pop(), sweep.front()), (Some(3), None, Some(1)));
+        assert!(!sweep.release(149));
+        assert!(sweep.release(150));
+        assert!(!sweep.release(150));
+        assert_eq!((sweep.held_until(), sweep.popped()), (None, (1, 3)));
+        assert_eq!([sweep.pop(), sweep.pop(), sweep.pop()], [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn enough_of_them_go_before_their_time() {
+        for (rounds, events, bytes) in [(257, 1, 1), (2, 200, 1), (2, 1, 40_000)] {
+            let mut sweep = Sweep::default();
+            for round in 1..=rounds {
+                assert!(!sweep.release(0), "{round} of {rounds}");
+                hold(&mut sweep, 0, events, bytes, round);
+            }
+            assert!(sweep.release(0));
+        }
+    }
+
+    #[test]
+    fn without_a_budget_nobody_is_held() {
+        let mut sweep = Sweep::default();
+        sweep.begin_round(Duration::ZERO, 0, 1, 1);
+        let (queue, is_held) = sweep.queue();
+        queue.push_back(7);
+        assert_eq!((is_held, sweep.held_until(), sweep.pop()), (false, None, Some(7)));
+    }
+}
