@@ -17,7 +17,27 @@
  * DELIVERY    FANWIRE_OK from a publish says that the event is on its way, not that the node has it. The node has it
  *             once an ACK covers it (flag FANWIRE_ACK), or once fanwire_close has returned FANWIRE_OK. After a
  *             negative code, events that no ACK covers may or may not have been published.
- * MEMORY      fanwire_publisher is the caller's (about 14 KiB) and must not be copied or moved while open. What events
+ * RECEIPTS    An event with the flag FANWIRE_RECEIPT is answered once more, when the node has flushed it to all who
+ *             were to get it: how many those were, and what became of it. fanwire_wait_receipt waits for one;
+ *             fanwire_poll gives them as they come. A place is kept for each from the publish on, so none is lost and
+ *             none holds up other answers: with FANWIRE_MAX_RECEIPTS asked for and not read, one more is not taken,
+ *             FANWIRE_ANSWERS_FULL. A program that wants one for every event reads where there is no place:
+ *
+ *                 while ((result = fanwire_publish(&publisher, &event)) == FANWIRE_ANSWERS_FULL)
+ *                     if (fanwire_poll(&publisher, 5000, &answer) == FANWIRE_OK)
+ *                         note(&answer);
+ *
+ *             and has the others from fanwire_poll after fanwire_close.
+ * ONCE        After a negative code, events may be sent again without being published twice: give the publisher a
+ *             name (options), number what it sends (`sequence` of an event) and keep what no ACK covers. Then
+ *             fanwire_close, fanwire_open with the same name, and publish, under the same numbers and in their order,
+ *             what is above the highest fanwire_acknowledged() so far; after that go on with new events. For its
+ *             `idempotency_window` (2 minutes unless configured) after the newest event of a name the node
+ *             acknowledges whatever is not above the highest number that it has accepted from it, without publishing
+ *             it; receipts of those are all 0. So numbers of a name only rise, over all of its connections (a refused
+ *             event that was mended gets a new one), and one connection at a time uses it. A node that was restarted
+ *             remembers nothing.
+ * MEMORY      fanwire_publisher is the caller's (about 24 KiB) and must not be copied or moved while open. What events
  *             point to is copied before a call returns. One heap buffer of at most `buffer_bytes`, or of one event's
  *             frame where that is larger, grows as needed; fanwire_close frees it.
  * THREADS     A publisher may be used by one thread at a time; different publishers are independent. No global state.
@@ -67,10 +87,11 @@ enum {
     /* This call did nothing; the connection goes on. */
     FANWIRE_WOULD_BLOCK = 1,  /* the time was up: an event was not taken, or nothing came */
     FANWIRE_BUFFER_FULL = 2,  /* fanwire_batch: flush first */
-    FANWIRE_ANSWERS_FULL = 3, /* FANWIRE_MAX_ANSWERS answers wait: read them with fanwire_poll first */
+    FANWIRE_ANSWERS_FULL = 3, /* FANWIRE_MAX_ANSWERS or FANWIRE_MAX_RECEIPTS: read some with fanwire_poll first */
     FANWIRE_REFUSED = 4,      /* the node refused an event with an ERROR */
     FANWIRE_INVALID = 5,      /* an argument is out of its limits; nothing was written */
     FANWIRE_NO_MEMORY = 6,
+    FANWIRE_NO_RECEIPT = 7,   /* fanwire_close: receipts have not come */
     /* The connection is over. */
     FANWIRE_CLOSED = -1,  /* by the node (fanwire_error has its reason if it gave one) or by fanwire_close */
     FANWIRE_SYSTEM = -2,  /* a system call failed */
@@ -91,10 +112,13 @@ enum {
 };
 
 /* Kinds of answers. */
-enum { FANWIRE_ANSWER_ACK = 3, FANWIRE_ANSWER_ERROR = 4, FANWIRE_ANSWER_PONG = 6 };
+enum { FANWIRE_ANSWER_ACK = 3, FANWIRE_ANSWER_ERROR = 4, FANWIRE_ANSWER_PONG = 6, FANWIRE_ANSWER_RECEIPT = 7 };
 
 /* Flags of an event. */
-enum { FANWIRE_ACK = 1 }; /* acknowledge when accepted */
+enum {
+    FANWIRE_ACK = 1,    /* acknowledge when accepted */
+    FANWIRE_RECEIPT = 2 /* tell how far it went */
+};
 
 /* Limits, in bytes where nothing else is said. */
 enum {
@@ -105,17 +129,18 @@ enum {
     FANWIRE_MAX_TOKEN_BYTES = 8192,
     FANWIRE_MAX_PUBLISHER_NAME_BYTES = 64,
     FANWIRE_MAX_MESSAGE_BYTES = 255, /* kept of an ERROR's message; the rest is cut off */
-    FANWIRE_MAX_ANSWERS = 32         /* unread ERRORs and PONGs kept (count); ACKs take no place */
+    FANWIRE_MAX_ANSWERS = 32,        /* unread ERRORs and PONGs kept (count); ACKs take no place */
+    FANWIRE_MAX_RECEIPTS = 256       /* receipts asked for and not read (count) */
 };
 
 /* How to connect. Start from fanwire_default_options(). */
 typedef struct fanwire_options {
     const char *token;       /* bearer token; NULL or "" for none */
-    const char *name;        /* this publisher's name, up to 64 bytes; NULL or "" for none */
+    const char *name;        /* this publisher's name, up to 64 bytes; NULL or "" for none. See ONCE above */
     int connect_timeout_ms;  /* 0: 5,000; negative: none. Resolving a host name is not counted */
     size_t buffer_bytes;     /* frames waiting to be written; 0: 1 MiB. An empty buffer takes one event of any size */
     size_t max_data_bytes;   /* `data` of one event; 0: 1 MiB, the node's default. Both limits: at most 1 GiB */
-    uint64_t first_sequence; /* number of the first event; 0: 1. Events are numbered one by one */
+    uint64_t first_sequence; /* number of the first event; 0: 1. Events without one are numbered one by one */
 } fanwire_options;
 
 /* One event. Start from fanwire_event_text() or fanwire_event_bytes(). */
@@ -126,16 +151,33 @@ typedef struct fanwire_event {
     const void *data;      /* one JSON text in UTF-8, not terminated */
     size_t data_length;    /* bytes of `data`; 0 stands for null */
     uint64_t timestamp_ms; /* Unix time in milliseconds; 0: the node stamps it */
-    uint16_t flags;        /* FANWIRE_ACK or 0 */
+    uint16_t flags;        /* FANWIRE_ACK | FANWIRE_RECEIPT, one of them, or 0 */
+    uint64_t sequence;     /* its number, above those of all events taken before; 0: one above the last */
 } fanwire_event;
+
+/*
+ * How far an event went, at the moment when it had been flushed to everybody: clients, by what became of it. Those that
+ * none but `matched` counts went away by themselves. Of an event that was accepted before from this publisher's name
+ * (see ONCE above) all are 0.
+ */
+typedef struct fanwire_receipt {
+    uint64_t sequence; /* the event's */
+    uint32_t matched;  /* it was for so many; each is counted once, whatever it is subscribed to */
+    uint32_t written;  /* their kernel buffer has all of it */
+    uint32_t queued;   /* it waits for them: in their queue, or in the history that they are served from */
+    uint32_t left_out; /* left out for them by a policy: dropped or conflated */
+    uint32_t closed;   /* closed as too slow with it in their queue */
+} fanwire_receipt;
 
 /* One answer of the node. */
 typedef struct fanwire_answer {
-    int kind;              /* FANWIRE_ANSWER_...; 0 where a call gave none */
-    uint16_t code;         /* ERROR: FANWIRE_ERROR_... */
-    uint64_t sequence;     /* ACK: of the newest accepted event; ERROR: of the refused one (0: HELLO); PONG: 0 */
-    uint64_t accepted;     /* ACK: events accepted on this connection so far */
-    size_t message_length; /* bytes of `message` */
+    int kind;                /* FANWIRE_ANSWER_...; 0 where a call gave none */
+    uint16_t code;           /* ERROR: FANWIRE_ERROR_... */
+    uint64_t sequence;       /* ACK: of the newest accepted event; ERROR: of the refused one (0: HELLO); RECEIPT: of
+                              * its event; PONG: 0 */
+    uint64_t accepted;       /* ACK: events accepted on this connection so far */
+    fanwire_receipt receipt; /* RECEIPT: how far the event went */
+    size_t message_length;   /* bytes of `message` */
     char message[FANWIRE_MAX_MESSAGE_BYTES + 1]; /* ERROR: what is wrong; PONG: the ping's body; ends with a NUL */
 } fanwire_answer;
 
@@ -157,6 +199,9 @@ typedef struct fanwire_publisher {
     fanwire_answer answers[FANWIRE_MAX_ANSWERS]; /* ERRORs and PONGs, a ring */
     size_t answers_first, answers_count;
     uint64_t unread_errors; /* in the ring, or left out while closing */
+    fanwire_receipt receipts[FANWIRE_MAX_RECEIPTS]; /* asked for and not read, a ring in the events' order */
+    unsigned char receipts_here[FANWIRE_MAX_RECEIPTS]; /* whether each has come */
+    size_t receipts_first, receipts_count, receipts_unread;
     int acknowledged, ack_unread;
     uint64_t ack_sequence, ack_accepted;
     char error[512];
@@ -164,7 +209,8 @@ typedef struct fanwire_publisher {
 
 /* ---- Private ---------------------------------------------------------------------------------------------------- */
 
-enum { FANWIRE_PRIV_HEADER = 16, FANWIRE_PRIV_PUBLISH = 16, FANWIRE_PRIV_MAX_ANSWER = 1 << 20 };
+enum { FANWIRE_PRIV_HEADER = 16, FANWIRE_PRIV_PUBLISH = 16, FANWIRE_PRIV_RECEIPT = 20 };
+enum { FANWIRE_PRIV_MAX_ANSWER = 1 << 20 };
 /* Answers are taken in after so many writes even if nobody asks: a node whose answers are not read stops reading. */
 enum { FANWIRE_PRIV_WRITES_PER_READ = 64 };
 #define FANWIRE_PRIV_CLOSE_PING "fanwire_close"
@@ -290,6 +336,45 @@ static inline void fanwire_priv_say_error(fanwire_publisher *p, const fanwire_an
             (unsigned long long)answer->sequence, answer->message, (unsigned)answer->code);
 }
 
+/* The place of an event's receipt, counted from the first one asked for; receipts_count where none is. */
+static inline size_t fanwire_priv_find_receipt(const fanwire_publisher *p, uint64_t sequence) {
+    size_t index = 0;
+    while (index < p->receipts_count
+        && p->receipts[(p->receipts_first + index) % FANWIRE_MAX_RECEIPTS].sequence != sequence)
+        index++;
+    return index;
+}
+
+/* Takes receipt number `index` out of the ring. */
+static inline fanwire_receipt fanwire_priv_remove_receipt(fanwire_publisher *p, size_t index) {
+    size_t at = (p->receipts_first + index) % FANWIRE_MAX_RECEIPTS;
+    fanwire_receipt receipt = p->receipts[at];
+    p->receipts_unread -= p->receipts_here[at];
+    for (; index > 0; index--) {
+        size_t before = (p->receipts_first + index - 1) % FANWIRE_MAX_RECEIPTS;
+        p->receipts[at] = p->receipts[before];
+        p->receipts_here[at] = p->receipts_here[before];
+        at = before;
+    }
+    p->receipts_first = (p->receipts_first + 1) % FANWIRE_MAX_RECEIPTS;
+    p->receipts_count--;
+    return receipt;
+}
+
+/* One that nobody asked for is passed over. */
+static inline void fanwire_priv_keep_receipt(fanwire_publisher *p, uint64_t sequence, const unsigned char *body) {
+    size_t index = fanwire_priv_find_receipt(p, sequence), at = (p->receipts_first + index) % FANWIRE_MAX_RECEIPTS;
+    if (index == p->receipts_count || p->receipts_here[at])
+        return;
+    p->receipts[at].matched = fanwire_priv_get32(body);
+    p->receipts[at].written = fanwire_priv_get32(body + 4);
+    p->receipts[at].queued = fanwire_priv_get32(body + 8);
+    p->receipts[at].left_out = fanwire_priv_get32(body + 12);
+    p->receipts[at].closed = fanwire_priv_get32(body + 16);
+    p->receipts_here[at] = 1;
+    p->receipts_unread++;
+}
+
 /* Understands what was read. Stops at an ERROR or PONG for which there is no place. */
 static inline void fanwire_priv_parse(fanwire_publisher *p) {
     size_t at = 0;
@@ -311,7 +396,8 @@ static inline void fanwire_priv_parse(fanwire_publisher *p) {
         length = fanwire_priv_get32(frame);
         kind = frame[5];
         if (frame[4] != 1 || length > FANWIRE_PRIV_MAX_ANSWER || (kind == FANWIRE_ANSWER_ACK && length != 8)
-            || (kind == FANWIRE_ANSWER_ERROR && length < 2)) {
+            || (kind == FANWIRE_ANSWER_ERROR && length < 2)
+            || (kind == FANWIRE_ANSWER_RECEIPT && length < FANWIRE_PRIV_RECEIPT)) {
             (void)fanwire_priv_over(p, FANWIRE_PROTOCOL, "what answers does not speak the publish protocol", 0);
             p->status = FANWIRE_PROTOCOL;
             p->ended = 1;
@@ -325,6 +411,8 @@ static inline void fanwire_priv_parse(fanwire_publisher *p) {
             p->acknowledged = p->ack_unread = 1;
             p->ack_sequence = fanwire_priv_get64(frame + 8);
             p->ack_accepted = fanwire_priv_get64(body);
+        } else if (kind == FANWIRE_ANSWER_RECEIPT) {
+            fanwire_priv_keep_receipt(p, fanwire_priv_get64(frame + 8), body);
         } else if (kind == FANWIRE_ANSWER_PONG && p->closing && length == sizeof FANWIRE_PRIV_CLOSE_PING - 1
             && memcmp(body, FANWIRE_PRIV_CLOSE_PING, length) == 0) {
             p->confirmed = 1;
@@ -335,10 +423,15 @@ static inline void fanwire_priv_parse(fanwire_publisher *p) {
             if (p->answers_count == FANWIRE_MAX_ANSWERS && !p->closing)
                 break;
             if (kind == FANWIRE_ANSWER_ERROR) {
+                size_t receipt;
                 answer.sequence = fanwire_priv_get64(frame + 8);
                 answer.code = fanwire_priv_get16(body);
                 fanwire_priv_keep_message(&answer, body + 2, needed - 2);
                 p->unread_errors++;
+                /* What is refused has no receipt. */
+                receipt = fanwire_priv_find_receipt(p, answer.sequence);
+                if (receipt < p->receipts_count)
+                    (void)fanwire_priv_remove_receipt(p, receipt);
                 if (fanwire_priv_error_closes(answer.code) && p->status == FANWIRE_OK) {
                     fanwire_priv_say_error(p, &answer);
                     p->status = FANWIRE_CLOSED;
@@ -490,6 +583,7 @@ static inline size_t fanwire_priv_length(const char *text, size_t most) {
 /* Checks an event's lengths and appends its frame. `wait` allows to flush first where there is no room. */
 static inline int fanwire_priv_take(
     fanwire_publisher *p, const fanwire_event *event, int wait, int64_t deadline, size_t *frame_length) {
+    const unsigned all_flags = FANWIRE_ACK | FANWIRE_RECEIPT;
     size_t topics, name, key, length;
     unsigned char *frame;
     if (p->status != FANWIRE_OK)
@@ -509,9 +603,15 @@ static inline int fanwire_priv_take(
     if (event->data == NULL && event->data_length > 0)
         return fanwire_priv_say(
             p, FANWIRE_INVALID, "data: NULL with a length of %lu", (unsigned long)event->data_length);
-    if ((event->flags & ~(unsigned)FANWIRE_ACK) != 0)
-        return fanwire_priv_say(
-            p, FANWIRE_INVALID, "flags: %u has bits other than FANWIRE_ACK", (unsigned)event->flags);
+    if ((event->flags & ~all_flags) != 0)
+        return fanwire_priv_say(p, FANWIRE_INVALID,
+            "flags: %u has bits other than FANWIRE_ACK and FANWIRE_RECEIPT", (unsigned)event->flags);
+    if (event->sequence != 0 && event->sequence <= p->sequence)
+        return fanwire_priv_say(p, FANWIRE_INVALID, "sequence: %llu is not above %llu, that of the last event",
+            (unsigned long long)event->sequence, (unsigned long long)p->sequence);
+    if ((event->flags & FANWIRE_RECEIPT) != 0 && p->receipts_count == FANWIRE_MAX_RECEIPTS)
+        return fanwire_priv_say(p, FANWIRE_ANSWERS_FULL, "%d receipts were asked for: read some with fanwire_poll",
+            FANWIRE_MAX_RECEIPTS);
 
     length = FANWIRE_PRIV_HEADER + FANWIRE_PRIV_PUBLISH + topics + name + key + event->data_length;
     if (p->out_start < p->out_end && p->out_end - p->out_start + length > p->buffer_bytes) {
@@ -523,7 +623,13 @@ static inline int fanwire_priv_take(
     frame = fanwire_priv_append(p, length);
     if (frame == NULL)
         return FANWIRE_NO_MEMORY;
-    p->sequence++;
+    p->sequence = event->sequence != 0 ? event->sequence : p->sequence + 1;
+    if ((event->flags & FANWIRE_RECEIPT) != 0) {
+        size_t at = (p->receipts_first + p->receipts_count++) % FANWIRE_MAX_RECEIPTS;
+        memset(&p->receipts[at], 0, sizeof p->receipts[at]);
+        p->receipts[at].sequence = p->sequence;
+        p->receipts_here[at] = 0;
+    }
     fanwire_priv_put_header(frame, length - FANWIRE_PRIV_HEADER, 2, event->flags, p->sequence);
     frame += FANWIRE_PRIV_HEADER;
     fanwire_priv_put16(frame, (unsigned)topics);
@@ -570,6 +676,34 @@ static inline fanwire_answer fanwire_priv_ack(fanwire_publisher *p) {
     answer.accepted = p->ack_accepted;
     p->ack_unread = 0;
     return answer;
+}
+
+static inline fanwire_answer fanwire_priv_receipt(fanwire_publisher *p) {
+    fanwire_answer answer;
+    size_t index = 0;
+    while (!p->receipts_here[(p->receipts_first + index) % FANWIRE_MAX_RECEIPTS])
+        index++;
+    memset(&answer, 0, sizeof answer);
+    answer.kind = FANWIRE_ANSWER_RECEIPT;
+    answer.receipt = fanwire_priv_remove_receipt(p, index);
+    answer.sequence = answer.receipt.sequence;
+    return answer;
+}
+
+/* Takes the ERROR about an event, if it waits. */
+static inline int fanwire_priv_take_refusal(fanwire_publisher *p, uint64_t sequence, fanwire_answer *answer) {
+    size_t index;
+    for (index = 0; index < p->answers_count; index++) {
+        const fanwire_answer *each = &p->answers[(p->answers_first + index) % FANWIRE_MAX_ANSWERS];
+        if (each->kind == FANWIRE_ANSWER_ERROR && each->sequence == sequence) {
+            fanwire_answer found = fanwire_priv_remove(p, index);
+            fanwire_priv_say_error(p, &found);
+            if (answer != NULL)
+                *answer = found;
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* Moves bytes in both directions once, waiting until one of them is possible: OK, WOULD_BLOCK, ANSWERS_FULL or over. */
@@ -776,6 +910,14 @@ static inline uint64_t fanwire_last_sequence(const fanwire_publisher *p) {
     return p->sequence;
 }
 
+/*
+ * The `sequence` of the newest ACK that has come; 0 before the first one. The node has dealt with every event up to
+ * it. Also after fanwire_close: after a lost connection, what is above it may have to be sent again.
+ */
+static inline uint64_t fanwire_acknowledged(const fanwire_publisher *p) {
+    return p->ack_sequence;
+}
+
 /* Bytes that were taken and not yet written. */
 static inline size_t fanwire_pending(const fanwire_publisher *p) {
     return p->out_end - p->out_start;
@@ -797,6 +939,7 @@ static inline int fanwire_fd(const fanwire_publisher *p) {
  */
 static inline int fanwire_publish_within(fanwire_publisher *p, const fanwire_event *event, int timeout_ms) {
     int64_t deadline = fanwire_priv_deadline(timeout_ms);
+    uint64_t before = p->sequence;
     size_t length = 0, frame_start;
     int result = fanwire_priv_take(p, event, 1, deadline, &length);
     if (result != FANWIRE_OK)
@@ -808,7 +951,9 @@ static inline int fanwire_publish_within(fanwire_publisher *p, const fanwire_eve
     if (p->out_start > frame_start)
         return FANWIRE_OK;
     p->out_end = frame_start;
-    p->sequence--;
+    p->sequence = before;
+    if ((event->flags & FANWIRE_RECEIPT) != 0)
+        p->receipts_count--; /* Its place is the newest one. */
     return result;
 }
 
@@ -856,7 +1001,8 @@ static inline int fanwire_ping(fanwire_publisher *p, const void *body, size_t le
  * none came. A negative code: none will come; answers that came before are given first, also after fanwire_close.
  *
  * ACKs are cumulative: only the newest unread one is kept, and ERRORs are given before it. So an event up to the ACK's
- * `sequence` that had no ERROR before this ACK has been accepted.
+ * `sequence` that had no ERROR before this ACK has been accepted. Of receipts that have come, the one of the earliest
+ * event is given.
  */
 static inline int fanwire_poll(fanwire_publisher *p, int timeout_ms, fanwire_answer *answer) {
     int64_t deadline = fanwire_priv_deadline(timeout_ms);
@@ -865,6 +1011,10 @@ static inline int fanwire_poll(fanwire_publisher *p, int timeout_ms, fanwire_ans
         fanwire_priv_parse(p);
         if (p->answers_count > 0) {
             *answer = fanwire_priv_remove(p, 0);
+            return FANWIRE_OK;
+        }
+        if (p->receipts_unread > 0) {
+            *answer = fanwire_priv_receipt(p);
             return FANWIRE_OK;
         }
         if (p->ack_unread) {
@@ -891,18 +1041,9 @@ static inline int fanwire_wait_ack(
     if (sequence > p->sequence)
         return fanwire_priv_say(p, FANWIRE_INVALID, "event %llu was not taken yet", (unsigned long long)sequence);
     for (;;) {
-        size_t index;
         int result;
-        for (index = 0; index < p->answers_count; index++) {
-            const fanwire_answer *each = &p->answers[(p->answers_first + index) % FANWIRE_MAX_ANSWERS];
-            if (each->kind == FANWIRE_ANSWER_ERROR && each->sequence == sequence) {
-                fanwire_answer found = fanwire_priv_remove(p, index);
-                fanwire_priv_say_error(p, &found);
-                if (answer != NULL)
-                    *answer = found;
-                return FANWIRE_REFUSED;
-            }
-        }
+        if (fanwire_priv_take_refusal(p, sequence, answer))
+            return FANWIRE_REFUSED;
         if (p->acknowledged && p->ack_sequence >= sequence) {
             fanwire_answer found = fanwire_priv_ack(p);
             if (answer != NULL)
@@ -920,11 +1061,49 @@ static inline int fanwire_wait_ack(
 }
 
 /*
- * Writes what was taken, waits until the node has dealt with it, and closes. Call it once for every successful open,
- * also after a negative code. Waits `timeout_ms` at most.
+ * Waits for the receipt of event `sequence`, which must have had the flag FANWIRE_RECEIPT. FANWIRE_OK: it is in
+ * `receipt`, which may be NULL, and is not given again. FANWIRE_REFUSED: the node refused the event, fanwire_error says
+ * why. FANWIRE_INVALID: none was asked for, or it was read. Other answers stay for fanwire_poll. After a negative code
+ * no more receipts come; an event without one may have been published.
+ */
+static inline int fanwire_wait_receipt(
+    fanwire_publisher *p, uint64_t sequence, int timeout_ms, fanwire_receipt *receipt) {
+    int64_t deadline = fanwire_priv_deadline(timeout_ms);
+    if (receipt != NULL)
+        memset(receipt, 0, sizeof *receipt);
+    for (;;) {
+        size_t index;
+        int result;
+        if (fanwire_priv_take_refusal(p, sequence, NULL))
+            return FANWIRE_REFUSED;
+        index = fanwire_priv_find_receipt(p, sequence);
+        if (index == p->receipts_count)
+            return fanwire_priv_say(
+                p, FANWIRE_INVALID, "event %llu waits for no receipt", (unsigned long long)sequence);
+        if (p->receipts_here[(p->receipts_first + index) % FANWIRE_MAX_RECEIPTS]) {
+            fanwire_receipt found = fanwire_priv_remove_receipt(p, index);
+            if (receipt != NULL)
+                *receipt = found;
+            return FANWIRE_OK;
+        }
+        if (p->ended && p->status != FANWIRE_OK)
+            return p->status;
+        result = fanwire_priv_turn(p, deadline);
+        if (result == FANWIRE_WOULD_BLOCK)
+            return fanwire_priv_hint(p, result, "no receipt has come");
+        if (result == FANWIRE_ANSWERS_FULL)
+            return result;
+    }
+}
+
+/*
+ * Writes what was taken, waits until the node has dealt with it and all receipts have come, and closes. Call it once
+ * for every successful open, also after a negative code. Waits `timeout_ms` at most. Receipts that were not read can
+ * still be, with fanwire_poll.
  *
  * FANWIRE_OK           the node has dealt with every event, and every ERROR it answered was read.
  * FANWIRE_REFUSED      the same, but ERRORs were not read; the first 32 can still be, with fanwire_poll.
+ * FANWIRE_NO_RECEIPT   the node has dealt with every event, but receipts that were asked for have not come in time.
  * FANWIRE_WOULD_BLOCK  the time was up first; the last events may be lost.
  * negative             the connection was over before; events without an ACK may be lost.
  */
@@ -965,6 +1144,9 @@ static inline int fanwire_close(fanwire_publisher *p, int timeout_ms) {
     if (result == FANWIRE_OK && p->unread_errors > 0)
         result = fanwire_priv_say(p, FANWIRE_REFUSED, "the node refused %llu events, and the errors were not read",
             (unsigned long long)p->unread_errors);
+    if (result == FANWIRE_OK && p->receipts_count > p->receipts_unread)
+        result = fanwire_priv_say(p, FANWIRE_NO_RECEIPT, "%lu receipts have not come",
+            (unsigned long)(p->receipts_count - p->receipts_unread));
     return result;
 }
 

@@ -4,11 +4,16 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use common::{Node, PATIENCE, TempDir, cc, compile, cxx, in_repository, run, run_any, unix_address};
+use fanwire::publish::wire::{HEADER_LEN, Header, Kind, encode_ack, encode_ping, encode_receipt};
+use fanwire::receipt::Reach;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -129,14 +134,88 @@ int main(int count, char **arguments) {
     assert_eq!(with(""), "0 4 3");
 }
 
+/// The node is a played one, that keeps receipts to itself, repeats one, and sends one that nobody asked for.
+#[test]
+fn closing_tells_of_receipts_that_have_not_come() {
+    let dir = TempDir::new();
+    let (source, program) = (dir.path().join("receipts.c"), dir.path().join("receipts"));
+    let text = r#"#include "fanwire.h"
+int main(int count, char **arguments) {
+    fanwire_publisher publisher;
+    fanwire_event event = fanwire_event_text("t", "e", "1");
+    fanwire_answer answer;
+    int receipts = 0, i;
+    if (count != 2)
+        return 2;
+    if (fanwire_open(&publisher, arguments[1], NULL) != FANWIRE_OK)
+        return 3;
+    event.flags = FANWIRE_ACK | FANWIRE_RECEIPT;
+    for (i = 0; i < 3; i++)
+        (void)fanwire_publish(&publisher, &event);
+    printf("%d ", fanwire_wait_ack(&publisher, 3, 20000, NULL));
+    printf("%d ", fanwire_close(&publisher, 20000));
+    while (fanwire_poll(&publisher, 0, &answer) == FANWIRE_OK)
+        receipts += answer.kind == FANWIRE_ANSWER_RECEIPT && answer.receipt.matched == 7;
+    printf("%d %d %s", receipts, fanwire_wait_receipt(&publisher, 2, -1, NULL), fanwire_error(&publisher));
+    return 0;
+}
+"#;
+    fs::write(&source, text).unwrap();
+    compile(&cc(), "c99", &[&source], &program);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let node = thread::spawn(move || {
+        for told in [&[1, 1, 9][..], &[3, 2, 1]] {
+            let mut stream = listener.accept().unwrap().0;
+            let mut answers = Vec::new();
+            let mut header = [0; HEADER_LEN];
+            while stream.read_exact(&mut header).is_ok() {
+                let Header { length, kind, sequence, .. } = Header::parse(&header);
+                let mut body = vec![0; length as usize];
+                stream.read_exact(&mut body).unwrap();
+                if Kind::from_byte(kind) == Some(Kind::Ping) {
+                    encode_ping(Kind::Pong, sequence, &body, &mut answers);
+                } else {
+                    encode_ack(sequence, sequence, &mut answers);
+                }
+                stream.write_all(&std::mem::take(&mut answers)).unwrap();
+            }
+            for sequence in told {
+                encode_receipt(*sequence, Reach { matched: 7, ..Reach::default() }, &mut answers);
+            }
+            stream.write_all(&answers).unwrap();
+        }
+    });
+    let exercise = || run(Command::new(&program).arg(&address), PATIENCE);
+    // FANWIRE_NO_RECEIPT, but the one that came can be read; the others never come, and it says so without waiting.
+    assert_eq!(exercise(), "0 7 1 -1 2 receipts have not come");
+    assert_eq!(exercise(), "0 0 3 5 event 2 waits for no receipt");
+    node.join().unwrap();
+}
+
+/// Enough for a program that does all there is to do, on a busy machine.
+const EXERCISE: Duration = Duration::from_secs(120);
+
 /// The program checks every answer itself; here is what must have reached the subscribers.
 fn exercise(program: &Path, node: &Node, address: &OsStr, topic: &str) {
     let (mut client, mut second) = (node.websocket(), node.websocket());
     client.subscribe(&[topic]);
     let too = format!("{topic}-too");
     second.subscribe(&[&too]);
+    let heard = format!("{topic}-receipts");
+    // They read along: what is written to them does not wait.
+    let receivers: Vec<_> = (0..3)
+        .map(|_| {
+            let mut receiver = node.websocket();
+            receiver.subscribe(&[&heard]);
+            thread::spawn(move || {
+                let texts: Vec<_> = (0..1101).map(|_| receiver.next_text(EXERCISE)).collect();
+                (receiver, texts)
+            })
+        })
+        .collect();
     let mut command = Command::new(program);
-    run(command.arg(address).arg(topic).arg(node.pid().to_string()), Duration::from_secs(120));
+    run(command.arg(address).arg(topic).arg(node.pid().to_string()), EXERCISE);
 
     for client in [&mut client, &mut second] {
         let text = client.next_text(PATIENCE);
@@ -152,8 +231,19 @@ fn exercise(program: &Path, node: &Node, address: &OsStr, topic: &str) {
     }
     let text = client.next_text(PATIENCE);
     assert_eq!((event(&text).event, event(&text).data.get()), ("after-refusals", "null"));
-    // Nothing that was refused: what comes next is what this client is sent next.
-    for client in [&mut client, &mut second] {
+    let many = (0..1000).map(|n: u32| ("many", n));
+    let again = (1..=100).map(|n: u32| ("again", n));
+    let expected: Vec<(&str, u32)> = [("one", 1)].into_iter().chain(many).chain(again).collect();
+    let mut clients = vec![client, second];
+    for receiver in receivers {
+        let (receiver, texts) = receiver.join().unwrap();
+        clients.push(receiver);
+        for (text, (name, data)) in texts.iter().zip(&expected) {
+            assert_eq!((event(text).event, event(text).data.get()), (*name, &*data.to_string()));
+        }
+    }
+    // Nothing that was refused, or sent again: what comes next is what this client is sent next.
+    for client in &mut clients {
         client.send_text(r#"{"type":"ping"}"#);
         assert_eq!(client.next_json(PATIENCE)["type"], "pong");
     }

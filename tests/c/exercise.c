@@ -68,14 +68,18 @@ static void out_of_limits(fanwire_publisher *at) {
     CHECK(fanwire_publish(at, &event) == FANWIRE_INVALID);
     event = good, event.key = text;
     CHECK(fanwire_batch(at, &event) == FANWIRE_INVALID);
-    event = good, event.flags = 2;
+    event = good, event.flags = 4;
     CHECK(fanwire_try_publish(at, &event) == FANWIRE_INVALID);
+    event = good, event.sequence = before;
+    CHECK(fanwire_publish(at, &event) == FANWIRE_INVALID);
     event = good, event.data_length = (1 << 20) + 1;
     CHECK(fanwire_publish(at, &event) == FANWIRE_INVALID);
     event = good, event.data = NULL;
     CHECK(fanwire_publish(at, &event) == FANWIRE_INVALID);
     CHECK(fanwire_ping(at, text, 126) == FANWIRE_INVALID);
     CHECK(fanwire_wait_ack(at, before + 1, 0, NULL) == FANWIRE_INVALID);
+    CHECK(fanwire_wait_receipt(at, before, 0, NULL) == FANWIRE_INVALID);
+    CHECK(fanwire_wait_receipt(at, before + 1, 0, NULL) == FANWIRE_INVALID);
     CHECK(fanwire_last_sequence(at) == before && fanwire_pending(at) == 0);
 #undef publisher
 }
@@ -190,7 +194,7 @@ static void a_full_buffer(const char *address, const char *topic) {
 /* While the node stands still the socket fills; then every event that was taken is accepted, and no other. */
 static void a_node_that_stands_still(const char *address, const char *topic, pid_t node) {
     fanwire_publisher publisher;
-    fanwire_event event;
+    fanwire_event event, with_receipt;
     fanwire_answer answer;
     uint64_t taken;
     int result;
@@ -198,6 +202,8 @@ static void a_node_that_stands_still(const char *address, const char *topic, pid
     text[100000] = '7';
     event = fanwire_event_bytes(topic, "large", text, 100001);
     event.flags = FANWIRE_ACK;
+    with_receipt = event;
+    with_receipt.flags = FANWIRE_ACK | FANWIRE_RECEIPT;
     CHECK(fanwire_open(&publisher, address, NULL) == FANWIRE_OK);
     CHECK(kill(node, SIGSTOP) == 0);
     /* The signal takes a moment: only when nothing goes for a while does the node stand still. */
@@ -206,14 +212,18 @@ static void a_node_that_stands_still(const char *address, const char *topic, pid
             CHECK(fanwire_last_sequence(&publisher) < 100000);
         CHECK(result == FANWIRE_WOULD_BLOCK);
         taken = fanwire_last_sequence(&publisher);
-    } while ((result = fanwire_publish_within(&publisher, &event, 50)) == FANWIRE_OK);
+    } while ((result = fanwire_publish_within(&publisher, &with_receipt, 50)) == FANWIRE_OK);
     CHECK(result == FANWIRE_WOULD_BLOCK && taken > 0);
     CHECK(fanwire_last_sequence(&publisher) == taken);
     CHECK(fanwire_wait_ack(&publisher, taken, 0, NULL) == FANWIRE_WOULD_BLOCK);
+    /* What was not taken waits for no receipt either. */
+    CHECK(fanwire_wait_receipt(&publisher, taken + 1, 0, NULL) == FANWIRE_INVALID);
     CHECK(kill(node, SIGCONT) == 0);
-    CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
-    CHECK(fanwire_wait_ack(&publisher, taken + 1, WAIT_MS, &answer) == FANWIRE_OK);
-    CHECK(answer.sequence == taken + 1 && answer.accepted == taken + 1);
+    with_receipt.sequence = taken + 1000;
+    CHECK(fanwire_publish(&publisher, &with_receipt) == FANWIRE_OK);
+    CHECK(fanwire_wait_ack(&publisher, taken + 1000, WAIT_MS, &answer) == FANWIRE_OK);
+    CHECK(answer.sequence == taken + 1000 && answer.accepted == taken + 1);
+    CHECK(fanwire_wait_receipt(&publisher, taken + 1000, WAIT_MS, NULL) == FANWIRE_OK);
     CHECK(fanwire_close(&publisher, WAIT_MS) == FANWIRE_OK);
 }
 
@@ -254,12 +264,157 @@ static void too_large_closes(const char *address) {
     CHECK(fanwire_close(&publisher, WAIT_MS) == FANWIRE_CLOSED);
 }
 
+/* `heard` has CLIENTS subscribers, who are to receive "one" and then "many" with 0 to MANY - 1. */
+#define CLIENTS 3
+#define MANY 1000
+
+static int went_to_all(const fanwire_receipt *receipt) {
+    return receipt->matched == CLIENTS && receipt->written == CLIENTS && receipt->queued == 0
+        && receipt->left_out == 0 && receipt->closed == 0;
+}
+
+static void receipts(const char *address, const char *heard, const char *unheard) {
+    static unsigned char told[MANY];
+    fanwire_publisher publisher;
+    fanwire_event event;
+    fanwire_answer answer;
+    fanwire_receipt receipt;
+    char data[64];
+    int i, waited = 0;
+
+    CHECK(fanwire_open(&publisher, address, NULL) == FANWIRE_OK);
+    event = event_on(heard, "one", "1");
+    event.flags = FANWIRE_RECEIPT;
+    CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
+    CHECK(fanwire_wait_receipt(&publisher, 1, WAIT_MS, &receipt) == FANWIRE_OK);
+    CHECK(receipt.sequence == 1 && went_to_all(&receipt));
+    CHECK(fanwire_wait_receipt(&publisher, 1, WAIT_MS, &receipt) == FANWIRE_INVALID);
+    event = event_on(unheard, "e", "1");
+    event.flags = FANWIRE_RECEIPT | FANWIRE_ACK;
+    CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
+    CHECK(fanwire_wait_receipt(&publisher, 2, WAIT_MS, &receipt) == FANWIRE_OK);
+    CHECK(receipt.sequence == 2 && receipt.matched == 0 && receipt.written == 0 && receipt.queued == 0);
+    CHECK(fanwire_wait_ack(&publisher, 2, WAIT_MS, NULL) == FANWIRE_OK);
+
+    /* What is refused has an ERROR and no receipt, whichever is waited for. */
+    event = event_on(unheard, "e", "nonsense");
+    event.flags = FANWIRE_RECEIPT;
+    CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
+    CHECK(fanwire_wait_receipt(&publisher, 3, WAIT_MS, &receipt) == FANWIRE_REFUSED);
+    CHECK(strstr(fanwire_error(&publisher), "error 5") != NULL);
+    CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
+    CHECK(fanwire_poll(&publisher, WAIT_MS, &answer) == FANWIRE_OK && answer.kind == FANWIRE_ANSWER_ERROR);
+    CHECK(fanwire_wait_receipt(&publisher, 4, WAIT_MS, &receipt) == FANWIRE_INVALID);
+
+    /* As many as there are places: others go on, no more receipts may be asked for, and none is in the way. */
+    event = event_on(unheard, "e", "1");
+    event.flags = FANWIRE_RECEIPT;
+    for (i = 0; i < FANWIRE_MAX_RECEIPTS; i++)
+        CHECK((i % 2 ? fanwire_publish : fanwire_batch)(&publisher, &event) == FANWIRE_OK);
+    CHECK(fanwire_publish(&publisher, &event) == FANWIRE_ANSWERS_FULL);
+    CHECK(fanwire_last_sequence(&publisher) == 4 + FANWIRE_MAX_RECEIPTS);
+    event.flags = FANWIRE_ACK;
+    CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
+    CHECK(fanwire_wait_ack(&publisher, 5 + FANWIRE_MAX_RECEIPTS, WAIT_MS, NULL) == FANWIRE_OK);
+    CHECK(fanwire_ping(&publisher, "p", 1) == FANWIRE_OK);
+    CHECK(fanwire_poll(&publisher, WAIT_MS, &answer) == FANWIRE_OK);
+    while (answer.kind != FANWIRE_ANSWER_PONG) {
+        CHECK(answer.kind == FANWIRE_ANSWER_RECEIPT && answer.sequence == 5 + (uint64_t)waited++);
+        CHECK(fanwire_poll(&publisher, WAIT_MS, &answer) == FANWIRE_OK);
+    }
+    /* Out of order: the places between are kept, and given later. */
+    if (waited < FANWIRE_MAX_RECEIPTS) {
+        CHECK(fanwire_wait_receipt(&publisher, 4 + FANWIRE_MAX_RECEIPTS, WAIT_MS, &receipt) == FANWIRE_OK);
+        for (; waited < FANWIRE_MAX_RECEIPTS - 1; waited++) {
+            CHECK(fanwire_poll(&publisher, WAIT_MS, &answer) == FANWIRE_OK);
+            CHECK(answer.kind == FANWIRE_ANSWER_RECEIPT && answer.sequence == 5 + (uint64_t)waited);
+        }
+    }
+    CHECK(fanwire_poll(&publisher, 0, &answer) == FANWIRE_WOULD_BLOCK);
+    CHECK(fanwire_close(&publisher, WAIT_MS) == FANWIRE_OK);
+
+    /* One for every event, read where there is no place, and what is left after closing. */
+    CHECK(fanwire_open(&publisher, address, NULL) == FANWIRE_OK);
+    for (i = 0; i < MANY; i++) {
+        int result;
+        (void)snprintf(data, sizeof data, "%d", i);
+        event = fanwire_event_text(heard, "many", data);
+        event.flags = FANWIRE_RECEIPT;
+        while ((result = fanwire_publish(&publisher, &event)) == FANWIRE_ANSWERS_FULL) {
+            CHECK(fanwire_poll(&publisher, WAIT_MS, &answer) == FANWIRE_OK);
+            CHECK(answer.kind == FANWIRE_ANSWER_RECEIPT && went_to_all(&answer.receipt));
+            CHECK(answer.sequence == answer.receipt.sequence && answer.sequence - 1 < MANY);
+            CHECK(!told[answer.sequence - 1]++);
+        }
+        CHECK(result == FANWIRE_OK);
+    }
+    CHECK(fanwire_close(&publisher, WAIT_MS) == FANWIRE_OK);
+    while (fanwire_poll(&publisher, 0, &answer) == FANWIRE_OK) {
+        CHECK(answer.kind == FANWIRE_ANSWER_RECEIPT && went_to_all(&answer.receipt));
+        CHECK(!told[answer.sequence - 1]++);
+    }
+    for (i = 0; i < MANY; i++)
+        CHECK(told[i]);
+}
+
+/* Subscribers of `heard` are to receive "again" with 1 to 100, each once, although connections break. */
+static void events_sent_again(const char *address, const char *heard) {
+    fanwire_publisher publisher;
+    fanwire_options options = fanwire_default_options();
+    fanwire_event event;
+    fanwire_receipt receipt;
+    char data[64];
+    uint64_t acknowledged = 0, sequence;
+    int breaks;
+
+    options.name = heard;
+    for (breaks = 0; acknowledged < 100; breaks++) {
+        uint64_t last = 20 * ((uint64_t)breaks + 2) < 100 ? 20 * ((uint64_t)breaks + 2) : 100;
+        CHECK(fanwire_open(&publisher, address, &options) == FANWIRE_OK);
+        CHECK(fanwire_acknowledged(&publisher) == 0);
+        for (sequence = acknowledged + 1; sequence <= last; sequence++) {
+            (void)snprintf(data, sizeof data, "%d", (int)sequence);
+            event = event_on(heard, "again", data);
+            event.sequence = sequence;
+            CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
+        }
+        CHECK(fanwire_wait_ack(&publisher, acknowledged + 10, WAIT_MS, NULL) == FANWIRE_OK);
+        if (last == 100) {
+            CHECK(fanwire_wait_ack(&publisher, 100, WAIT_MS, NULL) == FANWIRE_OK);
+            CHECK(fanwire_close(&publisher, WAIT_MS) == FANWIRE_OK);
+        } else {
+            CHECK(shutdown(fanwire_fd(&publisher), SHUT_RDWR) == 0);
+            CHECK(fanwire_publish(&publisher, &event) == FANWIRE_INVALID); /* its number was taken */
+            event.sequence = 0;
+            CHECK(fanwire_publish(&publisher, &event) < 0);
+            CHECK(fanwire_close(&publisher, WAIT_MS) < 0);
+        }
+        CHECK(fanwire_acknowledged(&publisher) >= acknowledged + 10 && fanwire_acknowledged(&publisher) <= last);
+        acknowledged = fanwire_acknowledged(&publisher);
+    }
+    CHECK(breaks > 1);
+
+    /* All of them once more: acknowledged, and gone to nobody. */
+    options.first_sequence = 1;
+    CHECK(fanwire_open(&publisher, address, &options) == FANWIRE_OK);
+    for (sequence = 1; sequence <= 100; sequence++) {
+        event = event_on(heard, "again", "0");
+        event.flags |= FANWIRE_RECEIPT;
+        CHECK(fanwire_publish(&publisher, &event) == FANWIRE_OK);
+        CHECK(fanwire_wait_receipt(&publisher, sequence, WAIT_MS, &receipt) == FANWIRE_OK);
+        CHECK(receipt.matched == 0 && receipt.written == 0);
+    }
+    CHECK(fanwire_wait_ack(&publisher, 100, WAIT_MS, NULL) == FANWIRE_OK);
+    CHECK(fanwire_close(&publisher, WAIT_MS) == FANWIRE_OK);
+}
+
 int main(int count, char **arguments) {
-    char unheard[300];
+    char heard[300], unheard[300];
     if (count != 4) {
         fprintf(stderr, "usage: exercise ADDRESS TOPIC NODE_PID\n");
         return 2;
     }
+    (void)snprintf(heard, sizeof heard, "%s-receipts", arguments[2]);
     (void)snprintf(unheard, sizeof unheard, "%s-unheard", arguments[2]);
     addresses_that_cannot_be_opened();
     everything(arguments[1], arguments[2]);
@@ -267,5 +422,7 @@ int main(int count, char **arguments) {
     a_node_that_stands_still(arguments[1], unheard, (pid_t)atol(arguments[3]));
     closing_tells_of_errors_that_were_not_read(arguments[1]);
     too_large_closes(arguments[1]);
+    receipts(arguments[1], heard, unheard);
+    events_sent_again(arguments[1], heard);
     return 0;
 }
