@@ -65,11 +65,15 @@ enum Command {
         long_about = "Publishes an event and waits until the node has accepted it. Without TOPIC, reads \
             events from standard input, one JSON object a line: {\"topic\":…} or {\"topics\":[…]}, \
             \"event\", and if wanted \"data\", \"key\" and \"timestamp\". DATA is passed on byte for byte. \
-            Ends with 1 if anything was refused.",
+            Ends with 1 if anything was refused. With --receipt it also waits until the node has flushed each event \
+            to all of its clients, and tells how many those were: written (their kernel has it), queued, left out by \
+            their policy, or closed as too slow.",
         after_help = "Examples:\n  \
             fanwire pub deploys finished '{\"version\":\"1.4\"}'\n  \
             fanwire pub run:42 step-log '\"hello\"' --topic project:7 --key step-3\n  \
+            fanwire pub run:42 step-log '\"hello\"' --receipt\n  \
             fanwire pub --to unix:/run/fanwire.sock < events.ndjson\n  \
+            fanwire pub --name import-7 < events.ndjson        may be run again where it broke off\n  \
             echo '{\"topic\":\"a\",\"event\":\"b\",\"data\":1}' | fanwire pub"
     )]
     Publish(publish::Arguments),

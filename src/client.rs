@@ -100,18 +100,20 @@ pub struct Options {
     first_sequence: u64,
     timeout: Option<Duration>,
     without_acks: bool,
+    with_receipts: bool,
 }
 
 /// Without the token.
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { token, name, first_sequence, timeout, without_acks } = self;
+        let Self { token, name, first_sequence, timeout, without_acks, with_receipts } = self;
         f.debug_struct("Options")
             .field("token", &!token.is_empty())
             .field("name", name)
             .field("first_sequence", first_sequence)
             .field("timeout", timeout)
             .field("without_acks", without_acks)
+            .field("with_receipts", with_receipts)
             .finish()
     }
 }
@@ -155,6 +157,14 @@ impl Options {
         self
     }
 
+    /// Asks how far each event goes, as [`Publisher::publish_for_receipt`] does for one. Up to 65,536 answers are kept:
+    /// who publishes many has to take their [`Answer::Receipt`]s meanwhile.
+    #[must_use]
+    pub fn with_receipts(mut self) -> Self {
+        self.with_receipts = true;
+        self
+    }
+
     /// Connects to `IP:PORT`, `HOST:PORT` or `unix:PATH`. A wrong token shows at the first answer.
     ///
     /// # Errors
@@ -183,7 +193,8 @@ impl Options {
             closing_error: None,
             ended: None,
             deadline: None,
-            flags: if self.without_acks { 0 } else { FLAG_ACK },
+            flags: if self.without_acks { 0 } else { FLAG_ACK }
+                | if self.with_receipts { FLAG_RECEIPT } else { 0 },
             timeout: self.timeout,
             topics: String::new(),
             closed: false,
@@ -202,7 +213,7 @@ pub struct Publisher {
     written: usize,
     /// The beginning of an answer.
     input: Vec<u8>,
-    /// Errors and pongs that nobody has read yet.
+    /// Errors, receipts and pongs that nobody has read yet.
     answers: VecDeque<Answer>,
     /// The newest ACK, if nobody has read it yet.
     ack: Option<(u64, u64)>,

@@ -1,5 +1,5 @@
-//! The command line from outside: what each command prints, and how it ends. No node is needed: `pub` and `sub`
-//! talk to counterparts that the tests play themselves.
+//! The command line from outside: what each command prints, and how it ends. Mostly no node is needed: `pub` and
+//! `sub` talk to counterparts that the tests play themselves.
 
 mod common;
 
@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use common::{TempDir, fanwire, in_repository};
 use fanwire::error::{ErrorCode, Refusal};
 use fanwire::publish::wire::{self, Header, Kind, Publish};
+use fanwire::receipt::Reach;
 use serde_json::{Value, json};
 use tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 use tungstenite::{Message, WebSocket};
@@ -456,6 +457,88 @@ fn pub_sends_a_line_as_soon_as_it_comes() {
     stream.write_all(&ack).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(stdout(&output), "accepted 2 of 2 events\n");
+}
+
+#[test]
+fn pub_tells_how_far_events_went() {
+    let node = common::Node::start(&["--shards", "2"]);
+    let to = node.publish_addr().to_string();
+    let mut clients: Vec<_> = (0..3).map(|_| node.websocket()).collect();
+    clients.iter_mut().for_each(|client| drop(client.subscribe(&["run:42"])));
+    clients[0].subscribe(&["run:43"]);
+    let publish = |topic: &str| {
+        let output = run(fanwire().args(["pub", topic, "step-log", "1", "--receipt", "--to", &to]));
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output)
+    };
+    assert_eq!(publish("run:42"), "accepted step-log on run:42: 3 clients, written to 3\n");
+    assert_eq!(publish("run:43"), "accepted step-log on run:43: 1 client, written to 1\n");
+    assert_eq!(publish("nobody"), "accepted step-log on nobody: 0 clients, written to 0\n");
+
+    // Far more receipts than a publisher keeps answers, lines that are refused here, and lines that the node refuses.
+    let mut input = "{\"topic\":\"nobody\",\"event\":\"e\"}\n".repeat(100_000);
+    input += "{\"topic\":\"run:42\",\"event\":\"e\"}\n{\"topic\":\"run:43\",\"event\":\"e\"}\n{}\n";
+    input += "{\"topic\":\"a\\u0007\",\"event\":\"e\"}\n";
+    let output = run_with_input(fanwire().args(["pub", "--receipt", "--to", &to]), &input);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = "accepted 100002 of 100004 events, refused 2; receipts of 100002: matched 4, written 4\n";
+    assert_eq!(stdout(&output), text);
+
+    // What is not 0, and only that.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let node = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let (header, _) = read_frame(&mut stream).unwrap();
+        let mut out = Vec::new();
+        wire::encode_ack(header.sequence, 1, &mut out);
+        let reach = Reach { matched: 14, written: 1, queued: 2, left_out: 3, closed: 4 };
+        wire::encode_receipt(header.sequence, reach, &mut out);
+        stream.write_all(&out).unwrap();
+        assert!(read_frame(&mut stream).is_none());
+        header.flags
+    });
+    let output = run(fanwire().args(["pub", "t", "e", "--receipt", "--to", &to]));
+    let text = "accepted e on t: 14 clients, written to 1, queued for 2, left out for 3, closed 4\n";
+    assert_eq!(stdout(&output), text, "{output:?}");
+    assert_eq!(node.join().unwrap(), wire::FLAG_ACK | wire::FLAG_RECEIPT);
+}
+
+#[test]
+fn pub_with_a_name_may_be_run_again() {
+    let node = common::Node::start(&["--shards", "2"]);
+    let to = node.publish_addr().to_string();
+    let mut client = node.websocket();
+    client.subscribe(&["a"]);
+    let lines: Vec<String> =
+        (1..=8).map(|n| format!("{{\"topic\":\"a\",\"event\":\"e\",\"data\":{n}}}\n")).collect();
+    let named = |name: &str, lines: &[String]| {
+        let args = ["pub", "--name", name, "--receipt", "--to", &to];
+        let output = run_with_input(fanwire().args(args), &lines.concat());
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output)
+    };
+    let first = named("import", &lines[..5]);
+    assert_eq!(first, "accepted 5 of 5 events; receipts of 5: matched 5, written 5\n");
+    let again = named("import", &lines);
+    assert_eq!(again, "accepted 8 of 8 events; receipts of 8: matched 3, written 3\n");
+    named("another", &lines[..1]);
+    let data: Vec<Value> = (0..9).map(|_| client.next_json(common::PATIENCE)["data"].clone()).collect();
+    assert_eq!(data, [1, 2, 3, 4, 5, 6, 7, 8, 1]);
+
+    // Where it breaks off, it says so.
+    let (to, node) = publish_socket(None);
+    let bad = format!("{{\"topic\":\"a\",\"event\":\"e\",\"data\":\"{}\"}}\n", "x".repeat(1000));
+    let output = run_with_input(fanwire().args(["pub", "--name", "import", "--to", &to]), &bad);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("again under the same --name"), "{output:?}");
+    assert!(node.join().unwrap().is_empty());
+
+    // An event from the arguments has no line number.
+    for args in [&["t", "e", "--name", "n"][..], &["--name", ""], &["--name", &"n".repeat(65)]] {
+        let output = run(fanwire().arg("pub").args(args));
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+    }
 }
 
 // sub ------------------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Failure, Outcome, print};
-use crate::client::{Answer, Event, Options, Publisher};
+use crate::client::{Answer, Event, Options, Publisher, Reach};
 use crate::clock;
 use crate::error::ErrorCode;
+use crate::publish::wire::MAX_PUBLISHER_NAME_BYTES;
 
 /// Bytes read from standard input at once.
 const INPUT_BUFFER: usize = 256 << 10;
@@ -21,6 +22,8 @@ const INPUT_BUFFER: usize = 256 << 10;
 const MAX_LINE: u64 = (1 << 30) + (1 << 20);
 /// Refusals shown one by one; the rest are only counted.
 const MAX_SHOWN: u64 = 100;
+/// Lines that the node has not answered at most: a publisher keeps a bounded number of answers.
+const MAX_UNANSWERED: u64 = 16_384;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -38,6 +41,22 @@ pub(super) struct Arguments {
     /// What the event is about: a later event with the same key supersedes this one
     #[arg(long, requires = "topic")]
     key: Option<String>,
+    /// Tell how far the event went: how many clients it was for, and what became of it. Of lines, the sums
+    #[arg(long)]
+    receipt: bool,
+    /// A name for lines, so that they can be sent again under it where they broke off
+    #[arg(
+        long,
+        value_parser = publisher_name,
+        conflicts_with = "topic",
+        long_help = "A name of up to 64 bytes for what comes from standard input, so that lines that broke off can be \
+            sent again: the same lines under the same name, and the node publishes only those that it has not accepted \
+            yet. It goes by the number of the line: nothing up to the highest one accepted under this name is \
+            published, for the node's idempotency_window (2 minutes unless configured) after that one. So the second \
+            run has to get to new lines within that time, and lines that were refused and mended, or other lines, need \
+            another name or have to wait as long. A node that was restarted remembers nothing"
+    )]
+    name: Option<String>,
     /// The node's publish socket
     #[arg(
         long,
@@ -51,16 +70,29 @@ pub(super) struct Arguments {
     token: Option<String>,
 }
 
+fn publisher_name(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=MAX_PUBLISHER_NAME_BYTES if !text.chars().any(char::is_control) => Ok(text.to_owned()),
+        _ => Err(format!("a name has 1 to {MAX_PUBLISHER_NAME_BYTES} bytes and no control characters")),
+    }
+}
+
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     // FANWIRE_PUBLISH may be the list that the node listens on.
     let to = arguments.to.split(',').next().unwrap_or_default().trim();
-    let options = Options::new().token(arguments.token.as_deref().unwrap_or_default());
+    let mut options = Options::new().token(arguments.token.as_deref().unwrap_or_default());
+    if arguments.receipt {
+        options = options.with_receipts();
+    }
+    if let Some(name) = &arguments.name {
+        options = options.name(name, 1);
+    }
     let publisher = options.open(to).map_err(|error| {
         format!("cannot connect to {to}: {error}; is a node running? `fanwire serve` starts one")
     })?;
     match (&arguments.topic, &arguments.event) {
         (Some(topic), Some(event)) => one(publisher, arguments, topic, event),
-        _ => many(publisher),
+        _ => many(publisher, arguments),
     }
 }
 
@@ -69,17 +101,68 @@ fn one(mut publisher: Publisher, arguments: &Arguments, topic: &str, event: &str
     topics.extend(arguments.more_topics.iter().map(String::as_str));
     let (data, key) =
         (arguments.data.as_deref().unwrap_or_default(), arguments.key.as_deref().unwrap_or_default());
-    let sent = publisher
-        .publish(&Event { key, ..Event::new(&topics, event, data) })
-        .and_then(|sequence| publisher.wait_for(sequence))
-        .and_then(|()| publisher.close());
-    sent.map_err(|error| {
+    let sent = publisher.publish(&Event { key, ..Event::new(&topics, event, data) }).and_then(|sequence| {
+        publisher.wait_for(sequence)?;
+        let reach = arguments.receipt.then(|| publisher.receipt(sequence)).transpose()?;
+        publisher.close()?;
+        Ok(reach)
+    });
+    let reach = sent.map_err(|error| {
         let is_text = error.to_string().contains(ErrorCode::BadData.name());
         let hint = if is_text { format!("; text needs its quotes: '\"{data}\"'") } else { String::new() };
         format!("not published: {error}{hint}")
     })?;
-    print(format!("accepted {event} on {}\n", topics.join(", ")).as_bytes())?;
+    let told = reach.map_or_else(String::new, |reach| {
+        let mut told = Told::default();
+        told.add(reach);
+        format!(": {}", told.of_one())
+    });
+    print(format!("accepted {event} on {}{told}\n", topics.join(", ")).as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What receipts told, summed.
+#[derive(Default)]
+struct Told {
+    receipts: u64,
+    matched: u64,
+    written: u64,
+    queued: u64,
+    left_out: u64,
+    closed: u64,
+}
+
+impl Told {
+    fn add(&mut self, reach: Reach) {
+        let Reach { matched, written, queued, left_out, closed } = reach;
+        self.receipts += 1;
+        self.matched += u64::from(matched);
+        self.written += u64::from(written);
+        self.queued += u64::from(queued);
+        self.left_out += u64::from(left_out);
+        self.closed += u64::from(closed);
+    }
+
+    /// Of one event: `3 clients, written to 3`, and what else is not 0.
+    fn of_one(&self) -> String {
+        let noun = if self.matched == 1 { "client" } else { "clients" };
+        format!("{} {noun}, written to {}", self.matched, self.written)
+            + &self.rest(["queued for", "left out for", "closed"])
+    }
+
+    /// Of many: `receipts of 5: matched 15, written 14`, and what else is not 0.
+    fn of_many(&self) -> String {
+        format!("receipts of {}: matched {}, written {}", self.receipts, self.matched, self.written)
+            + &self.rest(["queued", "left out", "closed"])
+    }
+
+    fn rest(&self, [queued, left_out, closed]: [&str; 3]) -> String {
+        [(queued, self.queued), (left_out, self.left_out), (closed, self.closed)]
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| format!(", {what} {count}"))
+            .collect()
+    }
 }
 
 /// One line of standard input: the same form as `POST /api/publish` takes.
@@ -101,25 +184,30 @@ struct Line<'a> {
 }
 
 /// Sequences are line numbers, so that an answer names its line.
-struct Lines {
+struct Lines<'a> {
     publisher: Publisher,
+    /// The publisher's name.
+    name: Option<&'a str>,
+    /// Where receipts are asked for.
+    told: Option<Told>,
     bar: ProgressBar,
     number: u64,
     events: u64,
     refused: u64,
 }
 
-fn many(publisher: Publisher) -> Outcome {
+fn many(publisher: Publisher, arguments: &Arguments) -> Outcome {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         eprintln!("fanwire: reading events from standard input, one JSON object a line; Ctrl-D ends");
     }
-    let mut lines = Lines { publisher, bar: progress_bar(), number: 0, events: 0, refused: 0 };
+    let (name, told) = (arguments.name.as_deref(), arguments.receipt.then(Told::default));
+    let mut lines = Lines { publisher, name, told, bar: progress_bar(), number: 0, events: 0, refused: 0 };
     let read = lines.read_all(&mut BufReader::with_capacity(INPUT_BUFFER, stdin.lock()));
     lines.bar.finish_and_clear();
     // What came before an end that was not wanted is still told.
     let _ = lines.take_answers();
-    let Lines { publisher, events, refused, .. } = lines;
+    let Lines { publisher, told, events, refused, .. } = lines;
     let accepted = publisher.accepted();
     let noun = if events == 1 { "event" } else { "events" };
     let mut summary = format!("accepted {accepted} of {events} {noun}");
@@ -130,12 +218,15 @@ fn many(publisher: Publisher) -> Outcome {
     if unanswered > 0 {
         summary += &format!(", unanswered {unanswered}");
     }
+    if let Some(told) = told {
+        summary += &format!("; {}", told.of_many());
+    }
     print(format!("{summary}\n").as_bytes())?;
     read?;
     Ok(if refused + unanswered == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-impl Lines {
+impl Lines<'_> {
     fn read_all(&mut self, input: &mut BufReader<impl Read>) -> Result<(), Failure> {
         let mut line = Vec::new();
         loop {
@@ -160,8 +251,25 @@ impl Lines {
                 self.publish(&line)?;
             }
         }
-        self.publisher.settle().map_err(|error| self.broken(&error))?;
+        self.await_answers(0)?;
+        self.publisher.flush().map_err(|error| self.broken(&error))?;
         self.take_answers()
+    }
+
+    /// Events that an ACK, an ERROR or a receipt is still to come for.
+    fn unanswered(&self) -> u64 {
+        let taken = self.publisher.published() - self.publisher.refused();
+        let answered = self.publisher.accepted();
+        taken.saturating_sub(self.told.as_ref().map_or(answered, |told| answered.min(told.receipts)))
+    }
+
+    /// Takes answers until no more than so many are still to come.
+    fn await_answers(&mut self, most: u64) -> Result<(), Failure> {
+        while self.unanswered() > most {
+            let answer = self.publisher.answer().map_err(|error| self.broken(&error))?;
+            self.take(answer);
+        }
+        Ok(())
     }
 
     fn publish(&mut self, line: &[u8]) -> Result<(), Failure> {
@@ -198,6 +306,9 @@ impl Lines {
             key: parsed.key.as_deref().unwrap_or_default(),
             timestamp_ms,
         };
+        if self.unanswered() >= MAX_UNANSWERED {
+            self.await_answers(MAX_UNANSWERED / 2)?;
+        }
         match self.publisher.publish_numbered(self.number, &event) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -211,13 +322,20 @@ impl Lines {
     fn take_answers(&mut self) -> Result<(), Failure> {
         loop {
             match self.publisher.try_answer() {
-                Ok(Some(Answer::Error { sequence, code, message })) if sequence > 0 => {
-                    self.refuse(sequence, &format!("{message} (error {code})"));
-                }
-                Ok(Some(_)) => {}
+                Ok(Some(answer)) => self.take(answer),
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.broken(&error)),
             }
+        }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        match (answer, &mut self.told) {
+            (Answer::Error { sequence, code, message }, _) if sequence > 0 => {
+                self.refuse(sequence, &format!("{message} (error {code})"));
+            }
+            (Answer::Receipt { reach, .. }, Some(told)) => told.add(reach),
+            _ => {}
         }
     }
 
@@ -231,7 +349,11 @@ impl Lines {
     }
 
     fn broken(&self, error: &io::Error) -> Failure {
-        Failure::Message(format!("at line {}: {error}", self.number))
+        let again = self.name.map_or(
+            "",
+            |_| "; the same lines sent again under the same --name are published from where they broke off",
+        );
+        Failure::Message(format!("at line {}: {error}{again}", self.number))
     }
 }
 
