@@ -22,6 +22,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::error::{ErrorCode, Refusal};
+pub use crate::publish::wire::MAX_PUBLISHER_NAME_BYTES;
 use crate::publish::wire::{self, FLAG_ACK, FLAG_RECEIPT, HEADER_LEN, Header, Kind, MAX_PING_BYTES, Publish};
 pub use crate::receipt::Reach;
 

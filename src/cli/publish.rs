@@ -11,10 +11,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Failure, Outcome, print};
-use crate::client::{Answer, Event, Options, Publisher, Reach};
+use crate::client::{Answer, Event, MAX_PUBLISHER_NAME_BYTES, Options, Publisher, Reach};
 use crate::clock;
 use crate::error::ErrorCode;
-use crate::publish::wire::MAX_PUBLISHER_NAME_BYTES;
 
 /// Bytes read from standard input at once.
 const INPUT_BUFFER: usize = 256 << 10;
@@ -49,12 +48,12 @@ pub(super) struct Arguments {
         long,
         value_parser = publisher_name,
         conflicts_with = "topic",
-        long_help = "A name of up to 64 bytes for what comes from standard input, so that lines that broke off can be \
-            sent again: the same lines under the same name, and the node publishes only those that it has not accepted \
-            yet. It goes by the number of the line: nothing up to the highest one accepted under this name is \
-            published, for the node's idempotency_window (2 minutes unless configured) after that one. So the second \
-            run has to get to new lines within that time, and lines that were refused and mended, or other lines, need \
-            another name or have to wait as long. A node that was restarted remembers nothing"
+        long_help = "A name of up to 64 bytes for what comes from standard input, so that lines that broke off \
+            can be sent again: the same lines under the same name, and the node publishes only those that it has \
+            not accepted yet. It goes by the number of the line: nothing up to the highest one accepted under this \
+            name is published, for the node's idempotency_window (2 minutes unless configured) after that one. So \
+            the second run has to get to new lines within that time, and lines that were refused and mended, or \
+            other lines, need another name or have to wait as long. A node that was restarted remembers nothing"
     )]
     name: Option<String>,
     /// The node's publish socket
