@@ -94,7 +94,7 @@ fn publishes_from_cpp() {
     let program = dir.path().join("publish");
     compile(&cxx(), "c++11", &[&in_repository("tests/c/publish.cpp")], &program);
     for address in [node.publish_addr().to_string().into(), unix_address(node.unix_path())] {
-        run(Command::new(&program).arg(address).arg("cpp"), PATIENCE);
+        assert_eq!(run(Command::new(&program).arg(address).arg("cpp"), PATIENCE), "1 1\n");
         let text = client.next_text(PATIENCE);
         assert_eq!((event(&text).event, event(&text).data.get()), ("hello", r#"{"from":"C++"}"#));
     }
