@@ -182,6 +182,7 @@ fn receipts_come_before_the_good_bye_of_a_node() {
     }
     assert!(accepted >= 1);
     assert_eq!(told, accepted, "every event that was accepted has its receipt");
+    drop(publisher);
     assert!(reader.join().unwrap().is_some_and(|(code, _)| code == 1001));
     assert!(node.wait_exit(PATIENCE).success());
 }
