@@ -524,7 +524,7 @@ fn a_socket_that_takes_nothing_for_write_timeout_is_closed_and_one_that_takes_a_
         assert!(script.is_there(client), "{path}");
         script.pass(700);
         assert!(!script.is_there(client), "{path}: it has taken nothing for write_timeout");
-        assert_eq!(script.shared.metrics[0].closed(fanwire::error::CloseReason::SlowConsumer), 1);
+        assert_eq!(script.shared.metrics[0].closed(CloseReason::SlowConsumer), 1);
         script.unblock(client);
         if headers == UPGRADE {
             assert_eq!(script.close_code(client), Some(4008), "{path}");

@@ -80,6 +80,8 @@ pub struct World {
     /// A shutdown is under way; and one ever was.
     pub draining: bool,
     pub has_drained: bool,
+    /// Shutdowns taken back, and those for which it was too late.
+    pub undone: [u64; 2],
     pub closes: HashMap<u16, u64>,
     pub watch: Watch,
     pipes: HashMap<usize, (Rc<RefCell<Pipe>>, usize)>,
@@ -152,6 +154,7 @@ impl World {
             limits,
             draining: false,
             has_drained: false,
+            undone: [0; 2],
             closes: HashMap::new(),
             pipes: HashMap::new(),
             clock,
@@ -684,9 +687,10 @@ impl World {
 
     /// Takes the shutdown back, unless it is too late.
     fn undo_drain(&mut self) {
-        let expected = self.is_ending();
+        let is_too_late = self.is_ending();
         let undone = self.shared.undo_drain();
-        assert_eq!(undone == Undo::TooLate, expected, "{undone:?}");
+        assert_eq!(undone == Undo::TooLate, is_too_late, "{undone:?}");
+        self.undone[usize::from(is_too_late)] += 1;
         if undone != Undo::TooLate {
             assert_eq!((self.shared.state(), self.shared.undo_drain()), (State::Ready, Undo::Nothing));
             self.draining = false;
