@@ -318,7 +318,7 @@ impl<T: Transport> Shard<T> {
         self.metrics().rounds.one();
         let expected: &[Expected] = receipts.as_ref().map_or(&[], |all| all);
         self.match_replaying(round, expected);
-        // A shutdown holds nothing back.
+        // Once publishers are read no more, nothing is held back.
         let budget = if self.is_ending() { Duration::ZERO } else { self.limits.latency_budget };
         self.sweep.begin_round(budget, round.ingress, round.events.len(), round.events.bytes());
         // What was written here so far, and by which list: topics of one event share it.
