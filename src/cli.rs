@@ -1,5 +1,6 @@
 //! The command line: what each command takes, and what its help teaches.
 
+mod drain;
 mod flags;
 mod generate;
 mod http;
@@ -46,8 +47,9 @@ struct Cli {
 enum Command {
     /// Run a node
     #[command(
-        long_about = "Runs a node until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reads \
-            the settings again: limits, timeouts and the log level take effect at once.\n\n\
+        long_about = "Runs a node until SIGTERM or SIGINT, which let its clients go one after the other over \
+            drain_spread; SIGUSR1 takes that back, a second signal ends the node at once. SIGHUP reads the settings \
+            again: limits, timeouts and the log level take effect at once.\n\n\
             Each setting is a flag, an environment variable and a key of the file: --max-clients, \
             FANWIRE_MAX_CLIENTS and max_clients. Flags go before the environment, the environment before \
             the file. Tables, [[stream]], [[guard]] and [[topic]], stand only in the file. SIZE is 65536 or \
@@ -102,6 +104,22 @@ enum Command {
             fanwire top --interval 1m --limit 5 >> slow.log"
     )]
     Top(top::Arguments),
+    /// Shut a node down without a herd, or take that back
+    #[command(
+        long_about = "Shuts a node down as SIGTERM does: it says that it is not ready, lets its clients go one \
+            after the other over drain_spread, then stops reading publishers, delivers what it accepted, and ends. \
+            The command follows that until the node is gone; ended before, by Ctrl-C, it leaves the node to go on. \
+            Until the last client was let go, --undo or SIGUSR1 takes it back: who is connected stays, and others \
+            may come.\n\n\
+            Ends with 0 where the node is gone, has begun (--no-wait) or goes on serving (--undo); with 1 where it \
+            cannot be asked; with 3 where the shutdown was taken back meanwhile, or --undo comes too late or \
+            finds none.",
+        after_help = "Examples:\n  \
+            fanwire drain\n  \
+            fanwire drain --undo\n  \
+            FANWIRE_OPERATOR_TOKEN=… fanwire drain --to http://10.0.0.5:9090 --no-wait"
+    )]
+    Drain(drain::Arguments),
     /// Check settings and show them with where each came from
     #[command(
         long_about = "Reads the settings as `serve` would, with the same flags, and prints them as TOML, \
@@ -173,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Check(flags) => check(flags),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Completions { shell } => completions(shell),

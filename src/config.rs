@@ -394,8 +394,12 @@ pub struct Limits {
     pub max_publishers: usize,
     /// Connections of one shard that have not finished their handshake or request; above it the oldest is closed.
     pub max_handshakes: usize,
-    /// Connections accepted by a shard in one turn of its loop.
+    /// Connections accepted by a shard in one turn of its loop, and HTTP connections read.
     pub accepts_per_turn: usize,
+    /// Sessions opened in a second (whole node); 0: no bound.
+    pub handshakes_per_second: usize,
+    /// Sessions opened at once where nobody came for a while (whole node).
+    pub handshake_burst: usize,
     /// Bytes of an HTTP request head.
     pub max_header_bytes: usize,
     /// Bytes of an HTTP request body.
@@ -436,7 +440,11 @@ pub struct Limits {
     pub publish_timeout: Duration,
     /// How long what a publisher's name or an `Idempotency-Key` had accepted is remembered.
     pub idempotency_window: Duration,
-    /// How long a shutdown may take.
+    /// From the beginning of a shutdown, which no new client passes, to the first close.
+    pub drain_delay: Duration,
+    /// Over how long the closes of a shutdown are spread; shorter where that is fewer than 100 clients a second.
+    pub drain_spread: Duration,
+    /// How long a shutdown may take from there on.
     pub drain_timeout: Duration,
     /// What the clients of each stream are held to, in the order of [`Settings::streams`].
     pub streams: Vec<StreamLimits>,
@@ -449,6 +457,8 @@ impl Default for Limits {
             max_publishers: 1_024,
             max_handshakes: 1_024,
             accepts_per_turn: 64,
+            handshakes_per_second: 0,
+            handshake_burst: 100,
             max_header_bytes: 8 << 10,
             max_body_bytes: 8 << 20,
             max_message_bytes: 64 << 10,
@@ -469,6 +479,8 @@ impl Default for Limits {
             close_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
             idempotency_window: Duration::from_secs(120),
+            drain_delay: Duration::ZERO,
+            drain_spread: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             streams: Vec::new(),
         }

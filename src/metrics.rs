@@ -107,6 +107,31 @@ impl BadInput {
     }
 }
 
+/// Why a client was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// More sessions were opened than `handshakes_per_second` lets in.
+    Rate,
+    /// `max_clients` were connected.
+    Capacity,
+    /// The node is shutting down.
+    Draining,
+}
+
+impl NotAdmitted {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Rate, Self::Capacity, Self::Draining];
+
+    /// The name used in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Capacity => "capacity",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// The figures of one shard.
 #[derive(Debug, Default)]
 pub struct ShardMetrics {
@@ -147,6 +172,8 @@ pub struct ShardMetrics {
     refused: [Figure; ErrorCode::ALL.len()],
     /// Other input refused, by [`BadInput`].
     bad_input: [Figure; BadInput::ALL.len()],
+    /// Clients not let in, by [`NotAdmitted`].
+    not_admitted: [Figure; NotAdmitted::ALL.len()],
     /// Connections accepted.
     pub accepted: Figure,
     /// Times that accepting was paused for want of file descriptors.
@@ -201,6 +228,16 @@ impl ShardMetrics {
     /// Counts input that was refused.
     pub fn refuse_input(&self, kind: BadInput) {
         self.bad_input[kind as usize].one();
+    }
+
+    /// Counts a client that was not let in.
+    pub fn turn_away(&self, reason: NotAdmitted) {
+        self.not_admitted[reason as usize].one();
+    }
+
+    /// Clients not let in.
+    pub fn turned_away(&self, reason: NotAdmitted) -> u64 {
+        self.not_admitted[reason as usize].get()
     }
 
     /// Says how many clients of a dialect are connected.
@@ -320,6 +357,9 @@ mod tests {
         }
         for (place, kind) in BadInput::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, place);
+        }
+        for (place, reason) in NotAdmitted::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
         }
         let metrics = ShardMetrics::default();
         for code in ErrorCode::ALL {

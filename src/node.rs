@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings};
 use crate::fanout::connection::Door;
-use crate::fanout::shared::{Access, Shared, Stage, State};
+use crate::fanout::shared::{Access, Shared, State};
+use crate::fanout::stages::Undo;
 use crate::net::listener::{Bound, Tuning, check_congestion};
 use crate::net::reactor::Reactor;
 use crate::prepare::Prepared;
@@ -64,14 +65,15 @@ fn start(
         let reactor = Reactor::new(id, Arc::clone(&shared), &limits, listeners, tuning.clone(), clock)?;
         threads.push(thread::Builder::new().name(format!("shard-{id}")).spawn(move || reactor.run())?);
     }
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let handle = signals.handle();
+    // Before anybody can say that it ends.
+    shared.set_state(State::Ready);
     let watcher = {
         let shared = Arc::clone(&shared);
-        let watch = move || watch(signals, &shared, settings, &reload);
+        let watch = move || watch(signals, &shared, clock, settings, &reload);
         thread::Builder::new().name("signals".to_owned()).spawn(watch)?
     };
-    shared.set_state(State::Ready);
     if let Err(error) = greet(&bound, &shared) {
         // Whoever started the node does not listen; those who connect do.
         tracing::debug!(%error, "the greeting was not written");
@@ -155,17 +157,20 @@ fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
     out.flush()
 }
 
-/// SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reads the settings again.
+/// SIGTERM and SIGINT drain, a second one ends at once; SIGUSR1 takes a drain back; SIGHUP reads the settings again.
 fn watch(
     mut signals: Signals,
     shared: &Shared,
+    clock: Clock,
     mut settings: Settings,
     reload: &impl Fn() -> Result<Settings, ConfigError>,
 ) {
-    let mut is_draining = false;
+    // The last drain that a signal has asked for. One that was begun over HTTP is not cut short by a first signal: a
+    // supervisor sends it to whoever is on the way out already.
+    let mut asked = None;
     for signal in &mut signals {
-        if signal == SIGHUP {
-            match reload() {
+        match signal {
+            SIGHUP => match reload() {
                 Ok(new) => {
                     // Shards know streams by their number: however many there are now, they were at the start.
                     settings = settings.reloaded(new);
@@ -173,16 +178,27 @@ fn watch(
                     tracing::info!("settings reloaded");
                 }
                 Err(error) => tracing::error!("settings refused, the old ones stay: {error}"),
+            },
+            SIGUSR1 => match shared.undo_drain() {
+                Undo::Done { .. } => {}
+                Undo::Nothing => tracing::warn!("SIGUSR1: there is no shutdown to take back"),
+                Undo::TooLate => {
+                    tracing::warn!(
+                        "SIGUSR1: too late to take the shutdown back: publishers are read no more"
+                    );
+                }
+            },
+            _ => {
+                let begun = shared.begin_drain(clock.now());
+                let (Ok(order) | Err(order)) = begun;
+                if asked.replace(order.drain) == Some(order.drain) {
+                    tracing::warn!("stopped at once by a second signal");
+                    std::process::exit(130);
+                }
+                if begun.is_err() {
+                    tracing::info!("shutting down already; another signal ends it at once");
+                }
             }
-            continue;
         }
-        if is_draining {
-            tracing::warn!("stopped at once by a second signal");
-            std::process::exit(130);
-        }
-        is_draining = true;
-        tracing::info!(clients = shared.clients.load(std::sync::atomic::Ordering::Relaxed), "shutting down");
-        shared.set_state(State::Draining);
-        shared.begin(Stage::Quiesce);
     }
 }

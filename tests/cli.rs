@@ -210,6 +210,7 @@ fn help_teaches() {
         &["pub", "--help"],
         &["sub", "--help"],
         &["top", "--help"],
+        &["drain", "--help"],
         &["check", "--help"],
     ] {
         let output = run(fanwire().args(command));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{Node, TempDir, cc, compile, http, in_repository};
 use fanwire::config::{SETTINGS, TABLES};
 use fanwire::error::{CloseReason, ErrorCode};
-use fanwire::metrics::{BadInput, DropReason};
+use fanwire::metrics::{BadInput, DropReason, NotAdmitted};
 
 const OPERATIONS: &str = "docs/operations.md";
 const JSON_WEBSOCKET: &str = "docs/json-websocket.md";
@@ -106,6 +106,9 @@ fn every_label_has_its_row_or_word() {
     }
     for kind in BadInput::ALL {
         assert!(operations.contains(&format!("`{}` (", kind.name())), "{} is not explained", kind.name());
+    }
+    for reason in NotAdmitted::ALL {
+        assert!(operations.contains(&format!("`{}` (", reason.name())), "{} is not explained", reason.name());
     }
 }
 

@@ -24,6 +24,8 @@ const LAYERS: &[Layer] = &[
     ("policy",      &["session/policy"],                            &[]),
     ("timer",       &["session/timer"],                             &[]),
     ("config",      &["config"],                                    &[]),
+    ("admission",   &["fanout/admission"],                          &[]),
+    ("stages",      &["fanout/stages"],                             &["clock"]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names", "receipt"]),
     ("rules",       &["topic/rules"],                               &["config", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
@@ -55,20 +57,20 @@ const LAYERS: &[Layer] = &[
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
-    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "path", "receipt", "report", "rules"]),
+    ("shared",      &["fanout/shared"],                             &["admission", "catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "path", "receipt", "report", "rules", "stages"]),
     ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
-    ("admin",       &["admin/api", "admin/diagnostics", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
-    // The shard: one type in seven files, and its queue.
-    ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/slow", "fanout/sweep"],
+    ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
+                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse", "stages"]),
+    // The shard: one type in eight files, and its queue.
+    ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
-                      "metrics", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "subscribers", "timer",
+                      "metrics", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
-    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared"]),
+    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared", "stages"]),
     ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),
 ];
 

@@ -56,7 +56,8 @@ fn status_of(addr: SocketAddr, path: &str) -> u16 {
 #[test]
 fn a_shutdown_delivers_every_accepted_event_and_tells_everyone() {
     for signal in [Signal::TERM, Signal::INT] {
-        let node = Node::start_with_unix(&["--shards", "2"]);
+        // Everybody waits for everything: nobody is let go while publishers are read.
+        let node = Node::start_with_unix(&["--shards", "2", "--drain-spread", "0s"]);
         let mut clients: Vec<WebSocket> = (0..6).map(|_| node.websocket()).collect();
         for client in &mut clients {
             client.subscribe(&["one", "two"]);
@@ -126,7 +127,9 @@ fn a_shutdown_delivers_every_accepted_event_and_tells_everyone() {
 
 #[test]
 fn while_it_drains_it_says_so_and_it_ends_in_time_whoever_reads() {
-    let node = Node::start(&["--send-buffer", "8KiB", "--drain-timeout", "3s"]);
+    // From the first moment it is in the stages in which it takes nothing.
+    let flags = ["--send-buffer", "8KiB", "--drain-spread", "0s", "--drain-timeout", "3s"];
+    let node = Node::start(&flags);
     let mut stuck = stuck_client(&node);
     let mut idle = node.websocket();
     idle.subscribe(&["other"]);

@@ -56,7 +56,7 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
     let seeds = first_seed..first_seed + runs.unwrap_or(if first.is_some() { 1 } else { RUNS });
     let is_sweep = seeds.end - seeds.start >= 200;
     let (mut accepted, mut delivered, mut shared) = (0, 0, 0);
-    let mut closed = [0; CloseReason::ALL.len()];
+    let (mut closed, mut undone) = ([0; CloseReason::ALL.len()], [0; 2]);
     for seed in seeds {
         let at = Cell::new(0);
         let run = || {
@@ -71,14 +71,16 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
             } else {
                 world.empty()
             }
-            (world.book.head(), world.book.delivered, world.book.shared_messages, world.closed())
+            let ends = (world.closed(), world.undone);
+            (world.book.head(), world.book.delivered, world.book.shared_messages, ends)
         };
         match catch_unwind(AssertUnwindSafe(run)) {
-            Ok((events, deliveries, messages, sessions)) => {
+            Ok((events, deliveries, messages, (sessions, shutdowns))) => {
                 accepted += events;
                 delivered += deliveries;
                 shared += messages;
                 closed.iter_mut().zip(sessions).for_each(|(all, n)| *all += n);
+                undone.iter_mut().zip(shutdowns).for_each(|(all, n)| *all += n);
             }
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().cloned();
@@ -88,7 +90,9 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
         }
     }
     println!("{accepted} events, {delivered} deliveries, {shared} messages of several lines");
+    println!("shutdowns taken back: {}, too late for {}", undone[0], undone[1]);
     println!("sessions ended: {:?} {closed:?}", CloseReason::ALL);
     assert!(!is_sweep || shared > 0, "no events ever shared a message");
+    assert!(!is_sweep || undone.iter().all(|n| *n > 0), "no shutdown was taken back, or none too late");
     assert!(!is_sweep || closed.iter().all(|n| *n > 0), "no session ended for some reason: {closed:?}");
 }

@@ -1,7 +1,7 @@
 //! HTTP routes: from a request to what is to be done (`docs/operations.md`). Pure but for reading figures.
 
 use crate::admin::report::{self, Part, Report};
-use crate::admin::{diagnostics, history, metrics, page, stats};
+use crate::admin::{diagnostics, drain, history, metrics, page, stats};
 use crate::clock::Now;
 use crate::dialect::command::check_topic;
 use crate::dialect::echo;
@@ -16,7 +16,8 @@ use crate::publish::socket::is_secret;
 use crate::topic::log::Topics;
 
 /// The operators' endpoints that are one path each.
-const OPERATORS: [&str; 4] = ["/metrics", "/api/websocket/status", "/api/v1/websocket/stats", "/api/slow"];
+const OPERATORS: [&str; 5] =
+    ["/metrics", "/api/websocket/status", "/api/v1/websocket/stats", "/api/slow", drain::PATH];
 /// What the paths of topics begin with.
 const TOPICS: &str = "/api/topics/";
 
@@ -44,6 +45,8 @@ pub enum Route {
     Publish(Publishing),
     /// How the request was read, once the body is whole.
     Diagnose,
+    /// Something about the shutdown.
+    Drain(drain::Wish),
     /// A session.
     Open(Box<Opening>),
 }
@@ -151,14 +154,8 @@ fn publish(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpEr
     let access = &context.shared.access;
     let tokens = [&access.publish_token, &access.operator_token];
     authorise(request, &tokens.map(Option::as_deref))?;
-    // A page of another site may send a plain POST without asking; its browser then says where it came from.
-    if let Some(origin) = request.headers.get("Origin") {
-        let host = request.headers.get("Host").unwrap_or_default();
-        if origin.split_once("://").is_none_or(|(_, site)| !site.eq_ignore_ascii_case(host)) {
-            return Err(HttpError::new(403, format!("a page of {origin} may not publish here")));
-        }
-    }
-    if context.shared.state() == State::Draining {
+    own_origin(request, "publish")?;
+    if !context.shared.takes_events() {
         return Err(HttpError::new(503, "the node is shutting down: publish elsewhere"));
     }
     let content_type = request.headers.get("Content-Type").unwrap_or_default();
@@ -203,6 +200,9 @@ fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result
     }
     let token = shared.access.operator_token.as_deref().or(shared.access.publish_token.as_deref());
     authorise(request, &[token])?;
+    if path == drain::PATH {
+        return of_drain(request, context);
+    }
     read_only(request)?;
     let number = |name: &str, default: usize, most: usize| -> Result<usize, HttpError> {
         for pair in query_pairs(request.query.unwrap_or_default()) {
@@ -240,6 +240,33 @@ fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result
             }
         }
         _ => Err(not_found()),
+    }
+}
+
+fn of_drain(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
+    let wish = match request.method {
+        "GET" | "HEAD" => {
+            let progress = drain::progress(context.shared, context.now);
+            return Ok(Route::Reply(Reply::json(200, &progress)));
+        }
+        "POST" => drain::Wish::Begin,
+        "DELETE" => drain::Wish::Undo,
+        _ => {
+            let message = "a shutdown is followed with GET, begun with POST and taken back with DELETE";
+            return Err(HttpError::wrong_method(drain::METHODS, message));
+        }
+    };
+    own_origin(request, "decide that")?;
+    Ok(Route::Drain(wish))
+}
+
+/// A page of another site may send a plain POST without asking; its browser then says where it came from.
+fn own_origin(request: &Request<'_>, what: &str) -> Result<(), HttpError> {
+    let Some(origin) = request.headers.get("Origin") else { return Ok(()) };
+    let host = request.headers.get("Host").unwrap_or_default();
+    match origin.split_once("://") {
+        Some((_, site)) if site.eq_ignore_ascii_case(host) => Ok(()),
+        _ => Err(HttpError::new(403, format!("a page of {origin} may not {what} here"))),
     }
 }
 
@@ -315,6 +342,15 @@ mod tests {
             ("GET /api/slow?limit=-1 HTTP/1.1", 400),
             ("GET /api/slow?limit= HTTP/1.1", 400),
             ("POST /api/slow HTTP/1.1", 405),
+            ("GET /api/drain HTTP/1.1", 200),
+            ("HEAD /api/drain HTTP/1.1", 200),
+            ("POST /api/drain HTTP/1.1", 200),
+            ("DELETE /api/drain HTTP/1.1", 200),
+            ("PUT /api/drain HTTP/1.1", 405),
+            ("OPTIONS /api/drain HTTP/1.1", 405),
+            ("POST /api/drain HTTP/1.1|Origin: http://evil.example", 403),
+            ("DELETE /api/drain HTTP/1.1|Origin: null", 403),
+            ("POST /api/drain HTTP/1.1|Origin: http://node:8080", 200),
             ("GET /api/topics/run%3A42 HTTP/1.1", 200),
             ("GET /api/topics/ HTTP/1.1", 400),
             ("GET /api/topics/a%00 HTTP/1.1", 400),
@@ -353,6 +389,11 @@ mod tests {
             (both(), "GET / HTTP/1.1", 200),
             (both(), "GET /api/topics/a HTTP/1.1", 401),
             (both(), "GET /api/slow HTTP/1.1", 401),
+            (publish(), "POST /api/drain HTTP/1.1", 401),
+            (both(), "POST /api/drain HTTP/1.1|Authorization: Bearer p", 401),
+            (both(), "DELETE /api/drain HTTP/1.1|Authorization: Bearer p", 401),
+            (both(), "GET /api/drain HTTP/1.1", 401),
+            (both(), "POST /api/drain HTTP/1.1|Authorization: Bearer o", 200),
             (both(), "GET /api/slow HTTP/1.1|Authorization: Bearer o", 200),
         ] {
             assert_eq!(status(access, head), expected, "{head}");
@@ -362,7 +403,7 @@ mod tests {
     #[test]
     fn operators_have_their_own_door_where_there_is_one() {
         let access = || Access { has_admin: true, ..Access::default() };
-        for (path, public) in [("/metrics", false), ("/", false), ("/healthz", true)] {
+        for (path, public) in [("/metrics", false), ("/api/drain", false), ("/", false), ("/healthz", true)] {
             let head = format!("GET {path} HTTP/1.1");
             assert_eq!(ask(access(), State::Ready, Door::Public, &head).is_ok(), public, "{path}");
             assert!(ask(access(), State::Ready, Door::Admin, &head).is_ok(), "{path}");

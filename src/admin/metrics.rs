@@ -13,7 +13,8 @@ use crate::clock::Now;
 use crate::dialect::dialect::Dialect;
 use crate::error::{CloseReason, ErrorCode};
 use crate::fanout::shared::{Shared, State};
-use crate::metrics::{BadInput, DropReason, Figure, ShardMetrics, Windowed, histogram};
+use crate::fanout::stages::Stage;
+use crate::metrics::{BadInput, DropReason, Figure, NotAdmitted, ShardMetrics, Windowed, histogram};
 
 /// The answer.
 pub fn reply(shared: &Shared, now: Now) -> Reply {
@@ -65,6 +66,7 @@ impl Snapshot {
                 let sum = all.iter().map(|shard| figure(shard).lock().add_total(&mut total)).sum::<u64>();
                 Buckets::of(&total, sum, unit, bounds)
             };
+        let (order, (drains, undone)) = (shared.drain_order(), shared.drain_counts());
         let oldest = all.iter().map(|m| m.oldest_age.get()).max().unwrap_or(0) as f64 / 1e9;
         Self {
             counters: vec![
@@ -104,6 +106,8 @@ impl Snapshot {
                     "Times that accepting paused for want of file descriptors",
                     sum(|m| &m.accept_pauses),
                 ),
+                ("drains", "Shutdowns begun", drains),
+                ("drains_undone", "Shutdowns taken back", undone),
             ],
             gauges: vec![
                 ("clients", "Clients connected", sum(|m| &m.clients) as f64),
@@ -141,6 +145,21 @@ impl Snapshot {
                     "Bytes of rounds in flight to shards",
                     shared.links.iter().map(|link| link.in_flight()).sum::<usize>() as f64,
                 ),
+                (
+                    "drain_stage",
+                    "The stage of a shutdown: 0 none, 1 spread, 2 quiesce, 3 deliver, 4 farewell",
+                    order.map_or(0.0, |order| stage_number(order.stage)),
+                ),
+                (
+                    "drain_clients",
+                    "Clients connected when the shutdown under way began",
+                    order.map_or(0.0, |order| order.clients as f64),
+                ),
+                (
+                    "drain_remaining_seconds",
+                    "Until all clients are let go; of later stages, until the end at the latest",
+                    order.map_or(0.0, |order| order.until.saturating_sub(now.mono) as f64 / 1e9),
+                ),
                 ("ready", "Whether the node is ready", f64::from(shared.state() == State::Ready)),
                 (
                     "uptime_seconds",
@@ -176,6 +195,12 @@ impl Snapshot {
                     "kind",
                     BadInput::ALL.map(|k| (k.name(), all.iter().map(|m| m.bad_input(k)).sum())).into(),
                 ),
+                (
+                    "refused_handshakes",
+                    "Clients not let in",
+                    "reason",
+                    NotAdmitted::ALL.map(|r| (r.name(), all.iter().map(|m| m.turned_away(r)).sum())).into(),
+                ),
             ],
             histograms: vec![
                 (
@@ -195,6 +220,15 @@ impl Snapshot {
                 ),
             ],
         }
+    }
+}
+
+fn stage_number(stage: Stage) -> f64 {
+    match stage {
+        Stage::Spread => 1.0,
+        Stage::Quiesce => 2.0,
+        Stage::Deliver => 3.0,
+        Stage::Farewell => 4.0,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod diagnostics;
+pub mod drain;
 pub mod history;
 pub mod metrics;
 pub mod page;

@@ -47,7 +47,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-fn token(text: &str) -> Result<String, String> {
+pub(super) fn token(text: &str) -> Result<String, String> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.is_empty() {
         return Ok(text.to_owned());
     }
@@ -100,7 +100,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 }
                 tables += 1;
             }
-            Happened::Answered(Err(NoAnswer::Ever(message))) => {
+            Happened::Answered(Err(NoAnswer::Ever(message) | NoAnswer::Not(message))) => {
                 return Err(Failure::Message(shown(&message)));
             }
             Happened::Answered(Err(NoAnswer::Now(message))) => {
@@ -128,7 +128,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// A message with nothing in it that could steer a terminal: an address may come from anywhere.
-fn shown(message: &str) -> String {
+pub(super) fn shown(message: &str) -> String {
     printable(message).into_owned()
 }
 

@@ -244,7 +244,21 @@ pub const SETTINGS: &[Setting] = &[
         (limits) accepts_per_turn,
         Count(1, 65_536),
         "N",
-        "Connections that a shard accepts in one turn of its loop"
+        "Connections that a shard accepts in one turn of its loop, and handshakes and requests that it reads"
+    ),
+    setting!(
+        Limits,
+        (limits) handshakes_per_second,
+        Count(0, 1_000_000),
+        "N",
+        "Clients let in a second; above it they are told when to come back. 0 lets all in"
+    ),
+    setting!(
+        Limits,
+        (limits) handshake_burst,
+        Count(1, 1_000_000),
+        "N",
+        "Clients let in at once after a while in which none came, where handshakes_per_second is set"
     ),
     setting!(Limits, (limits) max_header_bytes, Size(256, 64 * KIB), "SIZE", "Bytes of an HTTP request head"),
     setting!(Limits, (limits) max_body_bytes, Size(1, GIB), "SIZE", "Bytes of an HTTP request body"),
@@ -374,7 +388,27 @@ pub const SETTINGS: &[Setting] = &[
         "TIME",
         "How long a publisher's name and an Idempotency-Key are remembered, so that an event sent again is not published again"
     ),
-    setting!(Timeouts, (limits) drain_timeout, Period(MS, HOUR), "TIME", "How long a shutdown may take"),
+    setting!(
+        Timeouts,
+        (limits) drain_delay,
+        Period(Duration::ZERO, HOUR),
+        "TIME",
+        "From the beginning of a shutdown, when /readyz says so, to the first close"
+    ),
+    setting!(
+        Timeouts,
+        (limits) drain_spread,
+        Period(Duration::ZERO, HOUR),
+        "TIME",
+        "Over how long a shutdown spreads the closes of many clients; never fewer than 100 a second"
+    ),
+    setting!(
+        Timeouts,
+        (limits) drain_timeout,
+        Period(MS, HOUR),
+        "TIME",
+        "How long a shutdown may take once all clients were let go"
+    ),
     setting!(
         Logging,
         () log_level,

@@ -409,8 +409,12 @@ fn bad_values_are_refused_with_a_reason() {
             (Group::Timeouts, _) => PERIODS,
             _ => continue,
         };
-        cases.extend(bad.iter().map(|(value, expected)| (setting.key, *value, *expected)));
+        // 0 handshakes a second are as many as there are.
+        let is_bad = |value: &str| setting.key != "handshakes_per_second" || value != "0";
+        let bad = bad.iter().filter(|(value, _)| is_bad(value));
+        cases.extend(bad.map(|(value, expected)| (setting.key, *value, *expected)));
     }
+    assert_eq!(load_toml("handshakes_per_second = 0").unwrap().limits.handshakes_per_second, 0);
     assert!(cases.len() > 200, "{}", cases.len());
     for (key, value, expected) in cases {
         let error = load_toml(&format!("# one\n{key} = {value}\n")).expect_err(&format!("{key} = {value}"));

@@ -26,7 +26,7 @@ use crate::session::session::{Filter, Identity, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::transport::Transport;
 
-/// Connections read in one turn.
+/// Connections read in one turn, but for requests.
 const READS: usize = 256;
 /// Bytes read from one client or request in one turn.
 pub(super) const CLIENT_READ: usize = 64 << 10;
@@ -44,27 +44,37 @@ pub(super) enum Read {
 }
 
 impl<T: Transport> Shard<T> {
-    /// Reads what the ready connections have, each once, publishers together no more than one buffer full.
+    /// Reads what the ready connections have, each once, publishers together no more than one buffer full. Requests
+    /// have a list and a bound of their own: a handshake costs much more than a client's message, and those who come
+    /// are not to hold up those who are there.
     pub(super) fn read_ready(&mut self, now: Now) {
         let mut publish_budget = self.buffer.len();
         for _ in 0..self.ready.len().min(READS) {
-            let Some(number) = self.ready.pop_front() else { return };
-            let Some(connection) = self.connections.get_mut(number as usize) else { continue };
-            if !std::mem::take(&mut connection.is_ready) {
-                continue;
-            }
-            match &connection.role {
-                Role::Client(_) => self.read_client(number, now),
-                Role::Http(_) => self.read_http(number, now),
-                Role::Closing(_) => self.read_and_discard(number, now),
-                Role::Publisher(_) => {
-                    if publish_budget == 0 || self.is_behind() {
-                        self.remember(number);
-                    } else if self.has_credit() {
-                        publish_budget -= self.read_publisher(number, publish_budget, now);
-                    } else {
-                        self.starve(number);
-                    }
+            let Some(number) = self.ready.pop_front() else { break };
+            self.read_one(number, &mut publish_budget, now);
+        }
+        for _ in 0..self.requests.len().min(self.limits.accepts_per_turn) {
+            let Some(number) = self.requests.pop_front() else { break };
+            self.read_one(number, &mut publish_budget, now);
+        }
+    }
+
+    fn read_one(&mut self, number: u32, publish_budget: &mut usize, now: Now) {
+        let Some(connection) = self.connections.get_mut(number as usize) else { return };
+        if !std::mem::take(&mut connection.is_ready) {
+            return;
+        }
+        match &connection.role {
+            Role::Client(_) => self.read_client(number, now),
+            Role::Http(_) => self.read_http(number, now),
+            Role::Closing(_) => self.read_and_discard(number, now),
+            Role::Publisher(_) => {
+                if *publish_budget == 0 || self.is_behind() {
+                    self.remember(number);
+                } else if self.has_credit() {
+                    *publish_budget -= self.read_publisher(number, *publish_budget, now);
+                } else {
+                    self.starve(number);
                 }
             }
         }
@@ -107,7 +117,7 @@ impl<T: Transport> Shard<T> {
 
     /// Reads a publisher once; answers how many bytes.
     fn read_publisher(&mut self, number: u32, most: usize, now: Now) -> usize {
-        if self.drain.stage.is_some() {
+        if self.is_ending() {
             return 0; // It is told when every accepted event has gone out.
         }
         let connection = &mut self.connections[number as usize];

@@ -1,4 +1,4 @@
-//! How connections come, are timed, and go; and how a whole shard goes.
+//! How connections come, are timed, and go.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::error::{CloseReason, ErrorCode, Refusal};
 use crate::fanout::connection::{Closing, Connection, Door, Http, Role};
 use crate::fanout::intake::terms;
 use crate::fanout::shard::Shard;
-use crate::fanout::shared::{Shared, Stage};
+use crate::fanout::shared::Shared;
 use crate::metrics::{BadInput, DropReason};
 use crate::proto::http1::HttpError;
 use crate::publish::socket::Publisher;
@@ -19,19 +19,6 @@ use crate::session::handshake::Exchange;
 use crate::session::session::{NOT_LISTED, Session};
 use crate::session::timer::Due;
 use crate::transport::Transport;
-
-/// How far the shard's shutdown is.
-#[derive(Debug, Default)]
-pub struct Drain {
-    /// The stage under way.
-    pub stage: Option<Stage>,
-    /// Whether the node has been told that this shard is through with the stage.
-    pub is_reported: bool,
-    /// When clients that still do not take what they are owed are closed, in nanoseconds.
-    pub patience: u64,
-    /// When everything is dropped, in nanoseconds.
-    pub deadline: u64,
-}
 
 impl<T: Transport> Shard<T> {
     /// The number that the next accepted connection will have, and so the token to register its socket with.
@@ -100,7 +87,7 @@ impl<T: Transport> Shard<T> {
             let message =
                 format!("this node serves {max} publishers already (max_publishers): come back later");
             self.dismiss_publisher(key.number, &Refusal::new(ErrorCode::ShuttingDown, message), now);
-        } else if self.drain.stage.is_some() {
+        } else if self.drain.is_ending() {
             self.dismiss_publisher(key.number, &shutting_down(), now);
         } else {
             self.arm(key.number);
@@ -209,7 +196,7 @@ impl<T: Transport> Shard<T> {
             Role::Http(http) if http.batch.is_some() => http.deadline = now.after(limits.publish_timeout),
             Role::Http(http) if http.exchange.has_begun() || http.awaits.is_some() => {
                 self.metrics().refuse_input(BadInput::Timeout);
-                self.refuse_request(number, &HttpError::new(408, "the request took too long"), now);
+                self.refuse_request(number, HttpError::new(408, "the request took too long"), now);
             }
             Role::Http(_) => self.remove(number),
             Role::Publisher(publisher) if !publisher.is_authorised() => {
@@ -309,7 +296,7 @@ impl<T: Transport> Shard<T> {
                     self.replay(number, clock());
                 }
                 let connection = &self.connections[number as usize];
-                if is_leaving && connection.has_all() {
+                if is_leaving && connection.has_all() && self.is_draining() {
                     self.close_client(number, CloseReason::ShuttingDown, "", clock());
                 }
             }
@@ -397,7 +384,7 @@ impl<T: Transport> Shard<T> {
         };
         if is_gone {
             self.remove(number);
-            self.check_delivered();
+            self.check_delivered(now);
             return;
         }
         // Who is to come back is told when, spread at random, so that not all come at once.
@@ -408,7 +395,7 @@ impl<T: Transport> Shard<T> {
             self.push_reply(number, farewell);
         }
         self.arm(number);
-        self.check_delivered();
+        self.check_delivered(now);
     }
 
     /// The far end sends no more. What it is still owed, it may still read.
@@ -473,7 +460,7 @@ impl<T: Transport> Shard<T> {
 
     fn closing_until(&self, now: Now) -> u64 {
         let until = now.after(self.limits.close_timeout);
-        if self.drain.stage.is_some() { until.min(self.drain.deadline) } else { until }
+        until.min(self.drain.deadline().unwrap_or(u64::MAX))
     }
 
     /// Tells a publisher why it is let go, and lets it go.
@@ -534,96 +521,13 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// Begins a stage of the shutdown.
-    pub(super) fn begin_stage(&mut self, stage: Stage, now: Now) {
-        self.drain.stage = Some(stage);
-        self.drain.is_reported = false;
-        match stage {
-            Stage::Quiesce => {
-                // What is published in part is published whole before it is too late.
-                for number in self.numbers(|role| matches!(role, Role::Http(http) if http.batch.is_some())) {
-                    self.publish_batch(number, usize::MAX, now);
-                }
-                let whole = nanos(self.limits.drain_timeout);
-                self.drain.deadline = now.mono.saturating_add(whole);
-                self.drain.patience = now.mono.saturating_add(whole / 10 * 9);
-                self.drain.is_reported = true;
-                self.shared.end(stage);
-            }
-            Stage::Deliver => {
-                for number in self.numbers(|role| matches!(role, Role::Client(_))) {
-                    let connection = &mut self.connections[number as usize];
-                    if let Role::Client(session) = &mut connection.role {
-                        session.leaving = true;
-                    }
-                    if connection.has_all() {
-                        self.close_client(number, CloseReason::ShuttingDown, "", now);
-                    }
-                }
-                self.check_delivered();
-            }
-            Stage::Farewell => {
-                for number in self.numbers(|role| matches!(role, Role::Publisher(_))) {
-                    self.dismiss_publisher(number, &shutting_down(), now);
-                }
-                self.drain.is_reported = true;
-            }
-        }
-    }
-
-    fn numbers(&self, is_wanted: impl Fn(&Role) -> bool) -> Vec<u32> {
+    pub(super) fn numbers(&self, is_wanted: impl Fn(&Role) -> bool) -> Vec<u32> {
         let wanted = self.connections.iter().filter(|(_, connection)| is_wanted(&connection.role));
         wanted.map(|(number, _)| number as u32).collect()
     }
-
-    /// Reports the end of the delivery once no session is left, and no receipt waits.
-    pub(super) fn check_delivered(&mut self) {
-        let is_over = self.counts.clients == 0 && self.unflushed.is_empty();
-        if self.drain.stage == Some(Stage::Deliver) && !self.drain.is_reported && is_over {
-            self.drain.is_reported = true;
-            self.shared.end(Stage::Deliver);
-        }
-    }
-
-    /// A shutdown does not wait for ever: first the clients that take nothing go, then everything.
-    fn drain_by_time(&mut self, now: Now) {
-        if self.drain.stage.is_none() || now.mono < self.drain.patience {
-            return;
-        }
-        for number in self.numbers(|role| matches!(role, Role::Client(_))) {
-            self.close_client(number, CloseReason::ShuttingDown, "", now);
-        }
-        if now.mono >= self.drain.deadline {
-            for number in self.numbers(|role| !matches!(role, Role::Client(_))) {
-                self.remove(number);
-            }
-        }
-    }
-
-    /// Whether a shutdown is under way.
-    pub fn is_draining(&self) -> bool {
-        self.drain.stage.is_some()
-    }
-
-    /// When a shutdown must be looked at again, in nanoseconds.
-    pub fn drain_deadline(&self) -> Option<u64> {
-        self.drain.stage.map(|_| self.drain.patience)
-    }
-
-    /// Whether the shutdown is over for this shard: publishers are told, and nobody is left but idle HTTP
-    /// connections.
-    pub fn is_finished(&self) -> bool {
-        let is_over = self.drain.stage == Some(Stage::Farewell);
-        is_over && self.counts.clients + self.counts.publishers + self.counts.closing == 0
-    }
-
-    /// Whether the time for the shutdown is up.
-    pub fn is_overdue(&self, now: Now) -> bool {
-        self.drain.stage.is_some() && now.mono >= self.drain.deadline
-    }
 }
 
-fn shutting_down() -> Refusal {
+pub(super) fn shutting_down() -> Refusal {
     Refusal::new(ErrorCode::ShuttingDown, "the node is shutting down; every accepted event went out")
 }
 

@@ -1,9 +1,12 @@
 //! DELIVERY: what one shard does with connections, rounds and clients. Pure, generic over the transport.
 //!
 //! `shard` is the loop's turn and the way of an event through it; `intake` is what comes from
-//! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go.
+//! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go, `drain` how
+//! all of them go at a shutdown.
 
+pub mod admission;
 pub mod connection;
+mod drain;
 pub mod intake;
 pub mod lifecycle;
 pub mod receipts;
@@ -12,5 +15,6 @@ pub mod requests;
 pub mod shard;
 pub mod shared;
 mod slow;
+pub mod stages;
 pub mod subscribers;
 mod sweep;

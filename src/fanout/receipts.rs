@@ -116,7 +116,7 @@ impl<T: Transport> Shard<T> {
     }
 
     /// Lets the receipts go whose connections have been flushed.
-    pub(super) fn settle_receipts(&mut self) {
+    pub(super) fn settle_receipts(&mut self, now: Now) {
         let ((popped, all), mut waiting) = (self.sweep.popped(), self.unflushed.len());
         while waiting > 0
             && self.unflushed.front().is_some_and(|round| round.swept.is_some_and(|swept| swept <= popped))
@@ -134,7 +134,7 @@ impl<T: Transport> Shard<T> {
             round.receipts.iter().for_each(|expected| self.let_go(&expected.receipt));
         }
         if self.unflushed.is_empty() {
-            self.check_delivered();
+            self.check_delivered(now);
         }
     }
 

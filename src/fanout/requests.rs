@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::admin::api::{self, Reply, Route};
-use crate::admin::diagnostics;
 use crate::admin::report::{Part, Report};
+use crate::admin::{diagnostics, drain};
 use crate::clock::Now;
 use crate::dialect::command::{Recovery, Subscribe};
 use crate::dialect::dialect::Dialect;
@@ -19,7 +19,7 @@ use crate::fanout::intake::{CLIENT_READ, Read, window};
 use crate::fanout::replay::position;
 use crate::fanout::shard::{READ_BYTES, Shard};
 use crate::fanout::shared::{Gather, Message, Origin, Shared, State};
-use crate::metrics::BadInput;
+use crate::metrics::{BadInput, NotAdmitted};
 use crate::proto::http1::{self, HttpError, Request};
 use crate::publish::dedupe::{Accepted, Seen};
 use crate::publish::http::{self, Asked};
@@ -46,7 +46,14 @@ enum Decision {
     Gather(Report, Answer),
     /// It becomes a session.
     Open(Box<Opening>),
+    /// It would become an event stream, and too many clients come.
+    TurnAway(Box<Opening>),
 }
+
+/// How the end of an event stream is called that was not let in.
+const NOT_ADMITTED: &str = "handshake_rate";
+/// What those are told who come when too many do.
+const TOO_MANY: &str = "too many clients come at once (handshakes_per_second): connect again";
 
 impl<T: Transport> Shard<T> {
     pub(super) fn read_http(&mut self, number: u32, now: Now) {
@@ -85,7 +92,7 @@ impl<T: Transport> Shard<T> {
     fn advance_http(&mut self, number: u32, now: Now) -> bool {
         loop {
             match self.decide(number, now) {
-                Err(error) => self.refuse_request(number, &error, now),
+                Err(error) => self.refuse_request(number, error, now),
                 Ok(Decision::Wait) => {
                     // The deadline of a body may be earlier than that of the head was.
                     self.arm(number);
@@ -110,6 +117,7 @@ impl<T: Transport> Shard<T> {
                     self.open(number, *opening, now);
                     self.remember(number);
                 }
+                Ok(Decision::TurnAway(opening)) => self.turn_stream_away(number, *opening, now),
             }
             return true;
         }
@@ -155,10 +163,23 @@ impl<T: Transport> Shard<T> {
         }
         let Some((request, body)) = http.exchange.request() else { return Ok(Decision::Wait) };
         let answer = Answer::to(&request);
-        match route(&request)? {
+        let metrics = &shared.metrics[self.id];
+        let is_upgrade = request.headers.get("Sec-WebSocket-Key").is_some();
+        // Before anything else is made of the request: in a storm those who are refused cost no more than their head.
+        if is_upgrade && !shared.admission.is_open(now.mono) {
+            metrics.turn_away(NotAdmitted::Rate);
+            return Err(HttpError::new(503, TOO_MANY));
+        }
+        let route = route(&request).inspect_err(|error| {
+            if is_upgrade && error.status == 503 {
+                metrics.turn_away(NotAdmitted::Draining);
+            }
+        });
+        match route? {
             Route::Reply(reply) => Ok(Decision::Reply(reply, answer)),
             Route::Gather(report) => Ok(Decision::Gather(report, answer)),
             Route::Diagnose => Ok(Decision::Reply(diagnostics::reply(&request, body), answer)),
+            Route::Drain(wish) => Ok(Decision::Reply(drain::obey(wish, shared, now)?, answer)),
             Route::Open(opening) => {
                 let Subscribe { topics, policy, .. } = &opening.subscribe;
                 let rules = shared.topics.rules();
@@ -174,7 +195,14 @@ impl<T: Transport> Shard<T> {
                     let is_web_socket = opening.dialect.is_web_socket();
                     return Err(if is_web_socket { error } else { error.for_any_origin() });
                 }
-                Ok(Decision::Open(opening))
+                if shared.admission.take(now.mono) {
+                    return Ok(Decision::Open(opening));
+                }
+                metrics.turn_away(NotAdmitted::Rate);
+                match opening.dialect.is_web_socket() {
+                    true => Err(HttpError::new(503, TOO_MANY)),
+                    false => Ok(Decision::TurnAway(opening)),
+                }
             }
             Route::Publish(Asked { format, receipt, idempotency_key }) => {
                 match http::check(format, body, limits.max_publish_bytes, &shared.rules) {
@@ -312,8 +340,12 @@ impl<T: Transport> Shard<T> {
         self.push_first(number, &out);
     }
 
-    /// Answers a bad request; nothing that follows it is read as another.
-    pub(super) fn refuse_request(&mut self, number: u32, error: &HttpError, now: Now) {
+    /// Answers a request that is not served; nothing that follows it is read as another. Who is to try again is told
+    /// when, spread at random.
+    pub(super) fn refuse_request(&mut self, number: u32, mut error: HttpError, now: Now) {
+        if error.status == 503 {
+            error.retry_after = Some(self.random.u32(1..=5));
+        }
         if error.status < 500 && error.status != 408 {
             self.metrics().refuse_input(BadInput::Http);
         }
@@ -354,10 +386,12 @@ impl<T: Transport> Shard<T> {
         let max = self.shared.max_clients();
         if !Shared::take_place(&self.shared.clients, max) {
             self.shared.clients.fetch_add(1, Ordering::AcqRel);
+            self.metrics().turn_away(NotAdmitted::Capacity);
             self.turn_away(number, "Server capacity exceeded", CloseReason::AtCapacity, now);
             return;
         }
         if self.shared.state() == State::Draining {
+            self.metrics().turn_away(NotAdmitted::Draining);
             self.turn_away(number, "the node is shutting down", CloseReason::ShuttingDown, now);
             return;
         }
@@ -375,6 +409,16 @@ impl<T: Transport> Shard<T> {
         }
         // It has been sent nothing yet that could stand in the way.
         let _ = self.send_last(number, &subscribe, now);
+    }
+
+    /// Opens an event stream, says that too many clients come and when to come back, and ends it: to a 503, a browser
+    /// never comes back. It was no session.
+    fn turn_stream_away(&mut self, number: u32, opening: Opening, now: Now) {
+        let Opening { dialect, response: mut out, .. } = opening;
+        dialect.write_error(&mut out, self.iso.format(now.wall_ms), TOO_MANY);
+        sse::write_end(&mut out, NOT_ADMITTED, Some(self.random.u32(500..5_000)));
+        self.push_first(number, &out);
+        self.begin_closing(number, now);
     }
 
     /// Ends a session that cannot be served, and says why.

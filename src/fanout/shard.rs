@@ -22,8 +22,8 @@ use crate::dialect::envelope::Frames;
 use crate::error::CloseReason;
 use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
+use crate::fanout::drain::Drain;
 use crate::fanout::intake::REPLY_CAP;
-use crate::fanout::lifecycle::Drain;
 use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
@@ -65,8 +65,10 @@ pub struct Shard<T: Transport> {
     pub(super) postponed: u64,
     /// Rounds with receipts that not every connection has been flushed for.
     pub(super) unflushed: VecDeque<Unflushed>,
-    /// Connections with something to read that has not been read to the end.
+    /// Connections with something to read that has not been read to the end …
     pub(super) ready: VecDeque<u32>,
+    /// … and those of them that are HTTP: handshakes and requests.
+    pub(super) requests: VecDeque<u32>,
     /// Publishers that wait for a link's credit.
     pub(super) starved: Vec<u32>,
     /// HTTP connections, oldest first; those that are something else by now are passed over.
@@ -161,6 +163,7 @@ impl<T: Transport> Shard<T> {
             postponed: 0,
             unflushed: VecDeque::new(),
             ready: VecDeque::new(),
+            requests: VecDeque::new(),
             starved: Vec::new(),
             handshakes: VecDeque::new(),
             wheel: Wheel::new(),
@@ -262,9 +265,10 @@ impl<T: Transport> Shard<T> {
         }
         self.flush_slice(clock);
         self.keep_budget(now);
-        self.settle_receipts();
+        self.settle_receipts(now);
         self.look(clock);
-        if !self.sweep.is_empty() || !self.ready.is_empty() || !self.link().is_empty() {
+        let is_idle = self.sweep.is_empty() && self.ready.is_empty() && self.requests.is_empty();
+        if !is_idle || !self.link().is_empty() {
             self.awake_until = now.mono;
             return Next::Now;
         }
@@ -273,7 +277,8 @@ impl<T: Transport> Shard<T> {
             // What is too old goes also while nothing else happens.
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
         }
-        next = next.into_iter().chain(self.sweep.held_until()).min();
+        let of_drain = self.next_of_drain(now);
+        let next = next.into_iter().chain(self.sweep.held_until()).chain(of_drain).min();
         self.awake_until = next.unwrap_or(u64::MAX);
         next.map_or(Next::Wait, Next::At)
     }
@@ -293,7 +298,8 @@ impl<T: Transport> Shard<T> {
                 Message::Round(round, receipts) => self.dispatch(&round, receipts, now),
                 Message::Receipt(receipt) => self.answer_receipt(&receipt, now),
                 Message::Limits(limits) => self.change_limits(limits),
-                Message::Drain(stage) => self.begin_stage(stage, now),
+                Message::Drain(order) => self.begin_stage(order, now),
+                Message::Undo => self.undo_drain(),
                 Message::Ask(gather) => self.answer_part(&gather, now),
                 Message::Answered(gather) => self.answer_whole(&gather, now),
             }
@@ -312,8 +318,8 @@ impl<T: Transport> Shard<T> {
         self.metrics().rounds.one();
         let expected: &[Expected] = receipts.as_ref().map_or(&[], |all| all);
         self.match_replaying(round, expected);
-        // A shutdown holds nothing back.
-        let budget = if self.drain.stage.is_none() { self.limits.latency_budget } else { Duration::ZERO };
+        // Once publishers are read no more, nothing is held back.
+        let budget = if self.is_ending() { Duration::ZERO } else { self.limits.latency_budget };
         self.sweep.begin_round(budget, round.ingress, round.events.len(), round.events.bytes());
         // What was written here so far, and by which list: topics of one event share it.
         let mut appended: SmallVec<[((u32, u32), Appended); 4]> = SmallVec::new();
@@ -497,7 +503,10 @@ impl<T: Transport> Shard<T> {
             && !connection.is_ready
         {
             connection.is_ready = true;
-            self.ready.push_back(number);
+            match connection.role {
+                Role::Http(_) => self.requests.push_back(number),
+                _ => self.ready.push_back(number),
+            }
         }
     }
 

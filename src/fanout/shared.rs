@@ -12,6 +12,8 @@ use crate::config::Limits;
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::Streams;
 use crate::event::{Events, Round};
+use crate::fanout::admission::Admission;
+use crate::fanout::stages::{Course, Order, Stage, Times, Undo};
 use crate::link::Link;
 use crate::metrics::ShardMetrics;
 use crate::publish::dedupe::Dedupe;
@@ -47,13 +49,15 @@ pub struct Shared {
     pub publishers: AtomicUsize,
     /// Clients there ever were.
     pub client_numbers: AtomicU64,
-    /// Shards that have come to the end of the present stage of a drain.
-    pub drained: [AtomicUsize; 2],
+    /// How many sessions may be opened now.
+    pub admission: Admission,
     /// When the node started.
     pub started: Now,
     max_clients: AtomicUsize,
     max_outbox_bytes: AtomicUsize,
     state: AtomicU8,
+    /// What is said through the links is said while this is held, so that every shard hears it in the same order.
+    course: Mutex<Course>,
     complained: AtomicU64,
     hasher: ahash::RandomState,
 }
@@ -68,22 +72,13 @@ pub enum Message {
     /// New limits.
     Limits(Arc<Limits>),
     /// A stage of the shutdown.
-    Drain(Stage),
+    Drain(Order),
+    /// The shutdown is taken back.
+    Undo,
     /// A question to every shard.
     Ask(Arc<Gather>),
     /// The question has been answered by every shard: to the one that asked.
     Answered(Arc<Gather>),
-}
-
-/// The stages of a shutdown. Each begins when every shard has come to the end of the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Publishers are read no more.
-    Quiesce,
-    /// Every accepted event is in the links: clients are closed as they have what they are owed.
-    Deliver,
-    /// Every accepted event went out: publishers are told.
-    Farewell,
 }
 
 /// A question that every shard adds its part to; the last one sends it back.
@@ -151,11 +146,12 @@ impl Shared {
             clients: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             client_numbers: AtomicU64::new(0),
-            drained: Default::default(),
+            admission: Admission::new(limits.handshakes_per_second, limits.handshake_burst),
             started,
             max_clients: AtomicUsize::new(limits.max_clients),
             max_outbox_bytes: AtomicUsize::new(limits.max_outbox_bytes),
             state: AtomicU8::new(State::Starting as u8),
+            course: Mutex::new(Course::new(times(limits))),
             complained: AtomicU64::new(0),
             hasher: ahash::RandomState::new(),
         }
@@ -215,28 +211,92 @@ impl Shared {
         self.topics.set_max(limits.max_topics, limits.max_history_bytes);
         self.max_clients.store(limits.max_clients, Ordering::Relaxed);
         self.max_outbox_bytes.store(limits.max_outbox_bytes, Ordering::Relaxed);
+        self.admission.set(limits.handshakes_per_second, limits.handshake_burst);
+        self.course.lock().set_times(times(limits));
         for link in &self.links {
             link.send(Message::Limits(Arc::clone(limits)), 0);
         }
     }
 
-    /// Begins a stage of the shutdown in every shard.
-    pub fn begin(&self, stage: Stage) {
-        for link in &self.links {
-            link.send(Message::Drain(stage), 0);
+    /// Begins a drain: nobody is let in from here on, then the stages follow each other.
+    ///
+    /// # Errors
+    /// The stage of the one that is under way.
+    pub fn begin_drain(&self, now: Now) -> Result<Order, Order> {
+        let mut course = self.course.lock();
+        let order = course.begin(self.clients.load(Ordering::Relaxed), now)?;
+        self.set_state(State::Draining);
+        self.say(order, now);
+        Ok(order)
+    }
+
+    /// Takes the drain back, as long as publishers are read: from here on nobody is closed because of it.
+    pub fn undo_drain(&self) -> Undo {
+        let mut course = self.course.lock();
+        let undo = course.undo();
+        if let Undo::Done { clients } = undo {
+            for link in &self.links {
+                link.send(Message::Undo, 0);
+            }
+            self.set_state(State::Ready);
+            let left = self.clients.load(Ordering::Relaxed);
+            tracing::info!(
+                clients = left,
+                of = clients,
+                "the shutdown is taken back: clients may come again"
+            );
+        }
+        undo
+    }
+
+    /// A shard is through with what it was ordered; the last one begins the next stage.
+    pub fn end(&self, ended: Order, now: Now) {
+        let mut course = self.course.lock();
+        if let Some(next) = course.end(ended, self.shards(), now) {
+            self.say(next, now);
         }
     }
 
-    /// A shard has come to the end of `stage`; the last one begins the next.
-    pub fn end(&self, stage: Stage) {
-        let next = match stage {
-            Stage::Quiesce => Stage::Deliver,
-            Stage::Deliver => Stage::Farewell,
-            Stage::Farewell => return,
-        };
-        if self.drained[stage as usize].fetch_add(1, Ordering::AcqRel) + 1 == self.shards() {
-            self.begin(next);
+    /// Tells every shard that a stage begins.
+    fn say(&self, order: Order, now: Now) {
+        let left = self.clients.load(Ordering::Relaxed);
+        let seconds = |until: u64| until.saturating_sub(now.mono) as f64 / 1e9;
+        match order.stage {
+            Stage::Spread => tracing::info!(
+                clients = left,
+                delay = seconds(order.from),
+                seconds = seconds(order.until),
+                "shutting down: clients are let go"
+            ),
+            Stage::Quiesce => tracing::info!(
+                clients = left,
+                of = order.clients,
+                seconds = seconds(order.until),
+                "shutting down: publishers are read no more"
+            ),
+            Stage::Deliver | Stage::Farewell => {
+                tracing::debug!(stage = order.stage.name(), clients = left, "shutting down");
+            }
         }
+        for link in &self.links {
+            link.send(Message::Drain(order), 0);
+        }
+    }
+
+    /// The stage of the drain under way.
+    pub fn drain_order(&self) -> Option<Order> {
+        self.course.lock().order()
+    }
+
+    /// Drains begun so far, and how many of them were taken back.
+    pub fn drain_counts(&self) -> (u64, u64) {
+        self.course.lock().counts()
+    }
+
+    /// Whether events are accepted: also while clients are let go.
+    pub fn takes_events(&self) -> bool {
+        self.state() != State::Draining
+            || self.drain_order().is_some_and(|order| order.stage == Stage::Spread)
     }
 
     /// Whether a warning that may come many times a second is due: once a second for the whole node.
@@ -249,6 +309,10 @@ impl Shared {
     pub fn take_place(count: &AtomicUsize, max: usize) -> bool {
         count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1)).is_ok()
     }
+}
+
+fn times(limits: &Limits) -> Times {
+    Times { delay: limits.drain_delay, spread: limits.drain_spread, rest: limits.drain_timeout }
 }
 
 /// The node as one of its shards publishes to it.

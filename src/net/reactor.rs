@@ -104,7 +104,7 @@ impl Reactor {
             }
             self.accept();
             next = self.shard.turn(&now);
-            if self.shard.is_draining() && (self.shard.is_finished() || self.shard.is_overdue(now())) {
+            if self.shard.is_ending() && (self.shard.is_finished() || self.shard.is_overdue(now())) {
                 return Ok(());
             }
         }

@@ -37,12 +37,21 @@ pub struct HttpError {
     pub allow: &'static str,
     /// Whether pages of any site may read it.
     pub is_for_any_origin: bool,
+    /// Seconds after which it may be tried again, where that is known.
+    pub retry_after: Option<u32>,
 }
 
 impl HttpError {
     /// A refusal with its message.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, reason: reason(status), message: message.into(), allow: "", is_for_any_origin: false }
+        Self {
+            status,
+            reason: reason(status),
+            message: message.into(),
+            allow: "",
+            is_for_any_origin: false,
+            retry_after: None,
+        }
     }
 
     /// A 405, which names the methods that are served (RFC 9110 section 15.5.6).
@@ -72,6 +81,9 @@ impl HttpError {
         if self.is_for_any_origin {
             extra.push(("Access-Control-Allow-Origin", "*"));
         }
+        // RFC 9110 section 10.2.3.
+        let retry_after = self.retry_after.map(|seconds| seconds.to_string());
+        extra.extend(retry_after.as_deref().map(|seconds| ("Retry-After", seconds)));
         let body = format!("{{\"error\":{}}}", serde_json::Value::from(self.message.as_str()));
         write_response(out, self.status, "application/json", &extra, body.as_bytes(), false, head_only);
     }

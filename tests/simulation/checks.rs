@@ -147,7 +147,7 @@ fn check_closes(world: &World) {
 
 /// When everybody took everything and nothing is under way.
 pub fn when_quiet(world: &mut World) {
-    let draining = world.draining;
+    let is_ending = world.is_ending();
     for (id, node) in world.nodes.iter().enumerate() {
         let Some(shard) = &node.shard else { continue };
         let link = &world.shared.links[id];
@@ -177,7 +177,7 @@ pub fn when_quiet(world: &mut World) {
             pipe.state()
         );
     }
-    world.publishers.iter().for_each(|publisher| publisher.check_quiet(draining));
+    world.publishers.iter().for_each(|publisher| publisher.check_quiet(is_ending));
     world.callers.iter().for_each(|caller| caller.check_quiet());
 }
 

@@ -89,7 +89,8 @@ pub struct Context<'a> {
     /// The turn's first look at the clock, and its last.
     pub mono: u64,
     pub until: u64,
-    pub draining: bool,
+    /// Whether the node ever began to shut down.
+    pub has_drained: bool,
     pub max_subscriptions: usize,
     /// Close codes seen on the wire.
     pub closes: &'a mut HashMap<u16, u64>,

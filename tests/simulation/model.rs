@@ -298,7 +298,7 @@ impl Client {
                 if error == "Server capacity exceeded" || !self.is_json() {
                     let is_known = error == "Server capacity exceeded"
                         || error.contains("max_topics")
-                        || (context.draining && error.contains("shutting down"));
+                        || (context.has_drained && error.contains("shutting down"));
                     assert!(is_known && !self.is_turned_away, "turned away: {error}");
                     assert_eq!(self.last, [0; TOPICS.len()], "turned away after events: {error}");
                     self.is_turned_away = true;
@@ -500,7 +500,7 @@ impl Client {
         self.phase = Phase::Ended;
         *context.closes.entry(code).or_default() += 1;
         match code {
-            1001 => assert!(context.draining, "1001 without a shutdown"),
+            1001 => assert!(context.has_drained, "1001 without a shutdown"),
             1013 => assert!(self.is_turned_away, "1013 without an error before it"),
             4000 => {
                 assert!(self.vigil.timeout.is_some(), "nothing is to come from it, so it cannot be silent");
@@ -519,7 +519,8 @@ impl Client {
     pub fn take_drop(&mut self, context: &Context<'_>) {
         let pipe = self.pipe.borrow();
         // A close that never found room on the wire is excused.
-        let is_excused = !pipe.is_intact() || self.closed.is_some() || pipe.has_refused || context.draining;
+        let is_excused =
+            !pipe.is_intact() || self.closed.is_some() || pipe.has_refused || context.has_drained;
         assert!(
             is_excused || !self.is_upgraded,
             "client {} was dropped without a word: {:?}",

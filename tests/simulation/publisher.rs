@@ -268,7 +268,7 @@ impl Publisher {
     }
 
     /// Everything was read and written: every answer has come.
-    pub fn check_quiet(&self, is_draining: bool) {
+    pub fn check_quiet(&self, is_ending: bool) {
         let pipe = self.pipe.borrow();
         if self.dismissed.is_some() || !pipe.is_intact() {
             return;
@@ -280,7 +280,7 @@ impl Publisher {
             self.ack_wanted
         );
         assert!(self.errors.is_empty() && self.pongs.is_empty(), "answers are missing");
-        assert!(pipe.inbound.is_empty() || is_draining, "{} bytes were not read", pipe.inbound.len());
+        assert!(pipe.inbound.is_empty() || is_ending, "{} bytes were not read", pipe.inbound.len());
         assert!(!self.is_dead || pipe.shut || pipe.dropped, "a fatal frame and the connection is open");
     }
 

@@ -18,7 +18,7 @@ use fanwire::dialect::envelope::Envelopes;
 use fanwire::dialect::path::{Definition, Streams};
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Origin, Shared, Stage, State};
+use fanwire::fanout::shared::{Access, Origin, Shared, State};
 use fanwire::metrics::DropReason;
 use fanwire::publish::ingress::Ingress;
 use fanwire::publish::wire::Publish;
@@ -879,8 +879,7 @@ impl World {
 
     fn end(&mut self) {
         if self.random.bool() {
-            self.shared.set_state(State::Draining);
-            self.shared.begin(Stage::Quiesce);
+            self.shared.begin_drain(Now { mono: self.mono.get(), wall_ms: 1 }).unwrap();
             self.rest_or_end();
             assert!(self.shards.iter().all(Option::is_none), "the shutdown hangs");
             return;

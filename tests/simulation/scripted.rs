@@ -12,9 +12,12 @@ use fanwire::clock::Now;
 use fanwire::config::{Limits, StreamLimits};
 use fanwire::dialect::envelope::Envelopes;
 use fanwire::dialect::path::Streams;
+use fanwire::error::CloseReason;
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Shared, Stage, State};
+use fanwire::fanout::shared::{Access, Shared, State};
+use fanwire::fanout::stages::{Stage, Undo};
+use fanwire::metrics::NotAdmitted;
 use fanwire::publish::wire::Publish;
 use serde_json::{Value, json};
 
@@ -262,7 +265,8 @@ fn a_refused_subscribe_changes_nothing() {
 #[test]
 fn a_shutdown_waits_for_nobody_who_is_gone_or_was_told_of_its_gaps() {
     for is_lost in [true, false] {
-        let mut script = Script::new(Limits { queue_events: 4, ..Limits::default() });
+        let limits = Limits { queue_events: 4, drain_spread: Duration::ZERO, ..Limits::default() };
+        let mut script = Script::new(limits);
         let client =
             script.subscribe(600, r#"{"type":"subscribe","topics":["a","b"],"policy":"drop-oldest"}"#);
         let publisher = script.connect(Door::Publish, 600);
@@ -270,8 +274,7 @@ fn a_shutdown_waits_for_nobody_who_is_gone_or_was_told_of_its_gaps() {
         for (topic, events) in [("a", 10), ("b", 4), ("a", 4), ("b", 1)] {
             script.publish(publisher, topic, events);
         }
-        script.shared.set_state(State::Draining);
-        script.shared.begin(Stage::Quiesce);
+        script.shared.begin_drain(script.now).unwrap();
         script.run();
         if is_lost {
             script.pipes[client].borrow_mut().break_off();
@@ -281,6 +284,169 @@ fn a_shutdown_waits_for_nobody_who_is_gone_or_was_told_of_its_gaps() {
         assert_eq!(script.shard.counts().clients, 0, "lost: {is_lost}");
         assert!(script.pipes[publisher].borrow().shut, "lost: {is_lost}");
         assert!(is_lost || script.messages(client).last().unwrap().contains("retryAfterMs"));
+    }
+}
+
+/// A node whose clients take two seconds to go, with so many of them on `a`.
+fn spreading(clients: usize) -> (Script, Vec<usize>) {
+    let mut script = Script::new(Limits { drain_delay: Duration::from_secs(1), ..Limits::default() });
+    let clients: Vec<usize> = (0..clients)
+        .map(|_| script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#))
+        .collect();
+    script.shared.begin_drain(script.now).unwrap();
+    script.run();
+    (script, clients)
+}
+
+/// Time passes as far as the shard sleeps, until `mono`.
+fn sleep_until(script: &mut Script, mono: u64) {
+    loop {
+        script.run();
+        let Next::At(next) = script.shard.turn(&|| script.now) else { panic!("the shard does not wake") };
+        if next > mono {
+            script.now.mono = mono;
+            return script.run();
+        }
+        assert!(next > script.now.mono, "it does not sleep");
+        script.now.mono = next;
+    }
+}
+
+#[test]
+fn clients_are_let_go_evenly_while_publishers_are_read() {
+    const MS: u64 = 1_000_000;
+    let (mut script, clients) = spreading(200);
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let began = script.now.mono;
+    for (ms, left) in [(0, 200), (999, 200), (1_000, 200), (1_510, 149), (2_000, 100), (2_990, 1)] {
+        sleep_until(&mut script, began + ms * MS);
+        assert_eq!(script.shard.counts().clients, left, "after {ms} ms");
+        script.publish(publisher, "a", 1);
+        let last = *clients.last().unwrap();
+        script.read(last);
+        assert!(script.messages(last).last().unwrap().contains(r#""type":"event""#), "after {ms} ms");
+        assert!(!script.shard.is_ending() && script.shard.drain_deadline().is_none());
+    }
+    // A turn that comes early lets nobody go early, and a late one catches up.
+    script.now.mono = began + 3_000 * MS;
+    script.run();
+    assert!(script.shard.is_ending() && script.shard.counts().clients == 0);
+    for client in clients {
+        script.read(client);
+        assert_eq!(script.close_code(client), Some(1001));
+        assert!(script.messages(client).last().unwrap().contains("retryAfterMs"));
+    }
+    assert_eq!(script.shared.drain_order().unwrap().stage, Stage::Farewell);
+    assert!(script.pipes[publisher].borrow().shut);
+}
+
+#[test]
+fn who_is_owed_something_goes_when_it_has_it_and_stays_where_it_is_taken_back() {
+    let (mut script, clients) = spreading(4);
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    script.stop_reading_after(clients[0], 10);
+    script.publish(publisher, "a", 3);
+    let began = script.now.mono;
+    // All but one are due; the first of them waits for what it is owed.
+    sleep_until(&mut script, began + 1_030_000_000);
+    let there = |script: &Script| clients.iter().map(|client| script.is_there(*client)).collect::<Vec<_>>();
+    assert_eq!(there(&script), [true, false, false, true]);
+    assert_eq!(script.shared.undo_drain(), Undo::Done { clients: 4 });
+    assert_eq!(script.shared.state(), State::Ready);
+    // It has all, and time passes; the shard has not even heard of it yet.
+    script.pipes[clients[0]].borrow_mut().capacity = usize::MAX;
+    script.now.mono += 1_000_000_000;
+    script.unblock(clients[0]);
+    assert_eq!(there(&script), [true, false, false, true]);
+    assert_eq!(script.messages(clients[0]).len(), 1 + 3);
+    let new = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);
+    script.publish(publisher, "a", 1);
+    for client in [clients[0], clients[3], new] {
+        script.read(client);
+        assert!(script.is_there(client) && script.messages(client).last().unwrap().contains(r#""data":0,"#));
+    }
+    // Begun anew, it is the three that are left who go.
+    assert_eq!(script.shared.begin_drain(script.now).unwrap().clients, 3);
+    let began = script.now.mono;
+    sleep_until(&mut script, began + 1_020_000_000);
+    assert_eq!(script.shard.counts().clients, 1);
+    sleep_until(&mut script, began + 1_029_999_999);
+    assert_eq!(script.shared.drain_order().unwrap().stage, Stage::Spread);
+    script.now.mono += 1;
+    script.run();
+    assert_eq!((script.shard.counts().clients, script.shared.undo_drain()), (0, Undo::TooLate));
+}
+
+#[test]
+fn what_comes_too_fast_is_refused_and_told_when_to_come_back() {
+    let mut script =
+        Script::new(Limits { handshakes_per_second: 2, handshake_burst: 3, ..Limits::default() });
+    let refused = |script: &Script, reason| script.shared.metrics[0].turned_away(reason);
+    for _ in 0..3 {
+        let client = script.open(usize::MAX, "/ws", UPGRADE);
+        assert!(script.is_there(client));
+    }
+    let client = script.open(usize::MAX, "/ws", UPGRADE);
+    let answer = String::from_utf8(script.written[client].clone()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("handshakes_per_second"), "{answer}");
+    let (_, retry) = answer.split_once("\r\nRetry-After: ").unwrap();
+    let seconds: u32 = retry.split("\r\n").next().unwrap().parse().unwrap();
+    assert!((1..=5).contains(&seconds), "{answer}");
+    assert!(script.pipes[client].borrow().shut);
+    for path in ["/sse?topics=a", "/feed/a"] {
+        let client = script.open(usize::MAX, path, ACCEPT);
+        let items = script.items(client);
+        let [Item::Event { name, data, .. }, end, retry] = &items[..] else { panic!("{items:?}") };
+        assert!(name == "error" && data.contains("handshakes_per_second"), "{data}");
+        assert_eq!((end, is_retry(retry)), (&comment("closed: handshake_rate"), true));
+        assert!(script.pipes[client].borrow().shut);
+    }
+    assert_eq!(refused(&script, NotAdmitted::Rate), 3);
+    assert_eq!(script.shared.metrics[0].closed(CloseReason::AtCapacity), 0);
+    // What opens no session takes no token and is answered as ever; nor does what is refused for another reason.
+    for (path, headers, status) in
+        [("/healthz", "", "200"), ("/api/drain", "", "200"), ("/sse", ACCEPT, "400"), ("/feed/a", "", "426")]
+    {
+        let caller = script.open(usize::MAX, path, headers);
+        let answer = String::from_utf8_lossy(&script.written[caller]).into_owned();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+    }
+    script.pass(500);
+    let bad = script.open(usize::MAX, "/ws?categories=", UPGRADE);
+    assert!(script.written[bad].starts_with(b"HTTP/1.1 400 "));
+    let client = script.open(usize::MAX, "/feed/a", ACCEPT);
+    assert!(script.is_there(client), "half a second lets one in");
+    assert_eq!(refused(&script, NotAdmitted::Rate), 3);
+    script.open(usize::MAX, "/ws", UPGRADE);
+    assert_eq!(refused(&script, NotAdmitted::Rate), 4);
+}
+
+#[test]
+fn a_crowd_of_requests_is_read_in_pieces_and_in_its_order() {
+    let limits =
+        Limits { accepts_per_turn: 3, heartbeat_timeout: Duration::from_secs(50), ..Limits::default() };
+    let mut script = Script::new(limits);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);
+    let crowd: Vec<usize> = (0..20).map(|_| script.connect(Door::Public, usize::MAX)).collect();
+    let request = format!("GET /ws HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n");
+    let mut ping = Vec::new();
+    write(&mut ping, true, 9, b"?", &mut fastrand::Rng::with_seed(0));
+    for id in crowd.iter().chain([&client]) {
+        let bytes = if *id == client { &ping } else { request.as_bytes() };
+        script.pipes[*id].borrow_mut().send(bytes);
+        let number = script.pipes[*id].borrow().number.unwrap();
+        script.shard.handle_ready(number, true, false);
+    }
+    for turn in 1..=7 {
+        assert_eq!(script.shard.turn(&|| script.now), Next::Now);
+        let there: Vec<bool> = crowd.iter().map(|id| script.is_there(*id)).collect();
+        let expected: Vec<bool> = (0..20).map(|place| place < 3 * turn).collect();
+        assert_eq!(there, expected, "after {turn} turns");
+        if turn == 1 {
+            // Who was there before is not behind any of them.
+            let ponged = |op: &Op| matches!(op, Op::Wrote { connection, .. } if *connection == client);
+            assert!(script.tape.borrow().iter().any(ponged));
+        }
     }
 }
 
@@ -358,7 +524,7 @@ fn a_socket_that_takes_nothing_for_write_timeout_is_closed_and_one_that_takes_a_
         assert!(script.is_there(client), "{path}");
         script.pass(700);
         assert!(!script.is_there(client), "{path}: it has taken nothing for write_timeout");
-        assert_eq!(script.shared.metrics[0].closed(fanwire::error::CloseReason::SlowConsumer), 1);
+        assert_eq!(script.shared.metrics[0].closed(CloseReason::SlowConsumer), 1);
         script.unblock(client);
         if headers == UPGRADE {
             assert_eq!(script.close_code(client), Some(4008), "{path}");
@@ -662,14 +828,13 @@ fn who_finds_no_place_is_told_in_its_own_dialect() {
 
 #[test]
 fn a_shutdown_gives_event_streams_what_they_are_owed_and_then_their_end() {
-    let mut script = Script::new(Limits::default());
+    let mut script = Script::new(Limits { drain_spread: Duration::ZERO, ..Limits::default() });
     let publisher = script.connect(Door::Publish, usize::MAX);
     let idle = script.open(usize::MAX, "/feed/b", ACCEPT);
     let behind = script.open(usize::MAX, "/feed/a", ACCEPT);
     script.stop_reading_after(behind, 10);
     script.publish(publisher, "a", 3);
-    script.shared.set_state(State::Draining);
-    script.shared.begin(Stage::Quiesce);
+    script.shared.begin_drain(script.now).unwrap();
     script.run();
     assert!(!script.is_there(idle) && script.is_there(behind));
     let late = script.open(usize::MAX, "/sse?topics=a", ACCEPT);

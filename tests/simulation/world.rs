@@ -14,7 +14,8 @@ use fanwire::dialect::path::Streams;
 use fanwire::error::CloseReason;
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Shared, Stage, State};
+use fanwire::fanout::shared::{Access, Shared, State};
+use fanwire::fanout::stages::{Stage, Undo};
 use fanwire::link::Wake;
 
 use crate::audit::{Amnesty, Turn, ends};
@@ -76,7 +77,11 @@ pub struct World {
     pub publishers: Vec<Publisher>,
     pub callers: Vec<Caller>,
     pub limits: Limits,
+    /// A shutdown is under way; and one ever was.
     pub draining: bool,
+    pub has_drained: bool,
+    /// Shutdowns taken back, and those for which it was too late.
+    pub undone: [u64; 2],
     pub closes: HashMap<u16, u64>,
     pub watch: Watch,
     pipes: HashMap<usize, (Rc<RefCell<Pipe>>, usize)>,
@@ -98,6 +103,7 @@ impl World {
             max_clients: random.usize(3..20),
             max_publishers: random.usize(2..6),
             max_handshakes: random.usize(4..20),
+            accepts_per_turn: random.choice([1, 3, 64]).unwrap(),
             max_header_bytes: 4096,
             max_body_bytes: 100_000,
             max_message_bytes: 4000,
@@ -108,6 +114,8 @@ impl World {
             queue_bytes: random.usize(2000..200_000),
             max_outbox_bytes: shards * random.choice([4000, 50_000, 2_000_000]).unwrap(),
             link_bytes: random.choice([300, 5000, 100_000]).unwrap(),
+            drain_delay: Duration::from_millis(random.choice([0, 0, 700]).unwrap()),
+            drain_spread: Duration::from_millis(random.choice([0, 30, 10_000]).unwrap()),
             publish_timeout: Duration::from_secs(random.choice([30, 1 << 30]).unwrap()),
             latency_budget: Duration::from_millis(random.choice([0, 0, 2, 60]).unwrap()),
             streams: stream_limits(&mut random),
@@ -145,6 +153,8 @@ impl World {
             callers: Vec::new(),
             limits,
             draining: false,
+            has_drained: false,
+            undone: [0; 2],
             closes: HashMap::new(),
             pipes: HashMap::new(),
             clock,
@@ -367,11 +377,11 @@ impl World {
         let ends_before = ends(&self.shared.metrics[id]);
         let events_in = self.shared.metrics[id].events_in.get();
         let is_full = self.watch.is_full(&self.shared);
-        let was_draining = shard.is_draining();
+        let was_ending = shard.is_ending();
         self.clock.first.set(None);
         let next = shard.turn(&|| self.clock.now());
         // A shutdown begins by publishing the rest of what is published in part.
-        let is_full = is_full && was_draining == shard.is_draining();
+        let is_full = is_full && was_ending == shard.is_ending();
         let after = self.watch.queues(shard);
         let now = self.clock.first.get().expect("a turn looks at the clock");
         self.nodes[id].next = next;
@@ -418,7 +428,7 @@ impl World {
             book: &mut self.book,
             mono: now.mono,
             until: self.clock.mono.get(),
-            draining: self.draining,
+            has_drained: self.has_drained,
             max_subscriptions,
             closes: &mut self.closes,
         };
@@ -663,12 +673,33 @@ impl World {
         }
     }
 
-    /// The node shuts down in the middle of everything.
-    pub fn drain(&mut self) {
-        self.draining = true;
-        self.shared.set_state(State::Draining);
-        self.shared.begin(Stage::Quiesce);
-        for _ in 0..self.random.usize(..100) {
+    /// Whether publishers are read no more.
+    pub fn is_ending(&self) -> bool {
+        self.shared.drain_order().is_some_and(|order| order.stage > Stage::Spread)
+    }
+
+    fn begin_drain(&mut self) {
+        let order = self.shared.begin_drain(self.clock.now()).expect("none is under way");
+        assert_eq!(self.shared.begin_drain(self.clock.now()), Err(order));
+        assert_eq!(self.shared.state(), State::Draining);
+        (self.draining, self.has_drained) = (true, true);
+    }
+
+    /// Takes the shutdown back, unless it is too late.
+    fn undo_drain(&mut self) {
+        let is_too_late = self.is_ending();
+        let undone = self.shared.undo_drain();
+        assert_eq!(undone == Undo::TooLate, is_too_late, "{undone:?}");
+        self.undone[usize::from(is_too_late)] += 1;
+        if undone != Undo::TooLate {
+            assert_eq!((self.shared.state(), self.shared.undo_drain()), (State::Ready, Undo::Nothing));
+            self.draining = false;
+        }
+    }
+
+    /// Some of everything, with clients that vanish.
+    fn step_while_draining(&mut self, steps: usize) {
+        for _ in 0..self.random.usize(..steps) {
             self.step();
             if self.random.u8(..20) == 0
                 && let Some(client) = pick(&mut self.clients, &mut self.random)
@@ -676,9 +707,35 @@ impl World {
                 client.pipe.borrow_mut().break_off();
             }
         }
+    }
+
+    /// The node shuts down in the middle of everything, which is sometimes taken back.
+    pub fn drain(&mut self) {
+        for _ in 0..self.random.usize(..4) {
+            self.begin_drain();
+            self.step_while_draining(30);
+            self.undo_drain();
+            if self.draining {
+                break;
+            }
+            // At once again, or after a while in which it serves as before.
+            for _ in 0..self.random.choice([0, 3, 60]).unwrap() {
+                self.step();
+            }
+        }
+        if !self.draining {
+            self.begin_drain();
+        }
+        self.step_while_draining(100);
+        // Those are let go whose time has not come.
+        self.rest();
+        while !self.is_ending() {
+            self.check_spread();
+            assert!(self.next_timer(), "nobody wakes for the rest of the clients");
+            self.rest();
+        }
         // Who reads gets everything and the node is through long before its patience ends.
         let patience = self.clock.mono.get() + 2 * SECOND;
-        self.rest();
         crate::checks::when_drained(self);
         for publisher in &mut self.publishers {
             publisher.pipe.borrow_mut().end(true);
@@ -689,6 +746,19 @@ impl World {
             assert!(self.next_timer());
             self.rest();
         }
+    }
+
+    /// Everybody reads: no more clients are left than are still to wait, but for what one look lets go.
+    fn check_spread(&self) {
+        let order = self.shared.drain_order().expect("a shutdown");
+        let now = self.clock.mono.get();
+        let (passed, all) = (now.saturating_sub(order.from) as f64, (order.until - order.from).max(1) as f64);
+        let left: usize =
+            self.nodes.iter().filter_map(|node| Some(node.shard.as_ref()?.counts().clients)).sum();
+        let most = order.clients as f64 * (1.0 - passed / all)
+            + (order.clients as f64) * 2e7 / all
+            + 2.0 * self.nodes.len() as f64;
+        assert!(left as f64 <= most, "{left} of {} clients are left, {most} may be", order.clients);
     }
 }
 
