@@ -120,6 +120,7 @@ fn round(count: usize, is_escaped: bool) -> Round {
         category: category.into(),
         events,
         several: 0,
+        names: 0,
         ingress: 0,
         shared: false,
         written: parking_lot::Mutex::default(),

@@ -25,15 +25,15 @@ const LAYERS: &[Layer] = &[
     ("timer",       &["session/timer"],                             &[]),
     ("config",      &["config"],                                    &[]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names", "receipt"]),
-    ("rules",       &["topic/rules"],                               &["config", "policy"]),
+    ("rules",       &["topic/rules"],                               &["config", "names", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
-    ("event",       &["event", "topic/log", "topic/history", "dialect/envelope"],
-                    &["clock", "config", "proto", "rules", "wire"]),
+    ("event",       &["event", "topic/log", "topic/patterns", "topic/history", "dialect/envelope"],
+                    &["clock", "config", "names", "proto", "rules", "wire"]),
     ("chunk",       &["session/chunk"],                             &["event", "receipt"]),
     // What clients say, and what is said to them.
     ("command",     &["dialect/command"],                           &["event", "names", "policy", "proto"]),
-    ("json",        &["dialect/json"],                              &["chunk", "command", "event", "policy", "proto"]),
+    ("json",        &["dialect/json"],                              &["chunk", "command", "event", "names", "policy", "proto"]),
     ("sse",         &["dialect/sse"],                               &["event", "proto"]),
     ("echo",        &["dialect/echo"],                              &["proto"]),
     ("path",        &["dialect/path", "dialect/template"],          &["command", "event", "proto"]),
@@ -59,11 +59,11 @@ const LAYERS: &[Layer] = &[
     ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
+                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "names", "opening", "proto", "report", "shared", "socket", "sse"]),
     // The shard: one type in seven files, and its queue.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/slow", "fanout/sweep"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
-                      "metrics", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "subscribers", "timer",
+                      "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
