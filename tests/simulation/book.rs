@@ -22,7 +22,7 @@ pub const TOPICS: [&str; 12] = [
     "http:3",
 ];
 /// The patterns that JSON clients subscribe to. Their numbers go on behind those of the topics.
-pub const PATTERNS: [&str; 7] = ["r*", "run:*", "http:*", "p:*", "g*", "gr*", "run:42*"];
+pub const PATTERNS: [&str; 6] = ["a*", "alpha*", "p:*", "http:*", "r*", "run:*"];
 /// What clients can be subscribed to: topics and patterns.
 pub const NAMED: usize = TOPICS.len() + PATTERNS.len();
 /// Topics that the publish socket writes to.

@@ -146,6 +146,8 @@ pub struct Client {
     awaits_ping: bool,
     pings: u32,
     is_greeted: bool,
+    /// It subscribes as soon as it is connected.
+    pub is_eager: bool,
     pub retry: Option<u64>,
 }
 
@@ -200,6 +202,7 @@ impl Client {
             awaits_ping: false,
             pings: 0,
             is_greeted: false,
+            is_eager: false,
             retry: None,
         };
         client.ask(Asked::Open(visit.subscribe, visit.is_refused), visit.request.as_bytes());
@@ -275,6 +278,9 @@ impl Client {
             self.pipe.borrow_mut().end(true);
             self.check_farewell();
         }
+        if self.is_open() && std::mem::take(&mut self.is_eager) {
+            self.ask_to_subscribe(random);
+        }
         if std::mem::take(&mut self.pings) > 0 && !self.is_leaving {
             let mut frame = Vec::new();
             if self.is_json() {
@@ -329,11 +335,7 @@ impl Client {
                 self.ask(Asked::Nothing, &frame);
             }
             21..25 if !self.is_json() => {}
-            0..15 => {
-                let (subscribe, text) = Self::subscribe(self.is_healthy(), random);
-                write_text(&mut frame, text.as_bytes(), random);
-                self.ask(Asked::Subscribe(subscribe), &frame);
-            }
+            0..15 => self.ask_to_subscribe(random),
             15..21 => {
                 let topics = some_topics(random);
                 let names: Vec<&str> = topics.iter().map(|topic| called(*topic)).collect();
@@ -376,6 +378,14 @@ impl Client {
             38 => self.nature = Nature::Stalled,
             _ => self.violate(random),
         }
+    }
+
+    /// Subscribes to anything.
+    pub fn ask_to_subscribe(&mut self, random: &mut fastrand::Rng) {
+        let mut frame = Vec::new();
+        let (subscribe, text) = Self::subscribe(self.is_healthy(), random);
+        write_text(&mut frame, text.as_bytes(), random);
+        self.ask(Asked::Subscribe(subscribe), &frame);
     }
 
     /// Subscribes to one topic.
@@ -472,8 +482,8 @@ impl Client {
 
 /// Topics and patterns.
 fn some_topics(random: &mut fastrand::Rng) -> Vec<usize> {
-    let some = |random: &mut fastrand::Rng| match random.u8(..4) {
-        0 => random.usize(TOPICS.len()..NAMED),
+    let some = |random: &mut fastrand::Rng| match random.u8(..5) {
+        0..2 => random.usize(TOPICS.len()..NAMED),
         _ => some_topic(random),
     };
     (0..random.usize(..4)).map(|_| some(random)).collect()

@@ -278,7 +278,9 @@ impl World {
         }
         let connection = self.connect(Door::Public, capacity, temper);
         let visit = Visit::random(topic, self.limits.max_subscriptions, &mut self.random);
-        self.clients.push(Client::new(connection, nature, visit, &self.limits, &mut self.book));
+        let mut client = Client::new(connection, nature, visit, &self.limits, &mut self.book);
+        client.is_eager = topic.is_none() && client.is_json() && self.random.u8(..4) > 0;
+        self.clients.push(client);
     }
 
     fn connect_publisher(&mut self) {
