@@ -31,6 +31,7 @@ use fanwire::publish::ingress::{Destination, Ingress, Tail};
 use fanwire::publish::socket::{Publisher, Terms};
 use fanwire::publish::wire::{HEADER_LEN, Publish};
 use fanwire::receipt::Fate;
+use fanwire::receipt::Receipts;
 use fanwire::session::chunk::{Chunks, Gap, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
 use fanwire::session::session::{Identity, Session};
@@ -370,7 +371,7 @@ impl Destination for Nowhere {
         &self.tail
     }
 
-    fn send(&self, _: usize, round: Arc<Round>) {
+    fn send(&self, _: usize, round: Arc<Round>, _: &Receipts) {
         black_box(round);
     }
 }
@@ -406,7 +407,7 @@ fn patterns(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 for topic in topics {
-                    ingress.add(black_box(&stock(topic)), now, &to, &metrics);
+                    ingress.add(black_box(&stock(topic)), None, now, &to, &metrics);
                 }
                 ingress.commit(now, &to);
             });

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::foreign::Foreign;
 use common::sse::EventStream;
 use common::{Incoming, Node, PATIENCE, WebSocket, http, seed};
-use fanwire::client::{Event, Publisher};
+use fanwire::client::{Event, Publisher, Reach};
 use serde_json::{Value, json};
 
 /// What a client does not read soon waits in the node.
@@ -591,7 +591,7 @@ fn what_is_replayed_by_name_and_what_a_pattern_brings_make_one_whole() {
             let data = format!("{{\"n\":{},\"padding\":\"{padding}\"}}", published.len());
             publisher.publish(&Event::new(topics, "e", &data)).unwrap();
             published.push(topics);
-            if published.len() % 20 == 0 {
+            if published.len().is_multiple_of(20) {
                 publisher.settle().unwrap();
                 for n in published.len() - 20..published.len() {
                     assert_eq!(healthy.next_json(PATIENCE)["data"]["n"], n);
@@ -651,6 +651,34 @@ fn a_pattern_may_have_a_policy_that_all_it_matches_allows() {
         subscribe(&mut client, &json!({"topics": [topic], "policy": policy}));
     }
     subscribe(&mut client, &json!({"topics": ["log:1*", "run:*"]}));
+}
+
+#[test]
+fn a_receipt_counts_each_session_once_whatever_matched() {
+    let node = Node::start_with_file(HISTORY, &["--shards", "2"]);
+    let mut clients: Vec<WebSocket> = (0..6).map(|_| node.websocket()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.subscribe([&["run:*", "r*", "run:1"][..], &["r*"], &["run:2*", "stage"]][n % 3]);
+    }
+    // One that was served from a history before.
+    let since = json!({"run:1": {"epoch": "0000000000000001", "offset": 0}});
+    subscribe(&mut clients[1], &json!({"topics": ["run:1"], "since": since}));
+    let mut publisher = publisher(&node);
+    for (topics, sessions) in [
+        (&["run:1"][..], 4),
+        (&["run:3"], 4),
+        (&["stage", "run:1"], 6),
+        (&["run:2"], 6),
+        (&["other"], 0),
+        (&["run:2", "run:22", "r"], 6),
+    ] {
+        for key in ["", "k"] {
+            let event = Event { key, ..Event::new(topics, "e", "1") };
+            let sequence = publisher.publish_for_receipt(&event).unwrap();
+            let expected = Reach { matched: sessions, written: sessions, ..Reach::default() };
+            assert_eq!(publisher.receipt(sequence).unwrap(), expected, "{topics:?}");
+        }
+    }
 }
 
 #[test]
