@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::foreign::Foreign;
 use common::sse::EventStream;
-use common::{Incoming, Node, PATIENCE, WebSocket, http, seed};
+use common::{Incoming, Node, PATIENCE, Signal, WebSocket, http, seed, wait_until};
 use fanwire::client::{Event, Publisher, Reach};
 use serde_json::{Value, json};
 
@@ -375,7 +375,7 @@ fn a_slow_client_of_a_pattern_is_closed_like_any_other() {
     let mut publisher = publisher(&node);
     let data = format!("\"{}\"", "x".repeat(1000));
     let mut n = 0;
-    let closed = common::wait_until(PATIENCE, || {
+    let closed = wait_until(PATIENCE, || {
         for _ in 0..20 {
             n += 1;
             publisher.publish(&Event::new(&[&format!("run:{n}")], "e", &data)).unwrap();
@@ -439,6 +439,64 @@ fn limits_refuse_whole_and_by_name() {
     assert_eq!((metric(&node, "patterns"), metric(&node, "topics")), (4, 5));
     drop((client, other));
     node.wait_stats("nothing left", |stats| stats["rooms"] == 0 && stats["patterns"] == 0);
+}
+
+#[test]
+fn every_length_of_pattern_at_once_costs_a_look_up_each() {
+    let node = Node::start(&["--shards", "2"]);
+    let mut clients: Vec<WebSocket> = (0..16).map(|_| node.websocket()).collect();
+    let long = "x".repeat(255);
+    for (n, client) in clients.iter_mut().enumerate() {
+        let patterns: Vec<String> =
+            (1..=254).skip(n).step_by(16).map(|length| format!("{}*", &long[..length])).collect();
+        let names: Vec<&str> = patterns.iter().map(String::as_str).collect();
+        client.subscribe(&names);
+    }
+    let mut publisher = publisher(&node);
+    for n in 0..100 {
+        publish(&mut publisher, &[&long, &long[1..]], "e", n);
+    }
+    for client in &mut clients {
+        (0..100).for_each(|n| assert_eq!(next_event(client), (long.clone(), n)));
+        has_nothing_more(client);
+    }
+    assert_eq!((metric(&node, "patterns"), metric(&node, "pattern_probes_total")), (254, 25_400));
+    let stats = node.wait_stats("nothing pending", |stats| stats["pending"] == 0);
+    assert_eq!((&stats["dispatched"], &stats["dropped"]), (&1_600.into(), &json!({})));
+    publish(&mut publisher, &["y", "yx"], "e", 0);
+    assert_eq!(metric(&node, "pattern_probes_total"), 25_400 + 1 + 1);
+    drop(clients);
+    node.wait_stats("nothing left", |stats| stats["patterns"] == 0 && stats["rooms"] == 0);
+}
+
+#[test]
+fn patterns_that_are_there_outlive_a_stricter_limit() {
+    let node = Node::start_with_file("max_patterns_per_client = 3\n", &[]);
+    let mut client = node.websocket();
+    client.subscribe(&["a*", "b*"]);
+    std::fs::write(node.dir().join("fanwire.toml"), "max_patterns_per_client = 0\n").unwrap();
+    node.signal(Signal::HUP);
+    // Its shard takes the limit in its own time.
+    let is_taken = || {
+        client.send_json(&json!({"type": "subscribe", "topics": ["c*"]}));
+        let is_error = client.next_json(PATIENCE)["type"] == "error";
+        if !is_error {
+            client.unsubscribe(&["c*"]);
+        }
+        is_error.then_some(())
+    };
+    assert!(wait_until(PATIENCE, is_taken).is_some(), "the new limit did not come");
+    let error = refused(&mut client, &json!({"topics": ["a*", "c*"]}));
+    assert!(error.contains("max_patterns_per_client is 0"), "{error}");
+    // What it has it may ask for again, with a filter now, and leave.
+    subscribe(&mut client, &json!({"topics": ["a*"], "events": ["done"]}));
+    for (n, (topic, event)) in [("a1", "step"), ("a1", "done"), ("b1", "step")].into_iter().enumerate() {
+        node.publish(&[topic], event, &json!(n));
+    }
+    assert_eq!(next_event(&mut client), ("a1".to_owned(), 1));
+    assert_eq!(next_event(&mut client), ("b1".to_owned(), 2));
+    assert_eq!(client.unsubscribe(&["a*"])["data"]["categories"], json!(["b*"]));
+    assert!(refused(&mut client, &json!({"topics": ["a*"]})).contains("max_patterns_per_client is 0"));
 }
 
 #[test]

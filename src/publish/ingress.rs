@@ -15,13 +15,15 @@ use crate::receipt::{Expected, Receipt, Receipts};
 use crate::topic::log::{Topic, Topics};
 use crate::topic::patterns::Matches;
 
-/// Gathers the events of one read. Events of one topic keep their order; an event of several topics is a fence.
+/// Gathers the events of one read. Events of one topic keep their order; an event of several topics, or that
+/// matches a pattern, is a fence.
 #[derive(Debug, Default)]
 pub struct Ingress {
     pending: Vec<Pending>,
     /// The address of a topic to its place in `pending`. The `Arc` there keeps the address taken.
     places: HashMap<usize, usize, ahash::RandomState>,
-    /// The last topic list of this read, and its place, if it has a subscriber: most reads are of one topic.
+    /// The last topic of this read that no pattern matched, and its place, if it has a subscriber: most reads are of
+    /// one topic.
     last: (String, Option<usize>),
     shown: Allowance,
 }
