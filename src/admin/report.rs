@@ -84,7 +84,7 @@ pub fn render(report: &Report, parts: Vec<Part>, topics: &Topics, now: Now) -> V
     match report {
         Report::Status { clients } => status(*clients, parts, &timestamp),
         Report::Topic(name) => {
-            let topic = topics.find_subscribed(name);
+            let topic = topics.find(name);
             let (events, bytes) = topic.as_ref().and_then(|topic| topic.kept()).unwrap_or_default();
             let mut answer = json!({
                 "topic": name,

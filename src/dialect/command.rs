@@ -86,7 +86,7 @@ pub fn check_topic(name: &str) -> Result<(), String> {
     check_name("topic", name)?;
     if pattern_prefix(name).is_some() {
         return Err(format!(
-            "{name:?} is a prefix pattern, which only the subscribe message of /ws may have"
+            "{name:?} is a prefix pattern, not a topic: those are only for the subscribe message of /ws"
         ));
     }
     Ok(())

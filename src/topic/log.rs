@@ -234,11 +234,6 @@ impl Topics {
         self.stripe(name).read().get(name).map(|found| Arc::clone(&found.0))
     }
 
-    /// The topic or pattern that subscribers have under this name, if there is one.
-    pub fn find_subscribed(&self, name: &str) -> Option<Arc<Topic>> {
-        if pattern_prefix(name).is_some() { self.patterns.find(name) } else { self.find(name) }
-    }
-
     /// The topic to publish to: one that there is, or a new one where its history is to be kept.
     pub fn find_or_keep(&self, name: &str) -> Option<Arc<Topic>> {
         self.find(name).or_else(|| {
