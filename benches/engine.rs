@@ -27,9 +27,11 @@ use fanwire::fanout::shared::{Access, Shared, State};
 use fanwire::metrics::ShardMetrics;
 use fanwire::publish::dedupe::{Dedupe, Window};
 use fanwire::publish::http::{self, Format};
+use fanwire::publish::ingress::{Destination, Ingress, Tail};
 use fanwire::publish::socket::{Publisher, Terms};
 use fanwire::publish::wire::{HEADER_LEN, Publish};
 use fanwire::receipt::Fate;
+use fanwire::receipt::Receipts;
 use fanwire::session::chunk::{Chunks, Gap, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
 use fanwire::session::session::{Identity, Session};
@@ -120,6 +122,7 @@ fn round(count: usize, is_escaped: bool) -> Round {
         category: category.into(),
         events,
         several: 0,
+        names: 0,
         ingress: 0,
         shared: false,
         written: parking_lot::Mutex::default(),
@@ -353,6 +356,66 @@ fn dispatch(c: &mut Criterion) {
     group.finish();
 }
 
+/// A node of which only the order is there: rounds go nowhere.
+struct Nowhere {
+    topics: Topics,
+    tail: Tail,
+}
+
+impl Destination for Nowhere {
+    fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    fn send(&self, _: usize, round: Arc<Round>, _: &Receipts) {
+        black_box(round);
+    }
+}
+
+/// What publishing pays for prefix patterns: each event is for another topic, so that each is looked up. The time of
+/// one event must not depend on how many patterns there are, only on how many lengths their prefixes have.
+fn patterns(c: &mut Criterion) {
+    const EVENTS: usize = 1_000;
+    let short: Vec<String> = (0..EVENTS).map(|n| format!("run:{n:08}-e29b-41d4-a716-446655440000")).collect();
+    let long: Vec<String> = (0..EVENTS).map(|n| format!("{}{n:03}", "x".repeat(252))).collect();
+    let of_one_length = |count: usize| (0..count).map(|n| format!("other-{n:06}:*")).collect::<Vec<_>>();
+    let of_every_length =
+        |letter: &str| (1..=254).map(|n| format!("{}*", letter.repeat(n))).collect::<Vec<_>>();
+    let mut cases: Vec<(String, Vec<String>, &[String], usize)> = Vec::new();
+    for count in [0, 1, 10, 1_000, 100_000] {
+        let mut patterns = of_one_length(count);
+        cases.push((format!("{count} patterns, none matches"), patterns.clone(), &short, 0));
+        patterns.push("run:*".to_owned());
+        cases.push((format!("{count} patterns, and one that matches"), patterns, &short, 1));
+    }
+    cases.push(("254 lengths, none matches".to_owned(), of_every_length("y"), &long, 0));
+    cases.push(("254 lengths, 252 match".to_owned(), of_every_length("x"), &long, 252));
+    let mut group = c.benchmark_group("publish, each event to another topic");
+    group.throughput(Throughput::Elements(EVENTS as u64));
+    for (name, patterns, topics, matches) in cases {
+        let to = Nowhere { topics: Topics::new(1, 1_000_000, 0), tail: Tail::default() };
+        for (slot, pattern) in (0..).zip(&patterns) {
+            assert!(to.topics.register(pattern, 0, slot).is_some(), "there is room for {pattern}");
+        }
+        assert_eq!(to.topics.patterns().matching(&topics[0]).patterns().len(), matches);
+        let (mut ingress, metrics) = (Ingress::default(), ShardMetrics::default());
+        let now = Clock::start().now();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                for topic in topics {
+                    ingress.add(black_box(&stock(topic)), None, now, &to, &metrics);
+                }
+                ingress.commit(now, &to);
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Spans of one frame each in a chunk of 1,000 frames that goes nowhere.
 fn chunk(chunks: &mut Chunks, topic: u32) -> Vec<(Span, usize)> {
     let frames = write_frames(1_000, false);
@@ -540,11 +603,11 @@ fn parsers(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    // Two minutes in all: short, so that it is run often.
+    // Less than three minutes in all: short, so that it is run often.
     config = Criterion::default()
         .sample_size(50)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = decode, envelope, dispatch, outbox, timers, parsers
+    targets = decode, envelope, dispatch, patterns, outbox, timers, parsers
 }
 criterion_main!(benches);

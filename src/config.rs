@@ -408,6 +408,10 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// Topics a client may be subscribed to.
     pub max_subscriptions: usize,
+    /// Prefix patterns among them; 0: there are no patterns.
+    pub max_patterns_per_client: usize,
+    /// Bytes that a pattern must have before its `*`; 0: one may match everything.
+    pub min_pattern_prefix: usize,
     /// Topics with a subscriber (whole node).
     pub max_topics: usize,
     /// Bytes of the `data` of one published event.
@@ -463,6 +467,8 @@ impl Default for Limits {
             max_body_bytes: 8 << 20,
             max_message_bytes: 64 << 10,
             max_subscriptions: 1_000,
+            max_patterns_per_client: 16,
+            min_pattern_prefix: 1,
             max_topics: 1_000_000,
             max_publish_bytes: 1 << 20,
             max_idempotency_keys: 100_000,

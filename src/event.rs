@@ -123,9 +123,12 @@ pub struct Round {
     pub events: Events,
     /// A number that no other round has where the event has several topics, 0 where it has one.
     pub several: u64,
+    /// A hash of all topics' names where the event has a key and matches a pattern, else 0: a pattern's subscribers
+    /// tell keys apart by it.
+    pub names: u64,
     /// When the events were read from the publisher: nanoseconds of `Now::mono`.
     pub ingress: u64,
-    /// Whether more than one shard gets it, so that its frames are worth sharing.
+    /// Whether its frames may be put into more than one chunk, so that they are worth sharing.
     pub shared: bool,
     /// Its frames, written by the first shard that needs them in an envelope.
     pub written: Mutex<SmallVec<[Written; 1]>>,
@@ -150,7 +153,7 @@ const MAX_WRITTEN: usize = 8;
 impl Round {
     /// What the round counts for on a link: its bytes and something for its bookkeeping.
     pub fn cost(&self) -> usize {
-        self.events.bytes() + 64 * self.events.len() + 256
+        self.events.bytes() + 64 * (self.events.len() + self.topics.len()) + 192
     }
 
     /// Whether a topic's history may keep it.

@@ -141,6 +141,10 @@ pub struct ShardMetrics {
     pub event_bytes_in: Figure,
     /// Events accepted that nobody anywhere was subscribed to.
     pub events_unsubscribed: Figure,
+    /// Events accepted that matched a prefix pattern.
+    pub events_pattern_matched: Figure,
+    /// Look-ups in the table of patterns: what they cost those who publish.
+    pub pattern_probes: Figure,
     /// Events accepted that went out with something masked by a guard.
     pub events_masked: Figure,
     /// Events that were accepted before, from the same publisher's name or under the same key: acknowledged, and

@@ -27,15 +27,15 @@ const LAYERS: &[Layer] = &[
     ("admission",   &["fanout/admission"],                          &[]),
     ("stages",      &["fanout/stages"],                             &["clock"]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names", "receipt"]),
-    ("rules",       &["topic/rules"],                               &["config", "policy"]),
+    ("rules",       &["topic/rules"],                               &["config", "names", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
-    ("event",       &["event", "topic/log", "topic/history", "dialect/envelope"],
-                    &["clock", "config", "proto", "rules", "wire"]),
+    ("event",       &["event", "topic/log", "topic/patterns", "topic/history", "dialect/envelope"],
+                    &["clock", "config", "names", "proto", "rules", "wire"]),
     ("chunk",       &["session/chunk"],                             &["event", "receipt"]),
     // What clients say, and what is said to them.
     ("command",     &["dialect/command"],                           &["event", "names", "policy", "proto"]),
-    ("json",        &["dialect/json"],                              &["chunk", "command", "event", "policy", "proto"]),
+    ("json",        &["dialect/json"],                              &["chunk", "command", "event", "names", "policy", "proto"]),
     ("sse",         &["dialect/sse"],                               &["event", "proto"]),
     ("echo",        &["dialect/echo"],                              &["proto"]),
     ("path",        &["dialect/path", "dialect/template"],          &["command", "event", "proto"]),
@@ -65,7 +65,7 @@ const LAYERS: &[Layer] = &[
     // The shard: one type in eight files, and its queue.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
-                      "metrics", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "stages", "subscribers", "timer",
+                      "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),

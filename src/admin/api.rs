@@ -354,6 +354,8 @@ mod tests {
             ("GET /api/topics/run%3A42 HTTP/1.1", 200),
             ("GET /api/topics/ HTTP/1.1", 400),
             ("GET /api/topics/a%00 HTTP/1.1", 400),
+            ("GET /api/topics/run%3A* HTTP/1.1", 400),
+            ("GET /api/topics/run%3A*/history HTTP/1.1", 400),
             ("GET /api/topics/a/b HTTP/1.1", 404),
             ("POST /api/publish HTTP/1.1", 200),
             ("GET /api/publish HTTP/1.1", 405),

@@ -82,6 +82,16 @@ impl Snapshot {
                     sum(|m| &m.events_unsubscribed),
                 ),
                 (
+                    "events_pattern_matched",
+                    "Events accepted that matched a prefix pattern",
+                    sum(|m| &m.events_pattern_matched),
+                ),
+                (
+                    "pattern_probes",
+                    "Look-ups in the table of patterns, made for events as they were accepted",
+                    sum(|m| &m.pattern_probes),
+                ),
+                (
                     "events_masked",
                     "Accepted events in which a guard masked something",
                     sum(|m| &m.events_masked),
@@ -119,6 +129,7 @@ impl Snapshot {
                     sum(|m| &m.other_connections) as f64,
                 ),
                 ("topics", "Topics with a subscriber", shared.topics.count() as f64),
+                ("patterns", "Prefix patterns with a subscriber", shared.topics.patterns().count() as f64),
                 ("subscriptions", "Subscriptions", sum(|m| &m.subscriptions) as f64),
                 (
                     "queued_events",

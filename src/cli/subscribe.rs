@@ -19,7 +19,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Topics to subscribe to
+    /// Topics to subscribe to, and patterns such as run:*
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// Only events of this name; repeatable

@@ -278,6 +278,20 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting!(
         Limits,
+        (limits) max_patterns_per_client,
+        Count(0, 1_000_000),
+        "N",
+        "Prefix patterns such as run:* among them; 0 turns patterns off"
+    ),
+    setting!(
+        Limits,
+        (limits) min_pattern_prefix,
+        Count(0, 254),
+        "N",
+        "Bytes that a pattern must have before its *; 0 allows *, which matches every topic"
+    ),
+    setting!(
+        Limits,
         (limits) max_topics,
         Count(1, 1_000_000_000),
         "N",

@@ -330,6 +330,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("{}", "must be a whole number, not a table"),
         ("2026-01-01", "must be a whole number, not a date"),
     ];
+    const MAY_BE_ZERO: [&str; 2] = ["max_patterns_per_client", "min_pattern_prefix"];
     const SIZES: &[(&str, &str)] = &[
         ("0", "must be at least"),
         ("-1", "must be at least"),
@@ -364,6 +365,9 @@ fn bad_values_are_refused_with_a_reason() {
         ("max_publish_bytes", "'2GiB'", "must be at most 256MiB, not 2147483648"),
         ("max_message_bytes", "'65MiB'", "must be at most 64MiB"),
         ("max_header_bytes", "'65KiB'", "must be at most 64KiB"),
+        ("max_patterns_per_client", "-1", "must be at least 0, not -1"),
+        ("min_pattern_prefix", "-1", "must be at least 0, not -1"),
+        ("min_pattern_prefix", "255", "must be at most 254, not 255"),
         ("link_bytes", "'63KiB'", "must be at least 64KiB"),
         ("max_outbox_bytes", "'1MB'", "must be at least 1MiB"),
         ("max_history_bytes", "'1MB'", "must be at least 1MiB, not 1000000"),
@@ -404,6 +408,7 @@ fn bad_values_are_refused_with_a_reason() {
     let mut cases: Vec<(&str, &str, &str)> = OTHERS.to_vec();
     for setting in SETTINGS {
         let bad = match (setting.group, setting.metavar) {
+            (Group::Limits, "N") if MAY_BE_ZERO.contains(&setting.key) => &COUNTS[2..],
             (Group::Limits, "N") => COUNTS,
             (Group::Limits, "SIZE") => SIZES,
             (Group::Timeouts, _) => PERIODS,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::proto::http1::{HttpError, query_pairs};
 use crate::session::policy::Policy;
 use crate::topic::log::{Position, Topic};
-use crate::topic::name::check_name;
+use crate::topic::name::{check_name, pattern_prefix};
 
 /// Characters of a client id at most.
 pub const MAX_CLIENT_ID_CHARS: usize = 128;
@@ -32,7 +32,7 @@ pub enum Command {
 /// A subscription to topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscribe {
-    /// The topics, checked, none of them twice.
+    /// The topics and patterns, checked, none of them twice.
     pub topics: Vec<String>,
     /// Only these event names; `None`: all.
     pub events: Option<Vec<String>>,
@@ -78,24 +78,29 @@ pub struct Recovery {
     pub missing: Vec<(String, Option<(u64, u64)>)>,
 }
 
-/// Checks a topic that is subscribed to, wherever its name came from.
+/// Checks a topic that is subscribed to where nothing is a pattern.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_topic(name: &str) -> Result<(), String> {
     check_name("topic", name)?;
-    if name.ends_with('*') {
-        return Err(format!("{name:?} is a prefix pattern, which this version does not serve"));
+    if pattern_prefix(name).is_some() {
+        return Err(format!(
+            "{name:?} is a prefix pattern, not a topic: those are only for the subscribe message of /ws"
+        ));
     }
     Ok(())
 }
 
-/// Checks topics and leaves out those that were there before.
+/// Checks topics with `check` and leaves out those that were there before.
 ///
 /// # Errors
 /// What is wrong with the first bad one.
-pub fn checked_topics(topics: Vec<String>) -> Result<Vec<String>, String> {
-    topics.iter().try_for_each(|name| check_topic(name))?;
+pub fn checked_topics(
+    topics: Vec<String>,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Vec<String>, String> {
+    topics.iter().try_for_each(|name| check(name))?;
     let mut seen = HashSet::new();
     Ok(topics.into_iter().filter(|name| seen.insert(name.clone())).collect())
 }
@@ -174,7 +179,7 @@ pub fn from_query(query: &str, ask: Ask) -> Result<Subscribe, HttpError> {
     if is_scoped {
         topics.push("global".to_owned()); // What is published to all.
     }
-    subscribe.topics = checked_topics(topics).map_err(bad)?;
+    subscribe.topics = checked_topics(topics, check_topic).map_err(bad)?;
     if let Some(events) = subscribe.events.take() {
         subscribe.events = Some(checked_filter("event", events).map_err(bad)?);
     }

@@ -455,6 +455,7 @@ mod tests {
             category: category.into(),
             events: all,
             several: 0,
+            names: 0,
             ingress: 0,
             shared: false,
             written: Mutex::default(),

@@ -12,6 +12,7 @@ use crate::proto::websocket::{Opcode, write_frame};
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 use crate::topic::log::Position;
+use crate::topic::name::{check_name, check_topic_or_pattern};
 
 #[derive(Deserialize)]
 struct Message {
@@ -47,7 +48,7 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
         "pong" => Ok(Command::Pong),
         "ping" => Ok(Command::Ping),
         "subscribe" => {
-            let topics = topics_of(message.categories, "subscribe")?;
+            let topics = topics_of(message.categories, "subscribe", check_topic_or_pattern)?;
             let events = message.events.map(|names| checked_filter("event", names)).transpose()?;
             let only_categories =
                 message.only_categories.map(|names| checked_filter("category", names)).transpose()?;
@@ -65,7 +66,10 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
                 last: message.last.unwrap_or_default(),
             }))
         }
-        "unsubscribe" => Ok(Command::Unsubscribe(topics_of(message.categories, "unsubscribe")?)),
+        "unsubscribe" => {
+            let check = |name: &str| check_name("topic", name);
+            Ok(Command::Unsubscribe(topics_of(message.categories, "unsubscribe", check)?))
+        }
         other => Err(format!("unknown message type {other:?}")),
     }
 }
@@ -76,8 +80,13 @@ fn positions(given: BTreeMap<String, Option<Given>>) -> Since {
     Since::Positions(given.into_iter().map(|(topic, given)| (topic, given.and_then(read))).collect())
 }
 
-fn topics_of(topics: Option<Vec<String>>, kind: &str) -> Result<Vec<String>, String> {
-    checked_topics(topics.ok_or_else(|| format!("{kind} needs `categories`, `topics` or `rooms`"))?)
+fn topics_of(
+    topics: Option<Vec<String>>,
+    kind: &str,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Vec<String>, String> {
+    let topics = topics.ok_or_else(|| format!("{kind} needs `categories`, `topics` or `rooms`"))?;
+    checked_topics(topics, check)
 }
 
 /// What replaces the closing brace of every event for a client that named itself.
@@ -215,6 +224,13 @@ mod tests {
         assert_eq!(parse(text), Ok(Command::Subscribe(expected)));
         assert_eq!(parse(br#"{"type":"pong"}"#), Ok(Command::Pong));
         assert_eq!(parse(br#"{"type":"ping","extra":[1,{"x":2}]}"#), Ok(Command::Ping));
+        assert_eq!(
+            parse(br#"{"type":"subscribe","topics":["run:*","a","run:*"]}"#),
+            Ok(Command::Subscribe(subscribe(&["run:*", "a"])))
+        );
+        // By the name that it has, wherever that came from.
+        let expected = Command::Unsubscribe(vec!["run:*".into(), "a*b".into()]);
+        assert_eq!(parse(br#"{"type":"unsubscribe","topics":["run:*","a*b"]}"#), Ok(expected));
         let expected = Command::Unsubscribe(vec!["scheduler".into()]);
         assert_eq!(parse(br#"{"type":"unsubscribe","categories":["scheduler"]}"#), Ok(expected));
     }
@@ -275,7 +291,12 @@ mod tests {
             ("{\"type\":\"subscribe\",\"topics\":[\"a\"],\"rooms\":[]}", "duplicate field"),
             ("{\"type\":\"subscribe\",\"topics\":[\"\"]}", "topic name is empty"),
             ("{\"type\":\"subscribe\",\"topics\":[\"a\\u0000\"]}", "control character"),
-            ("{\"type\":\"subscribe\",\"topics\":[\"run:*\"]}", "prefix pattern"),
+            ("{\"type\":\"subscribe\",\"topics\":[\"run:*:log\"]}", "a `*` that is not its last character"),
+            (
+                "{\"type\":\"subscribe\",\"topics\":[\"a\",\"run:**\"]}",
+                "a `*` that is not its last character",
+            ),
+            ("{\"type\":\"unsubscribe\",\"topics\":[\"\"]}", "topic name is empty"),
             ("{\"type\":\"subscribe\",\"topics\":[\"a\"],\"events\":[\"\"]}", "event name is empty"),
             ("{\"type\":\"subscribe\",\"topics\":[\"a\"],\"policy\":\"never\"}", "policy"),
             ("{\"type\":\"subscribe\",\"topics\":[\"a\"],\"clientId\":\"\"}", "clientId"),

@@ -24,6 +24,7 @@ use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 use crate::session::session::{Filter, Identity, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
+use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
 
 /// Connections read in one turn, but for requests.
@@ -343,6 +344,7 @@ impl<T: Transport> Shard<T> {
         subscribe: &Subscribe,
         now: Now,
     ) -> Result<Recovery, String> {
+        self.check_patterns(number, subscribe)?;
         let rules = self.shared.topics.rules();
         let policies = subscribe.topics.iter().map(|topic| rules.policy(topic, subscribe.policy));
         let policies: Vec<Policy> = policies.collect::<Result<_, _>>()?;
@@ -456,6 +458,39 @@ impl<T: Transport> Shard<T> {
             self.rewind(number, subscription, after);
         }
         Ok(recovery)
+    }
+
+    /// Checks that a client may have the patterns of a subscribe besides those that it has.
+    fn check_patterns(&self, number: u32, subscribe: &Subscribe) -> Result<(), String> {
+        let Role::Client(session) = &self.connections[number as usize].role else { return Ok(()) };
+        let is_new = |name: &str| {
+            self.subscribers.find(name).is_none_or(|topic| session.subscriptions.find(topic).is_none())
+        };
+        let patterns = subscribe.topics.iter().filter_map(|name| Some((name, pattern_prefix(name)?)));
+        let mut new = patterns.filter(|(name, _)| is_new(name)).peekable();
+        if new.peek().is_none() {
+            return Ok(());
+        }
+        let Limits { max_patterns_per_client: max, min_pattern_prefix: least, .. } = *self.limits;
+        let all = session.subscriptions.iter();
+        let mut count = all.filter(|s| self.subscribers.get(s.topic).topic.is_pattern()).count();
+        for (name, prefix) in new {
+            count += 1;
+            if max == 0 {
+                return Err(format!(
+                    "{name:?} is a prefix pattern, and this node has none (max_patterns_per_client is 0)"
+                ));
+            }
+            if count > max {
+                return Err(format!("more than {max} patterns (max_patterns_per_client)"));
+            }
+            if prefix.len() < least {
+                return Err(format!(
+                    "{name:?} has fewer than {least} bytes before its `*` (min_pattern_prefix)"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn unsubscribe(&mut self, number: u32, topics: &[String], now: Now) {

@@ -338,7 +338,7 @@ impl<T: Transport> Shard<T> {
                 }
                 let same = match round.topics.len() {
                     1 => None, // A topic's lists are all different.
-                    _ => appended.iter().find(|(other, _)| self.are_written_alike(*other, owner)),
+                    _ => appended.iter().find(|(other, _)| self.are_written_alike(round, *other, owner)),
                 };
                 let at = match same {
                     Some((_, at)) => *at,
@@ -366,8 +366,12 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// Whether the subscribers of two lists get an event in the same bytes.
-    fn are_written_alike(&self, one: (u32, u32), other: (u32, u32)) -> bool {
+    /// Whether the subscribers of two lists get an event in the same bytes, with the same key.
+    fn are_written_alike(&self, round: &Round, one: (u32, u32), other: (u32, u32)) -> bool {
+        let is_pattern = |list: (u32, u32)| self.subscribers.get(list.0).topic.is_pattern();
+        if round.names != 0 && is_pattern(one) != is_pattern(other) {
+            return false;
+        }
         let has_position = |list: (u32, u32)| self.subscribers.get(list.0).topic.epoch().is_some();
         let by_topic = one.0 != other.0
             && (has_position(one) || has_position(other))
@@ -404,7 +408,9 @@ impl<T: Transport> Shard<T> {
             ends.extend(frames.ends.iter().map(|end| base + end));
         });
         if round.events.have_keys() {
-            self.chunks.set_keys(at.chunk, at.start, shared.key_hashes(&round.events));
+            // Events of many topics come through a pattern, and the same key is something else in each.
+            let names = if topic.is_pattern() { round.names } else { 0 };
+            self.chunks.set_keys(at.chunk, at.start, shared.key_hashes(&round.events, names));
         }
         self.chunks.set_receipts(at.chunk, at.start, expected);
         self.chunks.retain(at.chunk, 1);

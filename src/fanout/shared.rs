@@ -167,9 +167,13 @@ impl Shared {
         Self { topics: self.topics.with_rules(rules), ..self }
     }
 
-    /// A hash of each event's key, 0 for none. Strangers choose keys, so its seed is this node's own.
-    pub fn key_hashes<'a>(&'a self, events: &'a Events) -> impl Iterator<Item = u64> + 'a {
-        events.iter().map(|event| self.key_hash(event.key))
+    /// A hash of each event's key, 0 for none. Strangers choose keys, so its seed is this node's own. `names` is
+    /// [`Round::names`] for who tells keys apart by that, else 0.
+    pub fn key_hashes<'a>(&'a self, events: &'a Events, names: u64) -> impl Iterator<Item = u64> + 'a {
+        events.iter().map(move |event| match self.key_hash(event.key) {
+            0 => 0,
+            hash => (hash ^ names) | 1,
+        })
     }
 
     /// A hash of a key, 0 for none.

@@ -1,4 +1,5 @@
-//! From decoded events to rounds: the events of one read are gathered by topic, then appended and sent.
+//! From decoded events to rounds: the events of one read are gathered by topic, then appended and sent. An event that
+//! matches prefix patterns goes like one of several topics.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,14 +13,17 @@ use crate::metrics::ShardMetrics;
 use crate::publish::wire::Publish;
 use crate::receipt::{Expected, Receipt, Receipts};
 use crate::topic::log::{Topic, Topics};
+use crate::topic::patterns::Matches;
 
-/// Gathers the events of one read. Events of one topic keep their order; an event of several topics is a fence.
+/// Gathers the events of one read. Events of one topic keep their order; an event of several topics, or that
+/// matches a pattern, is a fence.
 #[derive(Debug, Default)]
 pub struct Ingress {
     pending: Vec<Pending>,
     /// The address of a topic to its place in `pending`. The `Arc` there keeps the address taken.
     places: HashMap<usize, usize, ahash::RandomState>,
-    /// The last topic list of this read, and its place, if it has a subscriber: most reads are of one topic.
+    /// The last topic of this read that no pattern matched, and its place, if it has a subscriber: most reads are of
+    /// one topic.
     last: (String, Option<usize>),
     shown: Allowance,
 }
@@ -59,13 +63,23 @@ impl Ingress {
         if to.tail().is_watched(now) && self.shown.take(now) {
             to.tail().show(publish, now);
         }
-        if publish.topics.contains('\n') {
+        // What no pattern matched is not asked for again in the same read: all of it was published before whatever
+        // subscribes meanwhile.
+        let is_known = self.last.0 == publish.topics;
+        let matches =
+            if is_known { Matches::default() } else { to.topics().patterns().matching(publish.topics) };
+        let is_matched = !matches.patterns().is_empty();
+        if matches.probes() > 0 {
+            metrics.pattern_probes.add(matches.probes());
+            metrics.events_pattern_matched.add(u64::from(is_matched));
+        }
+        if is_matched || publish.topics.contains('\n') {
             self.commit(now, to);
             let mut events = Events::default();
             events.push(publish, now.wall_ms);
             let receipts = pack(expect(0).into_iter().collect());
             let send = |shard, round| to.send(shard, round, &receipts);
-            if !to.topics().append_to_several(publish.topics, events, now.mono, send) {
+            if !to.topics().append_to_several(publish.topics, &matches, events, now.mono, send) {
                 metrics.events_unsubscribed.one();
             }
             return;
@@ -249,6 +263,39 @@ mod tests {
             to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
         assert_eq!(sent, ["a:1,3", "b:2", "c:5", "b:6", "b:8"]);
         assert_eq!((metrics.events_in.get(), metrics.events_unsubscribed.get()), (8, 2));
+    }
+
+    #[test]
+    fn what_a_pattern_matches_is_a_round_of_its_own_and_the_rest_is_gathered() {
+        let to = To { topics: Topics::new(1, 9, 1 << 20), tail: Tail::default(), sent: Mutex::default() };
+        to.topics.register("a", 0, 0).unwrap();
+        to.topics.register("run:1", 0, 1).unwrap();
+        let (pattern, _) = to.topics.register("run:*", 0, 2).unwrap();
+        let (mut ingress, metrics) = (Ingress::default(), ShardMetrics::default());
+        for (topics, event) in [
+            ("a", "1"),
+            ("a", "2"),
+            ("run:1", "3"),
+            ("run:2", "4"),
+            ("a", "5"),
+            ("a\nrun:3", "6"),
+            ("a", "7"),
+            ("longer:1", "8"),
+            ("longer:1", "9"),
+        ] {
+            add(&mut ingress, &to, &metrics, topics, event);
+        }
+        ingress.commit(NOW, &to);
+        let sent: Vec<_> =
+            to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
+        assert_eq!(sent, ["a:1,2", "run:1:3", "run:2:4", "a:5", "a:6", "a:7"]);
+        assert_eq!((metrics.events_pattern_matched.get(), metrics.events_unsubscribed.get()), (3, 2));
+        assert_eq!(
+            metrics.pattern_probes.get(),
+            4,
+            "none for names that are too short, one for a run of one"
+        );
+        assert_eq!((pattern.head(), to.topics.count()), (3, 3));
     }
 
     #[test]

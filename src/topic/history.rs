@@ -211,6 +211,7 @@ mod tests {
             category: "t".into(),
             events: all,
             several: 0,
+            names: 0,
             ingress,
             shared: true,
             written: Mutex::default(),

@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 
 use crate::event::{Events, Placed, Round};
 use crate::topic::history::{History, Piece};
+use crate::topic::name::pattern_prefix;
+use crate::topic::patterns::{Matches, Patterns};
 use crate::topic::rules::Rules;
 
 /// A shard that holds no subscriber of a topic.
@@ -26,6 +28,7 @@ pub struct Topic {
     name: Arc<str>,
     /// Tells the life of a log with history from others under the same name; 0: it has no history.
     epoch: u64,
+    is_pattern: bool,
     log: Mutex<Log>,
     /// For each shard, where its own table keeps this topic. Only that shard reads and writes its place, so
     /// a round finds the shard's subscribers without a look-up by name.
@@ -87,6 +90,21 @@ pub struct Reading {
 }
 
 impl Topic {
+    fn new(name: &str, history: Option<History>, shards: usize) -> Self {
+        Self {
+            name: name.into(),
+            epoch: if history.is_some() { fastrand::u64(1..) } else { 0 },
+            is_pattern: false,
+            log: Mutex::new(Log { head: 0, interest: 0, retired: false, history }),
+            slots: (0..shards).map(|_| AtomicU32::new(NO_SLOT)).collect(),
+        }
+    }
+
+    /// Whether it is a prefix pattern, which stands for all topics whose names begin alike.
+    pub fn is_pattern(&self) -> bool {
+        self.is_pattern
+    }
+
     /// The topic's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -111,12 +129,29 @@ impl Topic {
     pub fn slot(&self, shard: usize) -> u32 {
         self.slots[shard].load(Ordering::Relaxed)
     }
+
+    /// A shard is interested from now on, and keeps the topic at `slot`. Answers the offset of the newest event.
+    pub(super) fn join(&self, shard: usize, slot: u32) -> u64 {
+        let mut log = self.log.lock();
+        log.interest |= 1 << shard;
+        self.slots[shard].store(slot, Ordering::Relaxed);
+        log.head
+    }
+
+    /// A shard is interested no more. Answers whether nobody is.
+    pub(super) fn leave(&self, shard: usize) -> bool {
+        let mut log = self.log.lock();
+        self.slots[shard].store(NO_SLOT, Ordering::Relaxed);
+        log.interest &= !(1 << shard);
+        log.interest == 0
+    }
 }
 
 /// The topics of the node that have a subscriber or keep an event.
 #[derive(Debug)]
 pub struct Topics {
     stripes: Box<[RwLock<HashSet<ByName, ahash::RandomState>>]>,
+    patterns: Patterns,
     hasher: ahash::RandomState,
     shards: usize,
     rules: Rules,
@@ -139,6 +174,7 @@ impl Topics {
         let hasher = ahash::RandomState::new();
         Self {
             stripes: (0..STRIPES).map(|_| RwLock::new(HashSet::with_hasher(hasher.clone()))).collect(),
+            patterns: Patterns::default(),
             hasher,
             shards,
             rules: Rules::default(),
@@ -162,7 +198,12 @@ impl Topics {
         &self.rules
     }
 
-    /// How many topics there are.
+    /// The prefix patterns that have a subscriber.
+    pub fn patterns(&self) -> &Patterns {
+        &self.patterns
+    }
+
+    /// How many topics there are, patterns among them.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
@@ -214,44 +255,49 @@ impl Topics {
         if self.count() >= self.max.load(Ordering::Relaxed) {
             return None;
         }
-        let limits = self.rules.of(name).and_then(|rule| rule.history.clone());
-        let epoch = if limits.is_some() { fastrand::u64(1..) } else { 0 };
-        self.with_history.fetch_add(usize::from(epoch != 0), Ordering::Relaxed);
-        let history = limits.map(History::new);
-        let topic = Arc::new(Topic {
-            name: name.into(),
-            epoch,
-            log: Mutex::new(Log { head: 0, interest: 0, retired: false, history }),
-            slots: (0..self.shards).map(|_| AtomicU32::new(NO_SLOT)).collect(),
-        });
+        let history = self.rules.of(name).and_then(|rule| rule.history.clone()).map(History::new);
+        let topic = Arc::new(Topic::new(name, history, self.shards));
+        self.with_history.fetch_add(usize::from(topic.epoch != 0), Ordering::Relaxed);
         stripe.insert(ByName(Arc::clone(&topic)));
         self.count.fetch_add(1, Ordering::Relaxed);
         Some(topic)
     }
 
-    /// Registers the interest of `shard`, which will keep the topic at `slot`. Answers the topic and the
-    /// offset of its newest event: what comes after is sent to the shard's link.
+    /// `None` where there are `max_topics` already.
+    fn create_pattern(&self, name: &str) -> Option<Arc<Topic>> {
+        if self.count() >= self.max.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::new(Topic { is_pattern: true, ..Topic::new(name, None, self.shards) }))
+    }
+
+    /// Registers the interest of `shard` in a topic, or in a pattern where the name ends in `*`; the shard will keep
+    /// it at `slot`. Answers the topic and the offset of its newest event: what comes after is sent to the shard's
+    /// link.
     ///
     /// # Errors
     /// `None` where the node holds `max_topics` topics already.
     pub fn register(&self, name: &str, shard: usize, slot: u32) -> Option<(Arc<Topic>, u64)> {
+        if let Some(prefix) = pattern_prefix(name) {
+            return self.patterns.register(prefix, (shard, slot), || self.create_pattern(name));
+        }
         let mut stripe = self.stripe(name).write();
         let topic = self.find_or_create(&mut stripe, name)?;
-        let mut log = topic.log.lock();
-        log.interest |= 1 << shard;
-        topic.slots[shard].store(slot, Ordering::Relaxed);
-        let head = log.head;
-        drop(log);
+        let head = topic.join(shard, slot);
         Some((topic, head))
     }
 
     /// Takes the interest of `shard` back. The topic goes with its last interest, unless its history keeps an
     /// event.
     pub fn release(&self, topic: &Topic, shard: usize) {
+        if topic.is_pattern {
+            self.count.fetch_sub(usize::from(self.patterns.release(topic, shard)), Ordering::Relaxed);
+            return;
+        }
         let mut stripe = self.stripe(&topic.name).write();
+        topic.leave(shard);
         let mut log = topic.log.lock();
-        topic.slots[shard].store(NO_SLOT, Ordering::Relaxed);
-        log.interest &= !(1 << shard);
         self.retire(&mut stripe, topic, &mut log);
     }
 
@@ -396,13 +442,14 @@ impl Topics {
         }
     }
 
-    /// Appends one event of several topics to each of their logs and hands it to `send` once for each shard
-    /// interested in any of them. Locks are taken in the order of the topics' addresses.
+    /// Appends one event to the logs of its topics and of the patterns that it matches, and hands it to `send` once for
+    /// each shard interested in any of them. Locks are taken in the order of the topics' addresses.
     ///
     /// Answers whether any shard was interested or any history kept it.
     pub fn append_to_several(
         &self,
         names: &str,
+        matches: &Matches<'_>,
         events: Events,
         ingress: u64,
         mut send: impl FnMut(usize, Arc<Round>),
@@ -417,30 +464,35 @@ impl Topics {
                     found.push(topic);
                 }
             }
+            // Behind the topics: of what a session has of them, the first counts.
+            found.extend(matches.patterns().iter().cloned());
             if found.is_empty() {
                 return false;
             }
-            let mut order: SmallVec<[&Arc<Topic>; 4]> = found.iter().collect();
-            order.sort_by_key(|topic| Arc::as_ptr(topic));
+            let mut order: SmallVec<[usize; 4]> = (0..found.len()).collect();
+            order.sort_by_key(|place| Arc::as_ptr(&found[*place]));
             let mut logs: SmallVec<[MutexGuard<'_, Log>; 4]> =
-                order.iter().map(|topic| topic.log.lock()).collect();
+                order.iter().map(|place| found[*place].log.lock()).collect();
             if logs.iter().any(|log| log.retired) {
                 continue; // Somebody left between the look-up and the lock: look again.
             }
             let mut interest = 0;
-            for log in &mut logs {
+            let mut offsets: SmallVec<[u64; 4]> = SmallVec::from_elem(0, found.len());
+            for (log, place) in logs.iter_mut().zip(&order) {
                 log.head += 1;
                 interest |= log.interest;
+                offsets[*place] = log.head;
             }
-            let offset_of = |topic: &Arc<Topic>| {
-                let place = order.iter().position(|other| Arc::ptr_eq(other, topic));
-                place.map_or(0, |place| logs[place].head)
-            };
-            let placed = |topic: &Arc<Topic>| Placed { topic: Arc::clone(topic), offset: offset_of(topic) };
-            let topics = found.iter().map(placed).collect();
+            let placed = |(topic, offset)| Placed { topic: Arc::clone(topic), offset };
+            let topics = found.iter().zip(offsets).map(placed).collect();
             let category: Arc<str> = names.split('\n').next().unwrap_or_default().into();
             let several = self.rounds_of_several.fetch_add(1, Ordering::Relaxed) + 1;
-            let round = Arc::new(round(topics, category, events, several, ingress, interest));
+            let is_keyed = !matches.patterns().is_empty() && events.have_keys();
+            let names = if is_keyed { self.hasher.hash_one(names) } else { 0 };
+            let round = round(topics, category, events, several, ingress, interest);
+            // Those of patterns have chunks of their own then, and the same frames.
+            let shared = round.shared || is_keyed;
+            let round = Arc::new(Round { names, shared, ..round });
             for log in &mut logs {
                 let offset = log.head;
                 self.keep(log, &round, offset);
@@ -478,7 +530,7 @@ fn round(
     // What history keeps is written once for all who will ever read it.
     let is_kept = topics.iter().any(|placed| placed.topic.epoch != 0);
     let shared = is_kept || interest.count_ones() > 1;
-    Round { topics, category, events, several, ingress, shared, written: Mutex::default() }
+    Round { topics, category, events, several, names: 0, ingress, shared, written: Mutex::default() }
 }
 
 fn send_to_each(interest: u64, round: Arc<Round>, send: &mut impl FnMut(usize, Arc<Round>)) {
@@ -568,13 +620,17 @@ mod tests {
     #[test]
     fn an_event_of_several_topics_is_one_round_with_a_position_in_each() {
         let topics = Topics::new(2, 10, 1 << 20);
-        assert!(!topics.append_to_several("a\nb", events(1), 0, |_, _| panic!("nobody is interested")));
+        assert!(!topics.append_to_several("a\nb", &Matches::default(), events(1), 0, |_, _| panic!(
+            "nobody is interested"
+        )));
         let (a, _) = topics.register("a", 0, 0).unwrap();
         topics.append(&a, events(4), 0, |_, _| ());
         topics.register("b", 0, 1).unwrap();
         topics.register("c", 1, 0).unwrap();
         let mut sent = Vec::new();
-        topics.append_to_several("x\nc\nb\na\nb", events(1), 0, |shard, round| sent.push((shard, round)));
+        topics.append_to_several("x\nc\nb\na\nb", &Matches::default(), events(1), 0, |shard, round| {
+            sent.push((shard, round))
+        });
         assert_eq!(sent.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), [0, 1]);
         let round = &sent[0].1;
         let placed: Vec<_> = round.topics.iter().map(|p| (&**p.topic.name(), p.offset)).collect();
@@ -639,11 +695,15 @@ mod tests {
     #[test]
     fn an_event_of_several_topics_is_in_each_history_and_found_there() {
         let topics = with_history(100, 1 << 30);
-        assert!(topics.append_to_several("h1\nh2\nplain", events(1), 0, |_, _| panic!("nobody")));
+        assert!(
+            topics.append_to_several("h1\nh2\nplain", &Matches::default(), events(1), 0, |_, _| panic!(
+                "nobody"
+            ))
+        );
         let [one, two] = ["h1", "h2"].map(|name| topics.find(name).unwrap());
         assert!(topics.find("plain").is_none(), "who keeps nothing and has no subscriber is none");
         topics.append(&one, events(3), 0, |_, _| ());
-        topics.append_to_several("h2\nh1", events(1), 0, |_, _| ());
+        topics.append_to_several("h2\nh1", &Matches::default(), events(1), 0, |_, _| ());
         assert_eq!((kept(&topics, &one), kept(&topics, &two)), (vec![1, 2, 3, 4, 5], vec![1, 2]));
         let of_several = |topic, after| -> Vec<u64> {
             topics.of_several(topic, after).into_iter().map(|(_, offset)| offset).collect()
@@ -735,7 +795,7 @@ mod tests {
                     for n in 0..EVENTS {
                         // Old as soon as it is there: every sweep may retire the topics.
                         if n % 3 == writer {
-                            topics.append_to_several("h1\nh2", events(1), 0, to_link);
+                            topics.append_to_several("h1\nh2", &Matches::default(), events(1), 0, to_link);
                         } else {
                             topics.append(&topics.find_or_keep("h1").unwrap(), events(1), 0, to_link);
                         }

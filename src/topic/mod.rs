@@ -3,4 +3,5 @@
 pub mod history;
 pub mod log;
 pub mod name;
+pub mod patterns;
 pub mod rules;

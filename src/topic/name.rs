@@ -1,4 +1,4 @@
-//! The rules for names: topics, events, keys, client ids.
+//! The rules for names: topics, patterns of them, events, keys, client ids.
 
 /// Bytes that a topic or event name may have at most.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -13,6 +13,23 @@ pub fn check_name(what: &str, name: &str) -> Result<(), String> {
         return Err(format!("{what} name has {} bytes, above {MAX_NAME_BYTES}", name.len()));
     }
     check_characters(what, name)
+}
+
+/// What the topics begin with that a prefix pattern matches; `None`: the name is none. Nobody subscribes to a single
+/// topic whose name ends in `*`, so wherever subscriptions are named, such a name is a pattern.
+pub fn pattern_prefix(name: &str) -> Option<&str> {
+    name.strip_suffix('*')
+}
+
+/// Checks the name of a topic or of a prefix pattern: its only `*` is its last character.
+pub fn check_topic_or_pattern(name: &str) -> Result<(), String> {
+    check_name("topic", name)?;
+    if name.find('*').is_some_and(|at| at + 1 < name.len()) {
+        return Err(format!(
+            "{name:?} has a `*` that is not its last character: only there it matches any rest"
+        ));
+    }
+    Ok(())
 }
 
 /// Checks the key of an event: 0 to 255 bytes of UTF-8 without control characters.
@@ -48,6 +65,11 @@ mod tests {
             assert!(check_name("topic", bad).is_err(), "{bad:?}");
         }
         assert_eq!(check_key(""), Ok(()));
+        assert!(["a", "a*", "*"].iter().all(|name| check_topic_or_pattern(name).is_ok()));
+        for bad in ["", "a*b", "**", "*a", "a**", "a\n*"] {
+            assert!(check_topic_or_pattern(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(["run:*", "*", "a"].map(pattern_prefix), [Some("run:"), Some(""), None]);
         assert!(check_key("\t").is_err());
     }
 }

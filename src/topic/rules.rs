@@ -2,6 +2,7 @@
 
 use crate::config::HistoryLimits;
 use crate::session::policy::Policy;
+use crate::topic::name::pattern_prefix;
 
 /// What topics have whose names begin alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +35,15 @@ impl Rules {
     }
 
     /// The policy of a subscriber of a topic who chooses this one, or none: then it is `disconnect`, or the first
-    /// that its rule names where that one is not among them.
+    /// that its rule names where that one is not among them. Of a pattern it is one that all topics allow which it
+    /// may match.
     ///
     /// # Errors
     /// Why he may not choose it.
     pub fn policy(&self, topic: &str, chosen: Option<Policy>) -> Result<Policy, String> {
+        if let Some(prefix) = pattern_prefix(topic) {
+            return self.policy_of_pattern(topic, prefix, chosen);
+        }
         let rule = self.of(topic);
         let policy = chosen.unwrap_or_else(|| {
             let allowed = rule.map(|rule| &rule.policies[..]).unwrap_or_default();
@@ -59,6 +64,38 @@ impl Rules {
             return Err(format!("policy replay needs history, and {topic:?} has none"));
         }
         Ok(policy)
+    }
+
+    /// A pattern has no history of its own, so its policy is never `replay`.
+    fn policy_of_pattern(
+        &self,
+        pattern: &str,
+        prefix: &str,
+        chosen: Option<Policy>,
+    ) -> Result<Policy, String> {
+        if chosen == Some(Policy::Replay) {
+            return Err(format!("policy replay needs history, and {pattern:?}, a pattern, has none"));
+        }
+        let whole = self.of(prefix);
+        let is_within = |rule: &&Rule| rule.prefix.len() > prefix.len() && rule.prefix.starts_with(prefix);
+        let refusing = |policy: &Policy| {
+            let all = whole.into_iter().chain(self.rules.iter().filter(is_within));
+            all.into_iter().find(|rule| !rule.policies.contains(policy))
+        };
+        if let Some(policy) = chosen {
+            let Some(rule) = refusing(&policy) else { return Ok(policy) };
+            let (name, other) = (policy.name(), &rule.prefix);
+            return Err(format!(
+                "policy {name} is not allowed on all that {pattern:?} matches: not on topics that begin with {other:?}"
+            ));
+        }
+        let others = whole.map_or(&Policy::ALL[..], |rule| &rule.policies);
+        let all = std::iter::once(&Policy::Disconnect).chain(others);
+        let mut allowed = all.filter(|policy| **policy != Policy::Replay && refusing(policy).is_none());
+        allowed
+            .next()
+            .copied()
+            .ok_or_else(|| format!("no policy is allowed on all that {pattern:?}, a pattern, matches"))
     }
 }
 
@@ -100,6 +137,7 @@ mod tests {
             rule("all", Some(&history), &Policy::ALL),
             rule("few", Some(&history), &[Replay, Conflate]),
             rule("none", None, &Policy::ALL),
+            rule("replayed", Some(&history), &[Replay]),
         ]);
         for (topic, chosen, expected) in [
             ("all", None, Ok(Disconnect)),
@@ -116,6 +154,19 @@ mod tests {
             ("other", None, Ok(Disconnect)),
             ("other", Some(Conflate), Ok(Conflate)),
             ("other", Some(Replay), Err("has none")),
+            // Patterns: all that they match has to allow it.
+            ("all*", None, Ok(Disconnect)),
+            ("all:1*", Some(DropOldest), Ok(DropOldest)),
+            ("all*", Some(Replay), Err("a pattern, has none")),
+            ("few*", None, Ok(Conflate)),
+            ("few:1*", Some(Disconnect), Err("not on topics that begin with \"few\"")),
+            ("f*", None, Ok(Conflate)),
+            ("f*", Some(DropOldest), Err("not on topics that begin with \"few\"")),
+            ("*", Some(Conflate), Err("not on topics that begin with \"replayed\"")),
+            ("*", None, Err("no policy is allowed on all that \"*\"")),
+            ("rep*", None, Err("no policy")),
+            ("replayed:*", None, Err("no policy")),
+            ("other*", Some(DropOldest), Ok(DropOldest)),
         ] {
             match (rules.policy(topic, chosen), expected) {
                 (Ok(policy), Ok(expected)) => assert_eq!(policy, expected, "{topic} {chosen:?}"),

@@ -21,6 +21,10 @@ pub const TOPICS: [&str; 12] = [
     "http:2",
     "http:3",
 ];
+/// The patterns that JSON clients subscribe to. Their numbers go on behind those of the topics.
+pub const PATTERNS: [&str; 6] = ["a*", "alpha*", "p:*", "http:*", "r*", "run:*"];
+/// What clients can be subscribed to: topics and patterns.
+pub const NAMED: usize = TOPICS.len() + PATTERNS.len();
 /// Topics that the publish socket writes to.
 pub const SOCKET_TOPICS: usize = 8;
 /// The names of events. Some are names of the node's own messages, or look like a field of an event stream.
@@ -30,9 +34,28 @@ const KEYS: [&str; 4] = ["", "", "", "k\"é"];
 /// Unix time of the worlds' beginning.
 pub const EPOCH_MS: u64 = 1_705_313_700_000;
 
+/// The name of a topic or a pattern.
+pub fn called(number: usize) -> &'static str {
+    TOPICS.get(number).unwrap_or_else(|| &PATTERNS[number - TOPICS.len()])
+}
+
+/// Whether it is the number of a pattern.
+pub fn is_pattern(number: usize) -> bool {
+    number >= TOPICS.len()
+}
+
+/// The patterns that a topic matches, longest first.
+fn matching(topic: usize) -> Vec<usize> {
+    let fits = |pattern: &usize| TOPICS[topic].starts_with(called(*pattern).trim_end_matches('*'));
+    let mut all: Vec<usize> = (TOPICS.len()..NAMED).filter(fits).collect();
+    all.sort_by_key(|pattern| std::cmp::Reverse(called(*pattern).len()));
+    all
+}
+
 /// One event that a publisher wrote.
 #[derive(Debug)]
 pub struct Event {
+    /// Its topics as they were given, then the patterns that those match, each once.
     pub topics: Vec<usize>,
     pub name: usize,
     pub data: String,
@@ -71,8 +94,13 @@ impl Book {
     }
 
     /// A new event, not yet accepted.
-    pub fn write(&mut self, topics: Vec<usize>, large: usize, random: &mut fastrand::Rng) -> usize {
+    pub fn write(&mut self, mut topics: Vec<usize>, large: usize, random: &mut fastrand::Rng) -> usize {
         let number = self.events.len();
+        for pattern in topics.clone().into_iter().flat_map(matching) {
+            if !topics.contains(&pattern) {
+                topics.push(pattern);
+            }
+        }
         let pad = "x".repeat(if large > 0 { random.usize(..large) } else { 0 });
         // What is in strings is nothing to anybody, whatever it looks like; line breaks stand between tokens.
         let data = match random.u8(..9) {

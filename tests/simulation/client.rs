@@ -8,7 +8,7 @@ use fanwire::config::Limits;
 use serde_json::Value;
 
 use crate::audit::Vigil;
-use crate::book::{Book, NAMES, TOPICS};
+use crate::book::{Book, NAMED, NAMES, TOPICS, called};
 use crate::frames::{Reader, write, write_text};
 use crate::socket::Pipe;
 use crate::sse::Parser;
@@ -92,6 +92,7 @@ pub struct Context<'a> {
     /// Whether the node ever began to shut down.
     pub has_drained: bool,
     pub max_subscriptions: usize,
+    pub max_patterns: usize,
     /// Close codes seen on the wire.
     pub closes: &'a mut HashMap<u16, u64>,
 }
@@ -146,6 +147,8 @@ pub struct Client {
     awaits_ping: bool,
     pings: u32,
     is_greeted: bool,
+    /// It subscribes as soon as it is connected.
+    pub is_eager: bool,
     pub retry: Option<u64>,
 }
 
@@ -158,7 +161,7 @@ impl Client {
         limits: &Limits,
         book: &mut Book,
     ) -> Self {
-        let none = || vec![0; TOPICS.len()];
+        let none = || vec![0; NAMED];
         let kind = visit.shape.kind;
         let input = match kind.is_web_socket() {
             true => Input::Frames(Reader::default()),
@@ -186,11 +189,11 @@ impl Client {
             name: None,
             confirmed_name: None,
             owed: VecDeque::new(),
-            expected: vec![VecDeque::new(); TOPICS.len()],
+            expected: vec![VecDeque::new(); NAMED],
             loose: Vec::new(),
             told: none(),
             last: none(),
-            may_drop: vec![false; TOPICS.len()],
+            may_drop: vec![false; NAMED],
             may_be_slow: false,
             is_vague: false,
             close_sent: None,
@@ -200,6 +203,7 @@ impl Client {
             awaits_ping: false,
             pings: 0,
             is_greeted: false,
+            is_eager: false,
             retry: None,
         };
         client.ask(Asked::Open(visit.subscribe, visit.is_refused), visit.request.as_bytes());
@@ -275,6 +279,9 @@ impl Client {
             self.pipe.borrow_mut().end(true);
             self.check_farewell();
         }
+        if self.is_open() && std::mem::take(&mut self.is_eager) {
+            self.ask_to_subscribe(random);
+        }
         if std::mem::take(&mut self.pings) > 0 && !self.is_leaving {
             let mut frame = Vec::new();
             if self.is_json() {
@@ -329,14 +336,10 @@ impl Client {
                 self.ask(Asked::Nothing, &frame);
             }
             21..25 if !self.is_json() => {}
-            0..15 => {
-                let (subscribe, text) = Self::subscribe(self.is_healthy(), random);
-                write_text(&mut frame, text.as_bytes(), random);
-                self.ask(Asked::Subscribe(subscribe), &frame);
-            }
+            0..15 => self.ask_to_subscribe(random),
             15..21 => {
                 let topics = some_topics(random);
-                let names: Vec<&str> = topics.iter().map(|topic| TOPICS[*topic]).collect();
+                let names: Vec<&str> = topics.iter().map(|topic| called(*topic)).collect();
                 let text = serde_json::json!({"type": "unsubscribe", "rooms": names}).to_string();
                 write_text(&mut frame, text.as_bytes(), random);
                 self.ask(Asked::Unsubscribe(topics), &frame);
@@ -352,7 +355,7 @@ impl Client {
             }
             29..32 => {
                 let text =
-                    ["", "{", "{\"type\":\"dance\"}", "{\"type\":\"subscribe\",\"topics\":[\"run:*\"]}"];
+                    ["", "{", "{\"type\":\"dance\"}", "{\"type\":\"subscribe\",\"topics\":[\"run:**\"]}"];
                 write_text(&mut frame, random.choice(text).unwrap().as_bytes(), random);
                 self.ask(Asked::Bad, &frame);
             }
@@ -378,13 +381,21 @@ impl Client {
         }
     }
 
+    /// Subscribes to anything.
+    pub fn ask_to_subscribe(&mut self, random: &mut fastrand::Rng) {
+        let mut frame = Vec::new();
+        let (subscribe, text) = Self::subscribe(self.is_healthy(), random);
+        write_text(&mut frame, text.as_bytes(), random);
+        self.ask(Asked::Subscribe(subscribe), &frame);
+    }
+
     /// Subscribes to one topic.
     pub fn join(&mut self, topic: usize, random: &mut fastrand::Rng) {
         if !self.is_json() {
             return;
         }
         let mut frame = Vec::new();
-        let text = format!("{{\"type\":\"subscribe\",\"topics\":[\"{}\"]}}", TOPICS[topic]);
+        let text = format!("{{\"type\":\"subscribe\",\"topics\":[\"{}\"]}}", called(topic));
         write_text(&mut frame, text.as_bytes(), random);
         self.ask(Asked::Subscribe(Subscribe { topics: vec![topic], ..Subscribe::default() }), &frame);
     }
@@ -443,14 +454,14 @@ impl Client {
 
     fn subscribe(is_healthy: bool, random: &mut fastrand::Rng) -> (Subscribe, String) {
         let topics = some_topics(random);
-        let names: Vec<&str> = topics.iter().map(|topic| TOPICS[*topic]).collect();
+        let names: Vec<&str> = topics.iter().map(|topic| called(*topic)).collect();
         let mut message = serde_json::json!({"type": "subscribe", "topics": names});
         let filter = Filter::random(random);
         if let Some(names) = &filter.names {
             message["events"] = names.iter().map(|name| NAMES[*name]).collect();
         }
         if let Some(categories) = &filter.categories {
-            message["onlyCategories"] = categories.iter().map(|topic| TOPICS[*topic]).collect();
+            message["onlyCategories"] = categories.iter().map(|topic| called(*topic)).collect();
         }
         let droppable = random.u8(..if is_healthy { 4 } else { 3 }) < 2;
         if droppable {
@@ -462,15 +473,19 @@ impl Client {
         if let Some(name) = &name {
             message["clientId"] = name.as_str().into();
         }
-        let since =
-            (random.u8(..8) == 0).then(|| (0..TOPICS.len()).filter(|_| random.bool()).collect::<Vec<_>>());
+        let since = (random.u8(..8) == 0).then(|| (0..NAMED).filter(|_| random.bool()).collect::<Vec<_>>());
         if let Some(since) = &since {
-            message["since"] = since.iter().map(|topic| (TOPICS[*topic].to_owned(), Value::Null)).collect();
+            message["since"] = since.iter().map(|topic| (called(*topic).to_owned(), Value::Null)).collect();
         }
         (Subscribe { topics, filter, droppable, name, since }, message.to_string())
     }
 }
 
+/// Topics and patterns.
 fn some_topics(random: &mut fastrand::Rng) -> Vec<usize> {
-    (0..random.usize(..4)).map(|_| some_topic(random)).collect()
+    let some = |random: &mut fastrand::Rng| match random.u8(..5) {
+        0..2 => random.usize(TOPICS.len()..NAMED),
+        _ => some_topic(random),
+    };
+    (0..random.usize(..4)).map(|_| some(random)).collect()
 }

@@ -11,7 +11,7 @@ use fanwire::error::CloseReason;
 use serde_json::Value;
 
 use super::{Asked, Client, Context, Input, Loose, Owed, Phase, Sub};
-use crate::book::{Book, NAMES, TOPICS};
+use crate::book::{Book, NAMED, NAMES, called, is_pattern};
 use crate::sse::Item;
 use crate::way::{Form, Kind, Subscribe, tokens};
 
@@ -83,7 +83,10 @@ impl Client {
         new.retain(|topic| !self.has(*topic));
         new.sort_unstable();
         new.dedup();
-        let is_forbidden = self.subs.len() + new.len() > context.max_subscriptions;
+        let patterns = |all: &[usize]| all.iter().filter(|topic| is_pattern(**topic)).count();
+        let had: Vec<usize> = self.subs.iter().map(|sub| sub.topic).collect();
+        let is_forbidden = self.subs.len() + new.len() > context.max_subscriptions
+            || (patterns(&new) > 0 && patterns(&had) + patterns(&new) > context.max_patterns);
         for topic in &subscribe.topics {
             self.may_drop[*topic] |= subscribe.droppable;
             self.may_be_slow |= !subscribe.droppable;
@@ -300,10 +303,11 @@ impl Client {
                         || error.contains("max_topics")
                         || (context.has_drained && error.contains("shutting down"));
                     assert!(is_known && !self.is_turned_away, "turned away: {error}");
-                    assert_eq!(self.last, [0; TOPICS.len()], "turned away after events: {error}");
+                    assert_eq!(self.last, [0; NAMED], "turned away after events: {error}");
                     self.is_turned_away = true;
                 } else if matches!(self.owed.front(), Some(Owed::Subscribed(..))) {
-                    let is_limit = error.contains("max_topics") || error.contains("max_subscriptions");
+                    let limits = ["max_topics", "max_subscriptions", "max_patterns_per_client"];
+                    let is_limit = limits.iter().any(|limit| error.contains(limit));
                     assert!(is_limit, "a good subscribe was refused: {error}");
                     self.take_subscribed(None, context);
                 } else {
@@ -316,14 +320,14 @@ impl Client {
 
     fn take_gap(&mut self, data: &Value) {
         let name = data["topic"].as_str().unwrap();
-        let topic = TOPICS.iter().position(|topic| *topic == name).expect("a known topic");
+        let topic = (0..NAMED).find(|topic| called(*topic) == name).expect("a known topic");
         if data["dropped"].is_null() && data.get("dropped").is_some() {
             let owed = self.owed.pop_front();
             assert!(
                 matches!(owed, Some(Owed::Confession(other)) if other == topic),
                 "{owed:?} and not {name}"
             );
-            assert_eq!(self.last, [0; TOPICS.len()], "what was missed is told before what comes");
+            assert_eq!(self.last, [0; NAMED], "what was missed is told before what comes");
             return;
         }
         let dropped = data["dropped"].as_u64().unwrap();
@@ -360,7 +364,7 @@ impl Client {
                 assert!(
                     self.last[*topic] < order,
                     "event {number} of {:?} (order {order}) came after order {}",
-                    TOPICS[*topic],
+                    called(*topic),
                     self.last[*topic]
                 );
             }
@@ -400,7 +404,7 @@ impl Client {
             "client {}: {when} of {:?}: {missing} (to {}) are missing and {told} were told; {:?} up to order {up_to}; \
              {:?} {:?} {:?} confirmed {:?} owed {:?}",
             self.id,
-            TOPICS[via],
+            called(via),
             missing + maybe,
             self.expected[via],
             self.nature,
@@ -421,12 +425,12 @@ impl Client {
             panic!("an unasked subscription-ack")
         };
         if let Some(ack) = ack {
-            assert!(!is_forbidden || self.is_vague, "more subscriptions than max_subscriptions");
+            assert!(!is_forbidden || self.is_vague, "more subscriptions than it may have");
             apply(&mut self.confirmed, &subscribe, at);
             self.confirmed_name = subscribe.name.or(self.confirmed_name.take());
             self.check_set(ack);
             let missing = |since: Vec<usize>| {
-                since.iter().map(|topic| (TOPICS[*topic].to_owned(), Value::Null)).collect()
+                since.iter().map(|topic| (called(*topic).to_owned(), Value::Null)).collect()
             };
             // Who names no topic misses nothing.
             let recovered = subscribe.since.as_ref().map_or(Value::Null, |since| since.is_empty().into());
@@ -476,7 +480,7 @@ impl Client {
     }
 
     fn check_set(&self, data: &Value) {
-        let set: Vec<&str> = self.confirmed.iter().map(|sub| TOPICS[sub.topic]).collect();
+        let set: Vec<&str> = self.confirmed.iter().map(|sub| called(sub.topic)).collect();
         assert_eq!(data["categories"], serde_json::json!(set), "the ack names another set");
     }
 
@@ -555,7 +559,7 @@ impl Client {
             self.expected.iter_mut().for_each(VecDeque::clear);
             self.told.fill(0);
         }
-        for topic in 0..TOPICS.len() {
+        for topic in 0..NAMED {
             self.settle(topic, u64::MAX, "when everything is quiet");
         }
         self.loose.clear();

@@ -108,6 +108,7 @@ impl World {
             max_body_bytes: 100_000,
             max_message_bytes: 4000,
             max_subscriptions: random.usize(2..8),
+            max_patterns_per_client: random.usize(1..5),
             max_topics: if random.u8(..3) > 0 { 100 } else { random.usize(2..14) },
             max_publish_bytes: 40_000,
             queue_events: random.usize(4..=100),
@@ -287,7 +288,9 @@ impl World {
         }
         let connection = self.connect(Door::Public, capacity, temper);
         let visit = Visit::random(topic, self.limits.max_subscriptions, &mut self.random);
-        self.clients.push(Client::new(connection, nature, visit, &self.limits, &mut self.book));
+        let mut client = Client::new(connection, nature, visit, &self.limits, &mut self.book);
+        client.is_eager = topic.is_none() && client.is_json() && self.random.u8(..4) > 0;
+        self.clients.push(client);
     }
 
     fn connect_publisher(&mut self) {
@@ -423,13 +426,15 @@ impl World {
     /// Brings the model to where the tape says the node is. In a turn all reads come before all writes.
     fn follow(&mut self, id: usize, events_in: u64, now: Now) {
         let ops = std::mem::take(&mut *self.tape.borrow_mut());
-        let max_subscriptions = self.limits.max_subscriptions;
+        let (max_subscriptions, max_patterns) =
+            (self.limits.max_subscriptions, self.limits.max_patterns_per_client);
         let mut context = Context {
             book: &mut self.book,
             mono: now.mono,
             until: self.clock.mono.get(),
             has_drained: self.has_drained,
             max_subscriptions,
+            max_patterns,
             closes: &mut self.closes,
         };
         let (mut accepted, mut changed) = (0, Vec::new());
