@@ -23,7 +23,9 @@ const LAYERS: &[Layer] = &[
     ("receipt",     &["receipt"],                                   &[]),
     ("policy",      &["session/policy"],                            &[]),
     ("timer",       &["session/timer"],                             &[]),
-    ("config",      &["config"],                                    &[]),
+    ("origin",      &["origin"],                                    &[]),
+    ("rate",        &["session/rate"],                              &[]),
+    ("config",      &["config"],                                    &["origin"]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names", "receipt"]),
     ("rules",       &["topic/rules"],                               &["config", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
@@ -42,7 +44,7 @@ const LAYERS: &[Layer] = &[
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("outbox",      &["session/outbox"],                            &["chunk", "event", "receipt"]),
-    ("session",     &["session/session"],                           &["address", "chunk", "config", "dialect", "event", "metrics", "policy", "proto"]),
+    ("session",     &["session/session"],                           &["address", "chunk", "config", "dialect", "event", "metrics", "policy", "proto", "rate"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
@@ -55,11 +57,11 @@ const LAYERS: &[Layer] = &[
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
-    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "path", "receipt", "report", "rules"]),
+    ("shared",      &["fanout/shared"],                             &["catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "origin", "path", "receipt", "report", "rules"]),
     ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse"]),
+                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse"]),
     // The shard: one type in seven files, and its queue.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/slow", "fanout/sweep"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
@@ -68,7 +70,7 @@ const LAYERS: &[Layer] = &[
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
-    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared"]),
+    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "origin", "prepare", "shared"]),
     ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),
 ];
 
