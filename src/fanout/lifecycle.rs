@@ -144,7 +144,8 @@ impl<T: Transport> Shard<T> {
                 let is_stalled = self.connections[number as usize].is_stalled;
                 let stall = terms.write_timeout.filter(|_| is_stalled);
                 let stall = stall.map(|timeout| session.stalled() + nanos(timeout));
-                [silence, stall].into_iter().flatten().chain([beat]).min()
+                let unfinished = session.begun().map(|begun| begun + nanos(limits.message_timeout));
+                [silence, stall, unfinished].into_iter().flatten().chain([beat]).min()
             }
             Role::Publisher(publisher) if !publisher.is_authorised() => {
                 Some(publisher.connected + nanos(limits.handshake_timeout))
@@ -190,6 +191,7 @@ impl<T: Transport> Shard<T> {
         let has_unread = self.connections[number as usize].is_ready || self.starved.contains(&number);
         let connection = &mut self.connections[number as usize];
         let has_heartbeat = connection.outbox.has_control();
+        let is_paused = connection.is_paused;
         match &mut connection.role {
             Role::Closing(_) => self.remove(number),
             // It is whole, and waits for those before it: the caller is not late.
@@ -236,6 +238,19 @@ impl<T: Transport> Shard<T> {
                         return;
                     }
                     session.note_stalled(now.mono);
+                }
+                if let Some(inbound) = &mut session.inbound
+                    && inbound.begun.is_some_and(|begun| begun + nanos(limits.message_timeout) <= now.mono)
+                {
+                    // What it sent may wait on our side.
+                    if now.mono >= self.amnesty && !is_paused && !has_unread {
+                        self.metrics().refuse_input(BadInput::Timeout);
+                        let detail =
+                            "a frame or message was begun and not finished in time (message_timeout)";
+                        self.close_client(number, CloseReason::MessageTimeout, detail, now);
+                        return;
+                    }
+                    inbound.begun = Some(now.mono);
                 }
                 if session.pinged + nanos(terms.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;
