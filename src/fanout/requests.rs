@@ -346,7 +346,8 @@ impl<T: Transport> Shard<T> {
         if error.status == 503 {
             error.retry_after = Some(self.random.u32(1..=5));
         }
-        if error.status < 500 && error.status != 408 {
+        // A node that is full or late is no fault of the request's.
+        if !matches!(error.status, 408 | 503) {
             self.metrics().refuse_input(BadInput::Http);
         }
         let mut out = Vec::new();
