@@ -156,7 +156,7 @@ impl<T: Transport> Shard<T> {
             }
             let expects_continue = request.expects_continue;
             drop(request);
-            step = http.exchange.advance(limits)?;
+            step = http.exchange.advance(limits).map_err(HttpError::for_any_origin)?;
             if step != Step::Whole {
                 return Ok(if expects_continue { Decision::Continue } else { Decision::Wait });
             }
