@@ -12,6 +12,11 @@ use super::cut::cuts;
 /// Small, so that inputs come to it.
 const MAX_PUBLISH_BYTES: usize = 200;
 
+thread_local! {
+    /// Larger than everything else here together.
+    static METRICS: ShardMetrics = ShardMetrics::default();
+}
+
 /// An accepted event: its frame's sequence, and its body written anew.
 type Accepted = Vec<u8>;
 
@@ -51,7 +56,10 @@ pub fn fuzz(input: &[u8]) {
 }
 
 fn run(pieces: &[&[u8]], terms: Terms<'_>) -> Result {
-    let metrics = ShardMetrics::default();
+    METRICS.with(|metrics| run_counted(pieces, terms, metrics))
+}
+
+fn run_counted(pieces: &[&[u8]], terms: Terms<'_>, metrics: &ShardMetrics) -> Result {
     let mut publisher = Publisher::new("fuzz".into(), 0, terms);
     let (mut result, mut out) = (Result::default(), Vec::new());
     for (now, piece) in pieces.iter().enumerate() {
@@ -59,7 +67,7 @@ fn run(pieces: &[&[u8]], terms: Terms<'_>) -> Result {
             publish.check().expect("what is accepted is right");
             result.accepted.push(body(publish));
         };
-        let outcome = publisher.handle_input(piece, now as u64 + 1, terms, &metrics, &mut out, accept);
+        let outcome = publisher.handle_input(piece, now as u64 + 1, terms, metrics, &mut out, accept);
         result.closed = outcome == Outcome::Close;
         if result.closed {
             break;
