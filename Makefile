@@ -48,7 +48,7 @@ fuzz: ## Fuzz with coverage: FUZZ_SECONDS (60) for each of FUZZ_TARGETS (all), F
 	done
 
 fuzz-stable: ## Fuzz without a fuzzer: FUZZ_RUNS (1000000) inputs made by chance for each target
-	FANWIRE_FUZZ_RUNS=$(FUZZ_RUNS) CARGO_PROFILE_TEST_OPT_LEVEL=2 $(CARGO) test --target-dir target/fuzz --test fuzz whatever -- --nocapture
+	FANWIRE_FUZZ_RUNS=$(FUZZ_RUNS) CARGO_PROFILE_TEST_OPT_LEVEL=2 $(CARGO) test --target-dir target/fuzz --test fuzz whatever_is -- --nocapture
 
 bench: ## Run the benches (criterion)
 	$(CARGO) bench

@@ -36,7 +36,7 @@ use common::raw::{masked, upgrade};
 const NOW: Now = Now { mono: 1_000_000_000, wall_ms: 1_705_313_700_000 };
 
 /// Sessions of a plain `cargo test`, each cut at every place.
-const SESSIONS: u64 = 15;
+const SESSIONS: u64 = 10;
 
 struct Engine {
     shared: Arc<Shared>,

@@ -16,7 +16,9 @@ use fanwire::fanout::shard::{Counts, Next, Shard};
 use fanwire::fanout::shared::{Access, Shared, Stage, State};
 use fanwire::link::Wake;
 use fanwire::metrics::DropReason;
-use fanwire::publish::wire::{FLAG_ACK, HEADER_LEN, Header, Kind, Publish, encode_hello, encode_ping};
+use fanwire::publish::wire::{
+    FLAG_ACK, FLAG_RECEIPT, HEADER_LEN, Header, Kind, Publish, encode_hello, encode_ping,
+};
 use fanwire::session::policy::Policy;
 use fanwire::topic::rules::{Rule, Rules};
 
@@ -480,7 +482,8 @@ fn event(topics: &str, data: &str) -> Vec<u8> {
     // The beginning of a character is no key.
     let publish =
         if data.is_char_boundary(1.min(data.len())) { publish } else { Publish { key: "", ..publish } };
-    publish.encode(FLAG_ACK, 1, &mut out).expect("it fits its fields");
+    let flags = if data.len() % 2 == 0 { FLAG_ACK } else { FLAG_ACK | FLAG_RECEIPT };
+    publish.encode(flags, data.len() as u64, &mut out).expect("it fits its fields");
     out
 }
 
@@ -499,7 +502,9 @@ fn canned(number: usize, shared: &Shared) -> Vec<u8> {
     };
     let post = |kind: &str, body: &str| {
         let length = body.len();
-        format!("POST /api/publish HTTP/1.1\r\nHost: n\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+        let key = if number % 3 == 0 { "Idempotency-Key: k\r\n" } else { "" };
+        let query = if number % 2 == 0 { "" } else { "?receipt=1" };
+        format!("POST /api/publish{query} HTTP/1.1\r\nHost: n\r\n{key}Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
             .into_bytes()
     };
     let control = |opcode: u8, payload: &[u8]| {

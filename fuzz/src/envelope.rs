@@ -95,7 +95,7 @@ fn is_json(text: &[u8]) {
 /// WebSocket frames, one for each event; `data` stands in them byte for byte. Also with a client's own end.
 fn is_message(frames: &Frames, data: &str) {
     let mut out = Vec::new();
-    Private::Suffix(br#","clientId":"me"}"#).write(0..2, |run| of(frames, run), &mut out);
+    Private::Suffix(br#","clientId":"me"}"#).write(0..2, |run| of(frames, run), usize::MAX, &mut out);
     let mut reader = Reader::default();
     reader.push(&frames.bytes);
     for number in 0..2 {
@@ -116,7 +116,7 @@ fn is_message(frames: &Frames, data: &str) {
 /// Lines that share a message.
 fn is_lines(frames: &Frames) {
     let mut out = Vec::new();
-    let count = Private::Lines.write(0..2, |run| of(frames, run), &mut out);
+    let count = Private::Lines.write(0..2, |run| of(frames, run), usize::MAX, &mut out);
     let mut reader = Reader::default();
     reader.push(&out);
     let frame = reader.next().expect("a message of lines");

@@ -1,24 +1,29 @@
 //! The publish socket's frames: what is accepted and answered is what a reader of whole frames would say, however
 //! the input is cut.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use fanwire::catalog::rules::NONE;
 use fanwire::error::ErrorCode;
 use fanwire::metrics::ShardMetrics;
+use fanwire::publish::dedupe::{Dedupe, Window};
 use fanwire::publish::socket::{Outcome, Publisher, Terms};
-use fanwire::publish::wire::{FLAG_ACK, HEADER_LEN, Header, Hello, Kind, Publish};
+use fanwire::publish::wire::{FLAG_ACK, FLAG_RECEIPT, HEADER_LEN, Header, Hello, Kind, Publish};
 
 use super::cut::cuts;
 
 /// Small, so that inputs come to it.
 const MAX_PUBLISH_BYTES: usize = 200;
+const MAX_NAMES: usize = 2;
 
 thread_local! {
     /// Larger than everything else here together.
     static METRICS: ShardMetrics = ShardMetrics::default();
 }
 
-/// An accepted event: its frame's sequence, and its body written anew.
-type Accepted = Vec<u8>;
+/// An accepted event: its body written anew, and the sequence of its receipt where one is asked for.
+type Accepted = (Vec<u8>, Option<u64>);
 
 /// An answer that is no ACK: kind, sequence, body.
 type Answer = (u8, u64, Vec<u8>);
@@ -26,6 +31,8 @@ type Answer = (u8, u64, Vec<u8>);
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Result {
     accepted: Vec<Accepted>,
+    /// Events that an ACK may count: duplicates too.
+    counted: u64,
     answers: Vec<Answer>,
     /// Sequence and count of each ACK.
     acks: Vec<(u64, u64)>,
@@ -34,28 +41,30 @@ struct Result {
 
 pub fn fuzz(input: &[u8]) {
     for token in [None, Some("secret")] {
-        let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token, rules: &NONE };
-        let whole = run(&[input], terms);
+        let whole = run(&[input], token);
         let (expected, last_wanted) = reference(input, token);
         assert_eq!(whole.accepted, expected.accepted);
         assert_eq!(whole.closed, expected.closed);
         let heads = |answers: &[Answer]| answers.iter().map(|(kind, n, _)| (*kind, *n)).collect::<Vec<_>>();
         assert_eq!(heads(&whole.answers), heads(&expected.answers));
         for pieces in cuts(input) {
-            let cut = run(&pieces, terms);
+            let cut = run(&pieces, token);
             assert_eq!(
                 (&cut.accepted, &cut.answers, cut.closed),
                 (&whole.accepted, &whole.answers, whole.closed)
             );
             // How many frames one ACK covers depends on the reads; what they say together does not.
             assert!(cut.acks.windows(2).all(|pair| pair[0].1 < pair[1].1), "{:?}", cut.acks);
-            assert!(cut.acks.iter().all(|(_, count)| *count <= cut.accepted.len() as u64));
+            assert!(cut.acks.iter().all(|(_, count)| *count <= expected.counted));
             assert!(cut.acks.last().map_or(0, |(_, count)| *count) >= last_wanted);
         }
     }
 }
 
-fn run(pieces: &[&[u8]], terms: Terms<'_>) -> Result {
+fn run(pieces: &[&[u8]], token: Option<&str>) -> Result {
+    let (dedupe, time) = (Dedupe::default(), Duration::from_secs(60));
+    let window = Window { time, max: MAX_NAMES };
+    let terms = Terms { max_publish_bytes: MAX_PUBLISH_BYTES, token, rules: &NONE, dedupe: &dedupe, window };
     METRICS.with(|metrics| run_counted(pieces, terms, metrics))
 }
 
@@ -63,9 +72,9 @@ fn run_counted(pieces: &[&[u8]], terms: Terms<'_>, metrics: &ShardMetrics) -> Re
     let mut publisher = Publisher::new("fuzz".into(), 0, terms);
     let (mut result, mut out) = (Result::default(), Vec::new());
     for (now, piece) in pieces.iter().enumerate() {
-        let accept = |publish: &Publish<'_>| {
+        let accept = |publish: &Publish<'_>, receipt: Option<u64>| {
             publish.check().expect("what is accepted is right");
-            result.accepted.push(body(publish));
+            result.accepted.push((body(publish), receipt));
         };
         let outcome = publisher.handle_input(piece, now as u64 + 1, terms, metrics, &mut out, accept);
         result.closed = outcome == Outcome::Close;
@@ -90,7 +99,9 @@ fn run_counted(pieces: &[&[u8]], terms: Terms<'_>, metrics: &ShardMetrics) -> Re
                 assert!(std::str::from_utf8(&body[2..]).is_ok_and(|text| !text.is_empty()));
                 result.answers.push((header.kind, header.sequence, body.to_vec()));
             }
-            Some(Kind::Pong) => result.answers.push((header.kind, header.sequence, body.to_vec())),
+            Some(Kind::Pong | Kind::Receipt) => {
+                result.answers.push((header.kind, header.sequence, body.to_vec()))
+            }
             other => panic!("the node answers {other:?}"),
         }
         rest = after;
@@ -109,6 +120,8 @@ fn body(publish: &Publish<'_>) -> Vec<u8> {
 /// last ACK must cover.
 fn reference(mut input: &[u8], token: Option<&str>) -> (Result, u64) {
     let (mut result, mut wanted, mut authorised) = (Result::default(), 0, token.is_none());
+    // The highest sequence of each name, and the name that is in use.
+    let (mut names, mut name) = (HashMap::<&str, u64>::new(), "");
     while let Some((bytes, after)) = input.split_first_chunk::<HEADER_LEN>() {
         let header = Header::parse(bytes);
         let longest = match header.kind {
@@ -117,8 +130,9 @@ fn reference(mut input: &[u8], token: Option<&str>) -> (Result, u64) {
             5 => 125,
             _ => 0,
         };
-        let is_bad =
-            header.version != 1 || ![1, 2, 5].contains(&header.kind) || header.flags & !FLAG_ACK != 0;
+        let is_bad = header.version != 1
+            || ![1, 2, 5].contains(&header.kind)
+            || header.flags & !(FLAG_ACK | FLAG_RECEIPT) != 0;
         let length = header.length as usize;
         if is_bad || length > longest {
             result.answers.push((Kind::Error as u8, header.sequence, Vec::new()));
@@ -136,17 +150,35 @@ fn reference(mut input: &[u8], token: Option<&str>) -> (Result, u64) {
         };
         match header.kind {
             1 => match Hello::decode(frame) {
-                Ok(hello) if token.is_none_or(|token| token == hello.token) => authorised = true,
-                Ok(_) => refuse(true),
+                Ok(hello) if token.is_some_and(|token| token != hello.token) => refuse(true),
+                Ok(hello) => {
+                    authorised = true;
+                    let is_known = hello.name.is_empty() || names.contains_key(hello.name);
+                    if !is_known && names.len() == MAX_NAMES {
+                        refuse(ErrorCode::ShuttingDown.closes());
+                    } else if !hello.name.is_empty() {
+                        names.entry(hello.name).or_default();
+                    }
+                    name = hello.name;
+                }
                 Err(refusal) => refuse(refusal.code.closes()),
             },
             _ if !authorised => refuse(true),
             5 => result.answers.push((Kind::Pong as u8, header.sequence, frame.to_vec())),
             _ => match Publish::decode(frame, MAX_PUBLISH_BYTES) {
                 Ok(_) => {
-                    result.accepted.push(frame.to_vec());
+                    let is_asked = header.flags & FLAG_RECEIPT != 0;
+                    let known = names.get_mut(name).filter(|_| header.sequence != 0);
+                    if known.is_none_or(|highest| {
+                        header.sequence > std::mem::replace(highest, header.sequence.max(*highest))
+                    }) {
+                        result.accepted.push((frame.to_vec(), is_asked.then_some(header.sequence)));
+                    } else if is_asked {
+                        result.answers.push((Kind::Receipt as u8, header.sequence, Vec::new()));
+                    }
+                    result.counted += 1;
                     if header.flags & FLAG_ACK != 0 {
-                        wanted = result.accepted.len() as u64;
+                        wanted = result.counted;
                     }
                 }
                 Err(refusal) => refuse(refusal.code.closes()),
