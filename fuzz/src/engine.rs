@@ -482,7 +482,7 @@ fn event(topics: &str, data: &str) -> Vec<u8> {
     // The beginning of a character is no key.
     let publish =
         if data.is_char_boundary(1.min(data.len())) { publish } else { Publish { key: "", ..publish } };
-    let flags = if data.len() % 2 == 0 { FLAG_ACK } else { FLAG_ACK | FLAG_RECEIPT };
+    let flags = if data.len().is_multiple_of(2) { FLAG_ACK } else { FLAG_ACK | FLAG_RECEIPT };
     publish.encode(flags, data.len() as u64, &mut out).expect("it fits its fields");
     out
 }
@@ -502,8 +502,8 @@ fn canned(number: usize, shared: &Shared) -> Vec<u8> {
     };
     let post = |kind: &str, body: &str| {
         let length = body.len();
-        let key = if number % 3 == 0 { "Idempotency-Key: k\r\n" } else { "" };
-        let query = if number % 2 == 0 { "" } else { "?receipt=1" };
+        let key = if number.is_multiple_of(3) { "Idempotency-Key: k\r\n" } else { "" };
+        let query = if number.is_multiple_of(2) { "" } else { "?receipt=1" };
         format!("POST /api/publish{query} HTTP/1.1\r\nHost: n\r\n{key}Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
             .into_bytes()
     };
