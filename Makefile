@@ -1,7 +1,7 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install-deps tools lint test conformance loom bench targets run clean
+.PHONY: help install-deps tools lint test conformance loom fuzz fuzz-stable bench targets run clean
 
 # Where rustup puts what it installs.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -9,6 +9,10 @@ CARGO ?= cargo
 E2E := tests/e2e
 TS := clients/typescript
 SUITE := tests/conformance/.suite
+FUZZ_TARGETS ?= $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_SECONDS ?= 60
+FUZZ_SANITIZER ?= address
+FUZZ_RUNS ?= 1000000
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +34,21 @@ conformance: $(SUITE)/wstest ## Run the Autobahn test suite (WebSocket) against 
 
 loom: ## Check every interleaving of a link's bell and credit
 	RUSTFLAGS="--cfg fanwire_loom" $(CARGO) test --target-dir target/loom --lib link::model
+
+# libFuzzer asks for flags of nightly compilers; RUSTC_BOOTSTRAP lets the stable one take them. What is found on the way
+# stays in fuzz/found: the corpus grows by hand.
+fuzz: ## Fuzz with coverage: FUZZ_SECONDS (60) for each of FUZZ_TARGETS (all), FUZZ_SANITIZER (address) or none
+	@command -v cargo-fuzz > /dev/null || $(CARGO) install cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/found/$$target && \
+		dict=fuzz/dictionaries/$$target.dict && \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer $(FUZZ_SANITIZER) $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
+			$$(test ! -f $$dict || echo -dict=$$dict) || exit 1; \
+	done
+
+fuzz-stable: ## Fuzz without a fuzzer: FUZZ_RUNS (1000000) inputs made by chance for each target
+	FANWIRE_FUZZ_RUNS=$(FUZZ_RUNS) CARGO_PROFILE_TEST_OPT_LEVEL=2 $(CARGO) test --target-dir target/fuzz --test fuzz whatever_is -- --nocapture
 
 bench: ## Run the benches (criterion)
 	$(CARGO) bench
@@ -67,4 +86,4 @@ $(SUITE)/wstest: tests/conformance/install | tools
 
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(E2E)/node_modules $(E2E)/.venv $(E2E)/.bin $(TS)/node_modules $(TS)/dist $(SUITE) artefacts
+	rm -rf $(E2E)/node_modules $(E2E)/.venv $(E2E)/.bin $(TS)/node_modules $(TS)/dist $(SUITE) artefacts fuzz/target fuzz/found

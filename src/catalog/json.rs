@@ -86,7 +86,8 @@ pub struct Ref<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Takes a text apart. Time and memory grow with its length alone: 32 bytes for each value.
+    /// Takes a text apart that was found to be JSON: of other texts it refuses what it cannot read over, no more. Time
+    /// and memory grow with the length alone: 32 bytes for each value.
     ///
     /// # Errors
     /// A [`Fault`].

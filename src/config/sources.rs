@@ -17,8 +17,8 @@ const PREFIX: &str = "FANWIRE_";
 /// Variables of ours that are no settings: the file, and the client commands' default address.
 const OTHER_VARIABLES: [&str; 2] = ["FANWIRE_CONFIG", "FANWIRE_HTTP"];
 
-/// Variables of the project's own simulation, tests and benches.
-const TEST_PREFIXES: [&str; 3] = ["FANWIRE_SIM_", "FANWIRE_TEST_", "FANWIRE_BENCH_"];
+/// Variables of the project's own simulation, tests, benches and fuzz targets.
+const TEST_PREFIXES: [&str; 4] = ["FANWIRE_SIM_", "FANWIRE_TEST_", "FANWIRE_BENCH_", "FANWIRE_FUZZ_"];
 
 /// The environment variable of the setting with this key.
 pub fn environment_name(key: &str) -> String {
@@ -126,12 +126,7 @@ impl Sources {
     /// # Errors
     /// Everything that is wrong in any source, also in a value that another source overrides.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let mut loading = Loading {
-            settings: Settings::default(),
-            origins: vec![Origin::Default; SETTINGS.len()],
-            tables: vec![Vec::new(); TABLES.len()],
-            problems: Vec::new(),
-        };
+        let mut loading = Loading::new();
         if let Some(path) = &self.file {
             loading.file(path);
         }
@@ -141,15 +136,17 @@ impl Sources {
             let flag = SETTINGS[index].flag();
             loading.set(index, Input::Words(words), Origin::Flag(flag.clone()), &flag);
         }
-        // Values that were refused have left their defaults behind: what they would mean together is not known.
-        if loading.problems.is_empty() {
-            loading.check_together();
-        }
-        if loading.problems.is_empty() {
-            Ok(Loaded { settings: loading.settings, origins: loading.origins, tables: loading.tables })
-        } else {
-            Err(ConfigError { problems: loading.problems })
-        }
+        loading.finish()
+    }
+
+    /// Reads the bytes of a file and nothing else. `path` is what the file is called where something is wrong.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Loaded, ConfigError> {
+        let mut loading = Loading::new();
+        loading.bytes(path, bytes);
+        loading.finish()
     }
 }
 
@@ -197,6 +194,26 @@ struct Loading {
 }
 
 impl Loading {
+    fn new() -> Self {
+        Self {
+            settings: Settings::default(),
+            origins: vec![Origin::Default; SETTINGS.len()],
+            tables: vec![Vec::new(); TABLES.len()],
+            problems: Vec::new(),
+        }
+    }
+
+    fn finish(mut self) -> Result<Loaded, ConfigError> {
+        // Values that were refused have left their defaults behind: what they would mean together is not known.
+        if self.problems.is_empty() {
+            self.check_together();
+        }
+        match self.problems.is_empty() {
+            true => Ok(Loaded { settings: self.settings, origins: self.origins, tables: self.tables }),
+            false => Err(ConfigError { problems: self.problems }),
+        }
+    }
+
     fn problem(&mut self, place: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem { place: place.into(), message: message.into() });
     }
@@ -209,17 +226,23 @@ impl Loading {
     }
 
     fn file(&mut self, path: &Path) {
-        let text = match std::fs::read(path).map(String::from_utf8) {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => {
-                let good = error.utf8_error().valid_up_to();
-                let line = 1 + error.as_bytes()[..good].iter().filter(|&&byte| byte == b'\n').count();
+        match std::fs::read(path) {
+            Ok(bytes) => self.bytes(path, &bytes),
+            Err(error) => self.problem(path.display().to_string(), error.to_string()),
+        }
+    }
+
+    fn bytes(&mut self, path: &Path, bytes: &[u8]) {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let good = &bytes[..error.valid_up_to()];
+                let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
                 return self.problem(format!("{}:{line}", path.display()), "is not UTF-8");
             }
-            Err(error) => return self.problem(path.display().to_string(), error.to_string()),
         };
-        let source = Source::new(path, &text);
-        let table = match DeTable::parse(&text) {
+        let source = Source::new(path, text);
+        let table = match DeTable::parse(text) {
             Ok(table) => table.into_inner(),
             Err(error) => {
                 let line = source.line(error.span().map_or(0, |span| span.start));

@@ -3,8 +3,11 @@
 //! Events are not written here: they come ready from the envelope.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::dialect::command::{Command, Since, Subscribe, check_client_id, checked_filter, checked_topics};
 use crate::dialect::envelope::{read_epoch, write_epoch, write_json_string};
@@ -26,15 +29,47 @@ struct Message {
     policy: Option<String>,
     #[serde(rename = "clientId")]
     client_id: Option<String>,
-    since: Option<BTreeMap<String, Option<Given>>>,
+    since: Option<Positions>,
     last: Option<bool>,
 }
+
+/// Positions by topic. A topic that stands there twice is refused, as every name is that is read.
+struct Positions(BTreeMap<String, Option<Given>>);
 
 /// A position as a client gives it back.
 #[derive(Deserialize)]
 struct Given {
     epoch: String,
     offset: u64,
+}
+
+impl<'de> Deserialize<'de> for Positions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PositionsVisitor)
+    }
+}
+
+struct PositionsVisitor;
+
+impl<'de> Visitor<'de> for PositionsVisitor {
+    type Value = Positions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of positions by topic")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Positions, A::Error> {
+        let mut positions = BTreeMap::new();
+        while let Some((topic, given)) = map.next_entry::<String, _>()? {
+            match positions.entry(topic) {
+                Entry::Vacant(place) => drop(place.insert(given)),
+                Entry::Occupied(place) => {
+                    return Err(A::Error::custom(format!("`since` has the topic {:?} twice", place.key())));
+                }
+            }
+        }
+        Ok(Positions(positions))
+    }
 }
 
 /// Reads one message of a client.
@@ -75,7 +110,7 @@ pub fn parse(text: &[u8]) -> Result<Command, String> {
 }
 
 /// The positions that a client wants to go on from. One that is not of the shape that the node gives is unknown.
-fn positions(given: BTreeMap<String, Option<Given>>) -> Since {
+fn positions(Positions(given): Positions) -> Since {
     let read = |given: Given| Some(Position { epoch: read_epoch(&given.epoch)?, offset: given.offset });
     Since::Positions(given.into_iter().map(|(topic, given)| (topic, given.and_then(read))).collect())
 }
@@ -289,6 +324,10 @@ mod tests {
             ("{\"type\":\"dance\"}", "unknown message type \"dance\""),
             ("{\"type\":\"subscribe\"}", "needs `categories`"),
             ("{\"type\":\"subscribe\",\"topics\":[\"a\"],\"rooms\":[]}", "duplicate field"),
+            (
+                "{\"type\":\"subscribe\",\"topics\":[\"a\"],\"since\":{\"a\":null,\"\\u0061\":null}}",
+                "`since` has the topic \"a\" twice",
+            ),
             ("{\"type\":\"subscribe\",\"topics\":[\"\"]}", "topic name is empty"),
             ("{\"type\":\"subscribe\",\"topics\":[\"a\\u0000\"]}", "control character"),
             ("{\"type\":\"subscribe\",\"topics\":[\"run:*:log\"]}", "a `*` that is not its last character"),

@@ -41,10 +41,12 @@ pub fn write_head(out: &mut Vec<u8>, readers: Option<&str>) {
     out.extend_from_slice(b": subscribed\n\n");
 }
 
-/// The position that an `id:` of ours names.
+/// The position that an `id:` of ours names. We write each in one way, and only so is it read: no sign, no zeros in
+/// front.
 pub fn read_id(id: &str) -> Option<Position> {
-    let (epoch, offset) = id.split_once('-')?;
-    Some(Position { epoch: read_epoch(epoch)?, offset: offset.parse().ok()? })
+    let (epoch, digits) = id.split_once('-')?;
+    let offset: u64 = digits.parse().ok()?;
+    (offset.to_string() == digits).then_some(Position { epoch: read_epoch(epoch)?, offset })
 }
 
 /// Appends a position that no event has: a browser comes back with it all the same.
@@ -96,7 +98,10 @@ mod tests {
         write_position(&mut out, position);
         let id = std::str::from_utf8(&out).unwrap().trim_start_matches("id: ").trim_end();
         assert_eq!((id, read_id(id)), ("00000000000000ff-17", Some(position)));
-        for bad in ["", "-", "17", "ff-17", "00000000000000ff-", "00000000000000FF-1", "00000000000000ff-x"] {
+        for bad in ["", "-", "17", "ff-17", "00000000000000ff-", "00000000000000FF-1", "00000000000000ff-x"]
+            .into_iter()
+            .chain(["00000000000000ff-+1", "00000000000000ff-01", "00000000000000ff-18446744073709551616"])
+        {
             assert_eq!(read_id(bad), None, "{bad}");
         }
         out.clear();

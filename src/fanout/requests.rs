@@ -156,7 +156,7 @@ impl<T: Transport> Shard<T> {
             }
             let expects_continue = request.expects_continue;
             drop(request);
-            step = http.exchange.advance(limits)?;
+            step = http.exchange.advance(limits).map_err(HttpError::for_any_origin)?;
             if step != Step::Whole {
                 return Ok(if expects_continue { Decision::Continue } else { Decision::Wait });
             }
@@ -348,7 +348,8 @@ impl<T: Transport> Shard<T> {
         }
         match error.status {
             403 => self.metrics().refuse_input(BadInput::Origin),
-            408 | 500.. => {}
+            // A node that is full or late is no fault of the request's.
+            408 | 503 => {}
             _ => self.metrics().refuse_input(BadInput::Http),
         }
         let mut out = Vec::new();

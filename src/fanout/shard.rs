@@ -38,7 +38,7 @@ use crate::session::outbox::Bound;
 use crate::session::policy::Policy;
 use crate::session::session::{Filter, NOT_LISTED};
 use crate::session::timer::{Due, Wheel};
-use crate::topic::log::{NO_SLOT, STRIPES};
+use crate::topic::log::NO_SLOT;
 use crate::transport::Transport;
 
 /// Connections flushed in one turn.
@@ -93,8 +93,6 @@ pub struct Shard<T: Transport> {
     /// Places in lists whose subscribers go on from the history.
     rewound: Vec<((u32, u32), u32)>,
     next_look: u64,
-    /// The stripe of the topics' table that is swept next.
-    next_sweep: usize,
     turn_began: u64,
 }
 
@@ -182,7 +180,6 @@ impl<T: Transport> Shard<T> {
             condemned: Vec::new(),
             rewound: Vec::new(),
             next_look: 0,
-            next_sweep: 0,
             turn_began: 0,
         }
     }
@@ -273,8 +270,8 @@ impl<T: Transport> Shard<T> {
             return Next::Now;
         }
         let mut next = self.wheel.next();
-        if self.id == 0 && self.shared.topics.with_history() > 0 {
-            // What is too old goes also while nothing else happens.
+        if self.shared.topics.with_history() > 0 {
+            // What is too old goes also while nothing else happens. Who took it in knows; the others may be asleep.
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
         }
         let of_drain = self.next_of_drain(now);
@@ -651,15 +648,7 @@ impl<T: Transport> Shard<T> {
             return;
         }
         self.next_look = now.mono + 250_000_000;
-        if self.id == 0 {
-            let topics = &self.shared.topics;
-            topics.sweep(self.next_sweep, now.mono);
-            self.next_sweep = (self.next_sweep + 1) % STRIPES;
-            // Only who publishes pays for what is over the budget; those with a large part may have gone quiet.
-            (0..STRIPES)
-                .take_while(|_| topics.is_over_budget())
-                .for_each(|stripe| topics.sweep(stripe, now.mono));
-        }
+        self.shared.topics.sweep_next(now.mono);
         let head = self.sweep.front().and_then(|number| self.connections.get(number as usize));
         let mut oldest = head.and_then(|head| head.outbox.oldest(&self.chunks));
         if self.counts.blocked > 0 {

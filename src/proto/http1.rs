@@ -627,6 +627,7 @@ enum ChunkPlace {
     DataReturn,
     DataLineFeed,
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerLineFeed,
     LastLineFeed,
@@ -669,7 +670,7 @@ impl Chunked {
     fn step(&mut self, byte: u8) -> Result<ChunkPlace, HttpError> {
         use ChunkPlace::{
             Data, DataLineFeed, DataReturn, Done, Extension, LastLineFeed, Size, SizeLineFeed, Trailer,
-            TrailerLineFeed, TrailerStart,
+            TrailerLineFeed, TrailerName, TrailerStart,
         };
         match (self.at, byte) {
             (Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.size_digit(byte),
@@ -692,18 +693,24 @@ impl Chunked {
             (LastLineFeed, b'\n') => Ok(Done),
             (Trailer, b'\r') => Ok(TrailerLineFeed),
             (TrailerLineFeed, b'\n') => Ok(TrailerStart),
-            (TrailerStart | Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.trailers += 1;
-                match self.trailers <= MAX_TRAILERS {
-                    true => Ok(Trailer),
-                    false => Err(HttpError::new(431, "too many bytes of trailers")),
-                }
-            }
+            // Trailers are read over, but only header lines are trailers: another reader may take what is none for
+            // the next request.
+            (TrailerName, b':') => self.trailer(Trailer),
+            (TrailerStart | TrailerName, byte) if is_token(byte) => self.trailer(TrailerName),
+            (Trailer, b'\t' | b' '..=b'~' | 0x80..) => self.trailer(Trailer),
             (Size | Extension | SizeLineFeed, _) => Err(HttpError::bad("a malformed chunk size")),
             (DataReturn | DataLineFeed, _) => Err(HttpError::bad("a chunk is longer than its size says")),
-            (TrailerStart | Trailer | TrailerLineFeed | LastLineFeed | Data | Done, _) => {
+            (TrailerStart | TrailerName | Trailer | TrailerLineFeed | LastLineFeed | Data | Done, _) => {
                 Err(HttpError::bad("a malformed end of a chunked body"))
             }
+        }
+    }
+
+    fn trailer(&mut self, next: ChunkPlace) -> Result<ChunkPlace, HttpError> {
+        self.trailers += 1;
+        match self.trailers <= MAX_TRAILERS {
+            true => Ok(next),
+            false => Err(HttpError::new(431, "too many bytes of trailers")),
         }
     }
 

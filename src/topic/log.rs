@@ -162,10 +162,16 @@ pub struct Topics {
     with_history: AtomicUsize,
     history_bytes: AtomicUsize,
     max_history_bytes: AtomicUsize,
+    /// When a stripe is swept next, in nanoseconds, and a count that tells which.
+    next_sweep: AtomicU64,
+    sweeps: AtomicUsize,
 }
 
+/// Nanoseconds between two sweeps at least. Less than between two questions of one shard, so that it is never early.
+const SWEEP_EVERY: u64 = 200_000_000;
+
 /// Stripes of the table: publishers on different shards seldom meet in one.
-pub const STRIPES: usize = 64;
+const STRIPES: usize = 64;
 
 impl Topics {
     /// An empty table for a node of `shards` shards.
@@ -184,6 +190,8 @@ impl Topics {
             with_history: AtomicUsize::new(0),
             history_bytes: AtomicUsize::new(0),
             max_history_bytes: AtomicUsize::new(max_history_bytes),
+            next_sweep: AtomicU64::new(0),
+            sweeps: AtomicUsize::new(0),
         }
     }
 
@@ -356,9 +364,24 @@ impl Topics {
         position.filter(is_its).map(|position| position.offset)
     }
 
+    /// Sweeps the next stripe, where that is due. Every shard asks, and one of them does it: the one that took events in
+    /// may be the only one that is awake.
+    pub fn sweep_next(&self, now: u64) {
+        let due = self.next_sweep.load(Ordering::Relaxed);
+        let next = now.saturating_add(SWEEP_EVERY);
+        let is_mine =
+            |due| self.next_sweep.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if now < due || !is_mine(due) {
+            return;
+        }
+        self.sweep(self.sweeps.fetch_add(1, Ordering::Relaxed) % STRIPES, now);
+        // Only who publishes pays for what is over the budget; those with a large part may have gone quiet.
+        (0..STRIPES).take_while(|_| self.is_over_budget()).for_each(|stripe| self.sweep(stripe, now));
+    }
+
     /// Lets go of what is too old in one of the [`STRIPES`] of the table, and of what is above its share while
     /// all history together is over its bound.
-    pub fn sweep(&self, stripe: usize, now: u64) {
+    fn sweep(&self, stripe: usize, now: u64) {
         if self.with_history() == 0 {
             return;
         }
@@ -383,7 +406,7 @@ impl Topics {
     }
 
     /// Whether all history is over its bound.
-    pub fn is_over_budget(&self) -> bool {
+    fn is_over_budget(&self) -> bool {
         self.history_bytes() > self.max_history_bytes()
     }
 
@@ -747,6 +770,20 @@ mod tests {
         large.push(&Publish { topics: "", event: "e", key: "", data: &data, timestamp_ms: 1 }, 1);
         topics.append(&all[2], large, 0, |_, _| ());
         assert_eq!((all[2].head(), all[2].kept()), (head + 1, Some((0, 0))));
+    }
+
+    #[test]
+    fn whoever_asks_sweeps_what_is_due_stripe_after_stripe() {
+        let topics = with_history(10, 1 << 30);
+        let topic = topics.find_or_keep("h").unwrap();
+        topics.append(&topic, events(2), 0, |_, _| ());
+        let late = 11_000_000_000;
+        for n in 0..STRIPES as u64 {
+            // Of those who ask in one period, one sweeps.
+            (0..STRIPES).for_each(|_| topics.sweep_next(late + n * SWEEP_EVERY));
+            assert_eq!(topics.sweeps.load(Ordering::Relaxed) as u64, n + 1);
+        }
+        assert_eq!((topics.count(), topics.history_bytes()), (0, 0));
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub struct Frame {
 #[derive(Debug, Default)]
 pub struct Reader {
     pub bytes: Vec<u8>,
+    /// Whether the server may send binary messages.
+    pub binary: bool,
     at: usize,
 }
 
@@ -46,8 +48,8 @@ impl Reader {
         let payload = bytes.get(header..header + length)?.to_vec();
         self.at += header + length;
         let opcode = first & 15;
-        assert!(matches!(opcode, 1 | 8 | 9 | 10), "opcode {opcode}");
-        assert!(opcode == 1 || payload.len() <= 125, "a control frame of {} bytes", payload.len());
+        assert!(matches!(opcode, 1 | 8 | 9 | 10) || (opcode == 2 && self.binary), "opcode {opcode}");
+        assert!(opcode < 8 || payload.len() <= 125, "a control frame of {} bytes", payload.len());
         Some(Frame { opcode, payload })
     }
 }
