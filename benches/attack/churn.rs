@@ -10,6 +10,13 @@ use super::crowd::{Actor, Crowd, Manner, Then};
 use super::{Control, Done, Scale, Target, masked};
 use crate::load::upgrade;
 
+/// Topics whose history soon goes, and they with it.
+pub const SETTINGS: &str = r#"
+[[topic]]
+prefix = "brief:"
+history = { events = 50, age = "2s" }
+"#;
+
 struct Visitor {
     /// All that it will say, and how much of that it says at once when it is heard or asked.
     says: Vec<u8>,

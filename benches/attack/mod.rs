@@ -109,6 +109,11 @@ pub fn settings() -> String {
     format!("{}{}{}", stopped::SETTINGS, herd::SETTINGS, load::STREAM)
 }
 
+/// The same with topics whose history comes and goes.
+pub fn soak_settings() -> String {
+    settings() + churn::SETTINGS
+}
+
 /// Where the node is, and a topic that healthy clients are subscribed to.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -162,6 +167,20 @@ impl Scale {
             topics: 10_000,
             topic_clients: 1,
             churn: 100,
+        }
+    }
+
+    /// All attacks at once, from one process.
+    pub fn soak() -> Self {
+        Self {
+            stopped: 50,
+            herd: 500,
+            herd_topics: 16,
+            herd_rate: 200.0,
+            storm: 4_000,
+            wave: 2_000,
+            topics: 5_000,
+            ..Self::full()
         }
     }
 
