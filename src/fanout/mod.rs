@@ -1,7 +1,8 @@
 //! DELIVERY: what one shard does with connections, rounds and clients. Pure, generic over the transport.
 //!
 //! `shard` is the loop's turn and the way of an event through it; `intake` is what comes from
-//! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go.
+//! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go, and `tidy`
+//! what becomes of the room that they took.
 
 pub mod connection;
 pub mod intake;
@@ -14,3 +15,4 @@ pub mod shared;
 mod slow;
 pub mod subscribers;
 mod sweep;
+mod tidy;

@@ -84,6 +84,8 @@ pub struct Shard<T: Transport> {
     pub(super) amnesty: u64,
     /// When the next turn is to come at the latest, in nanoseconds.
     pub(super) awake_until: u64,
+    /// Whether nothing is held that nobody needs.
+    pub(super) is_tidy: bool,
     scratch: Scratch,
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
@@ -174,6 +176,7 @@ impl<T: Transport> Shard<T> {
             next_generation: 0,
             amnesty: 0,
             awake_until: u64::MAX,
+            is_tidy: true,
             scratch: Scratch::default(),
             work: Work::default(),
             condemned: Vec::new(),
@@ -269,8 +272,11 @@ impl<T: Transport> Shard<T> {
             return Next::Now;
         }
         let mut next = self.wheel.next();
-        if self.id == 0 && self.shared.topics.with_history() > 0 {
-            // What is too old goes also while nothing else happens.
+        if !self.is_tidy
+            || self.chunks.pooled() > 0
+            || (self.id == 0 && self.shared.topics.with_history() > 0)
+        {
+            // What is too old goes also while nothing else happens, and what is needed no more.
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
         }
         next = next.into_iter().chain(self.sweep.held_until()).min();
@@ -636,6 +642,7 @@ impl<T: Transport> Shard<T> {
             return;
         }
         self.next_look = now.mono + 250_000_000;
+        self.tidy();
         if self.id == 0 {
             let topics = &self.shared.topics;
             topics.sweep(self.next_sweep, now.mono);
