@@ -1,4 +1,5 @@
-//! What healthy clients notice while others misbehave: `cargo bench --bench isolation`, or `make isolation`.
+//! What healthy clients notice while others misbehave: `make isolation`, which is
+//! `cargo bench --bench isolation -- --secs 10`.
 //!
 //! 1,000 healthy subscribers (WebSocket, path streams, event streams) get events at a fixed rate: first in calm,
 //! then while one of the attacks of `benches/attack/` goes on, then while the node recovers from it. Every delivery
@@ -9,7 +10,7 @@
 //! times that of calm or more than 20 ms above it; where one of them waits 250 ms; where the node keeps anything
 //! afterwards. Times, memory and idle processor time are the medians of the rounds, everything else counts in each.
 //!
-//! `--quick`, and without cargo's `--bench`, is a smoke test of seconds in which only what is not a time counts.
+//! Without `--secs` it is a smoke test: everything small, for a second, and times and memory have no verdict.
 
 mod attack;
 mod load;
@@ -32,9 +33,10 @@ use serde_json::{Value, json};
 /// What healthy clients notice while others misbehave.
 #[derive(Parser)]
 struct Options {
-    /// Seconds of calm; the attack takes twice as long at least, the recovery as long again.
-    #[arg(long, default_value_t = 10.0)]
-    secs: f64,
+    /// Seconds of calm; the attack takes twice as long at least, the recovery as long again. Without it everything
+    /// is small and nothing is timed.
+    #[arg(long)]
+    secs: Option<f64>,
     /// Rounds, of each of which every attack is a part.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -62,9 +64,6 @@ struct Options {
     /// Write everything that was measured to this file, as JSON.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
-    /// A tenth of everything, for a second; times have no verdict.
-    #[arg(long)]
-    quick: bool,
     /// Be the attacker: of this node, until standard input ends.
     #[arg(long, hide = true, value_parser = |name: &str| Attack::by_name(name).ok_or("there is no such attack"))]
     attack: Option<Attack>,
@@ -72,6 +71,9 @@ struct Options {
     http: Option<SocketAddr>,
     #[arg(long, hide = true, requires = "attack")]
     publish: Option<SocketAddr>,
+    /// Do so for a smoke test.
+    #[arg(long, hide = true, requires = "attack")]
+    small: bool,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -156,7 +158,7 @@ fn scale(options: &Options) -> Scale {
 }
 
 fn is_quick(options: &Options) -> bool {
-    options.quick || (!options.bench && options.attack.is_none())
+    options.small || (options.secs.is_none() && options.attack.is_none())
 }
 
 /// The attacker, as seen from here. Killed when dropped.
@@ -178,7 +180,7 @@ impl Attacker {
         command.args(["--attack", attack.name(), "--seed", &seed.to_string()]);
         command.args(["--http", &node.http.to_string(), "--publish", &node.publish.to_string()]);
         if is_quick(options) {
-            command.arg("--quick");
+            command.arg("--small");
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let told = Arc::new(Told::default());
@@ -327,7 +329,7 @@ fn measure_all(options: &Options) -> io::Result<bool> {
     if missed.is_empty() {
         println!(
             "PASS {}",
-            if is_timed { "everything" } else { "everything but times, which have no verdict" }
+            if is_timed { "everything" } else { "everything but times and memory, which have no verdict" }
         );
     }
     if let Some(file) = &options.json {
@@ -346,8 +348,7 @@ fn subscribers(options: &Options) -> usize {
 }
 
 fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::Result<Run> {
-    let is_quick = is_quick(options);
-    let calm_time = Duration::from_secs_f64(if is_quick { 1.0 } else { options.secs });
+    let calm_time = Duration::from_secs_f64(options.secs.unwrap_or(1.0));
     let scale = scale(options);
     let flags = ["--max-clients", "100000", "--shards", &options.shards.to_string(), "--max-subscriptions"];
     let mut flags: Vec<String> = flags.map(str::to_owned).to_vec();

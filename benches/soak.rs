@@ -1,4 +1,4 @@
-//! Minutes of everything at once: `cargo bench --bench soak`, or `make soak`.
+//! Minutes of everything at once: `make soak`, which is `cargo bench --bench soak -- --minutes 10`.
 //!
 //! All attacks of `benches/attack/` go on together, in threads of one process: connections that end at any point,
 //! topics that come and go with and without history, subscribers that do not read, clients that come back, storms,
@@ -9,8 +9,8 @@
 //! what the node holds with nobody connected is the start. At the end everybody goes again. Open files, topics,
 //! subscriptions and bytes of outboxes have to be exactly as at the start, resident memory within 10 % of it.
 //!
-//! `--minutes N` (10), `--seed N` (printed). Without cargo's `--bench`, as `cargo test --benches` runs it, it takes
-//! seconds and memory has no verdict.
+//! The seed is printed, and taken with `--seed`. Without `--minutes` it is a smoke test: everything small, for
+//! seconds, and memory has no verdict.
 
 mod attack;
 mod load;
@@ -27,9 +27,9 @@ use load::{Load, Node, Way};
 /// Minutes of everything at once.
 #[derive(Parser)]
 struct Options {
-    /// How long, after the warm-up.
-    #[arg(long, default_value_t = 10.0)]
-    minutes: f64,
+    /// How long, after the warm-up. Without it everything is small and takes seconds.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Shards of the node [default: what a node chooses].
     #[arg(long)]
     shards: Option<usize>,
@@ -71,9 +71,10 @@ fn main() -> ExitCode {
 }
 
 fn soak(options: &Options) -> io::Result<bool> {
-    let is_quick = !options.bench;
+    let is_quick = options.minutes.is_none();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
-    let time = Duration::from_secs_f64(if is_quick { 2.0 } else { options.minutes * 60.0 });
+    let time =
+        options.minutes.map_or(Duration::from_secs(2), |minutes| Duration::from_secs_f64(minutes * 60.0));
     let scale = if is_quick { Scale::small() } else { Scale::soak() };
     let attacks = if options.only.is_empty() { Attack::HOSTILE.to_vec() } else { options.only.clone() };
     println!("\n{time:?} of everything at once; --seed {seed}\n");

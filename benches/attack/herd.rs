@@ -27,6 +27,9 @@ prefix = "short:"
 history = { events = 100, age = "1h" }
 "#;
 
+/// What the longer histories keep.
+const KEPT: u64 = 1000;
+
 /// An event's data is its number, which is its offset as well: nobody else publishes here.
 fn data(number: u64) -> String {
     format!(r#"{{"n":{number},"line":"{:-<120}"}}"#, "what a run says about itself ")
@@ -45,15 +48,31 @@ struct Topic {
     accepted: AtomicU64,
 }
 
-/// Fills the histories: what they keep is then always the same.
+/// Fills the histories, and reads them once. What they keep afterwards is then always as much: an event in a round of
+/// its own, and written once for all who come back.
 pub fn prepare(target: &Target, scale: &Scale) -> io::Result<()> {
     let mut publisher = Publisher::open(&target.publish.to_string())?;
-    for topic in 0..scale.herd_topics {
-        for number in 1..=scale.herd_depth.max(1000) {
+    for number in 1..=KEPT {
+        for topic in 0..scale.herd_topics {
             publisher.publish(&Event::new(&[&name(topic)], "line", &data(number)))?;
         }
+        // No two events of a topic in one read.
+        publisher.settle()?;
     }
-    publisher.settle()
+    publisher.close()?;
+    let topics = find_all(target, scale)?;
+    let mut crowd = crowd(&topics)?;
+    for topic in 0..topics.len() {
+        crowd.open(target.http, Manner::default(), Client::new(topic, 0))?;
+    }
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while !crowd.actors().all(|client| client.has_all(KEPT)) {
+        if Instant::now() > deadline || crowd.shared.done.complained > 0 {
+            return Err(io::Error::other(format!("the history cannot be read: {:?}", crowd.shared.done)));
+        }
+        crowd.turn(Duration::from_millis(5))?;
+    }
+    Ok(())
 }
 
 fn find(http: SocketAddr, name: String) -> io::Result<Topic> {
@@ -63,6 +82,14 @@ fn find(http: SocketAddr, name: String) -> io::Result<Topic> {
         return Err(io::Error::other(format!("{name} has no history: {answer}")));
     };
     Ok(Topic { name, epoch: epoch.to_owned(), accepted: AtomicU64::new(offset) })
+}
+
+fn find_all(target: &Target, scale: &Scale) -> io::Result<Arc<[Topic]>> {
+    (0..scale.herd_topics).map(|topic| find(target.http, name(topic))).collect()
+}
+
+fn crowd(topics: &Arc<[Topic]>) -> io::Result<Crowd<Client>> {
+    Crowd::new(Shared { topics: Arc::clone(topics), events: 0, told_missing: 0, done: Done::default() })
 }
 
 /// A client that comes back.
@@ -85,6 +112,10 @@ struct Shared {
 }
 
 impl Client {
+    fn new(topic: usize, since: u64) -> Self {
+        Self { topic, since, next: None, is_upgraded: false, is_broken: false, bytes: Vec::new() }
+    }
+
     fn has_all(&self, upto: u64) -> bool {
         self.is_broken || self.next.is_some_and(|next| next > upto)
     }
@@ -229,8 +260,7 @@ impl Feeder {
 }
 
 pub fn run(target: &Target, scale: &Scale, mut random: fastrand::Rng, control: &Control) -> io::Result<Done> {
-    let topics = (0..scale.herd_topics).map(|topic| find(target.http, name(topic)));
-    let topics: Arc<[Topic]> = topics.collect::<io::Result<_>>()?;
+    let topics = find_all(target, scale)?;
     let (is_over, is_to_pause, is_paused) = Default::default();
     let feeder = Feeder { is_over, is_to_pause, is_paused };
     std::thread::scope(|scope| {
@@ -250,8 +280,7 @@ fn come_back(
     topics: &Arc<[Topic]>,
     feeder: &Feeder,
 ) -> io::Result<Done> {
-    let shared = Shared { topics: Arc::clone(topics), events: 0, told_missing: 0, done: Done::default() };
-    let mut crowd = Crowd::<Client>::new(shared)?;
+    let mut crowd = crowd(topics)?;
     let (mut resumed, mut waves) = (0, 0);
     let accepted = |client: &Client| topics[client.topic].accepted.load(Ordering::Acquire);
     while !control.is_stopped() {
@@ -263,12 +292,10 @@ fn come_back(
             while crowd.len() < scale.herd {
                 let topic = random.usize(..topics.len());
                 let since = random.u64(..=topics[topic].accepted.load(Ordering::Acquire));
-                // What was long ago is not kept by anybody.
-                let oldest = topics[topic].accepted.load(Ordering::Acquire).saturating_sub(scale.herd_depth);
-                let since = if topic % 4 == 3 { since } else { since.max(oldest) };
-                let (next, is_upgraded, is_broken, bytes) = (None, false, false, Vec::new());
-                let client = Client { topic, since, next, is_upgraded, is_broken, bytes };
-                if !crowd.open(target.http, Manner::default(), client)? {
+                // Of most topics all of that is kept; every fourth keeps a tenth.
+                let oldest = topics[topic].accepted.load(Ordering::Acquire).saturating_sub(KEPT);
+                let since = since.max(oldest);
+                if !crowd.open(target.http, Manner::default(), Client::new(topic, since))? {
                     break;
                 }
                 if crowd.len().is_multiple_of(64) {

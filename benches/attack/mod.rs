@@ -134,8 +134,6 @@ pub struct Scale {
     pub herd: usize,
     /// Topics that they come back to, every fourth of them with a history too short for most.
     pub herd_topics: usize,
-    /// Events that those topics keep each, but for every fourth.
-    pub herd_depth: u64,
     /// Events a second published to them meanwhile.
     pub herd_rate: f64,
     /// Connections in one pass of the storm.
@@ -159,7 +157,6 @@ impl Scale {
             stopped: 100,
             herd: 5_000,
             herd_topics: 48,
-            herd_depth: 1_000,
             herd_rate: 1_000.0,
             storm: 20_000,
             wave: 10_000,
@@ -190,7 +187,6 @@ impl Scale {
             stopped: 20,
             herd: 300,
             herd_topics: 8,
-            herd_depth: 400,
             herd_rate: 300.0,
             storm: 600,
             wave: 300,

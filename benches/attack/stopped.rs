@@ -14,12 +14,12 @@ use crate::load::upgrade;
 const BULK: &str = "bulk";
 const BULK_BYTES: usize = 4096;
 const BULK_RATE: f64 = 200.0;
-const BULK_KEPT: u64 = 200;
+const BULK_KEPT: u64 = 20;
 
 pub const SETTINGS: &str = r#"
 [[topic]]
 prefix = "bulk"
-history = { events = 200, age = "1h" }
+history = { events = 20, age = "1h" }
 "#;
 
 /// How often those that are closed come back.
