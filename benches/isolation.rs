@@ -16,7 +16,7 @@ mod attack;
 mod load;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -379,12 +379,12 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
     let recovered = load.observe(&node, calm_time, || attacker.is_over())?;
     let tally = load.pause()?;
     let back = node.wait_standing(&before, Duration::from_secs(20))?;
-    let resident_after = node.resident();
     let idle_from = node.exact_cpu();
+    // In which it also gives back what it does not need any more.
     let idle_time = Duration::from_secs(3).min(calm_time);
     std::thread::sleep(idle_time);
     let idle = (node.exact_cpu().saturating_sub(idle_from)).as_secs_f64() / idle_time.as_secs_f64();
-    io::stdout().flush()?;
+    let resident_after = node.resident();
     Ok(Run {
         attack,
         calm,

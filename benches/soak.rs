@@ -171,6 +171,8 @@ impl Soak<'_> {
             Ok(_) => {}
             Err(difference) => missed.push(format!("{what}: with nobody there the node holds {difference}")),
         }
+        // In which it gives back what it does not need any more.
+        std::thread::sleep(time.min(Duration::from_secs(5)));
         print_line(self.node, "everybody gone", &self.node.standing()?);
         Ok(missed)
     }

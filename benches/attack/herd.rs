@@ -197,7 +197,8 @@ impl Actor for Client {
             self.is_upgraded = true;
             let Topic { name, epoch, .. } = &shared.topics[self.topic];
             let since = json!({name: {"epoch": epoch, "offset": self.since}});
-            let message = json!({"type": "subscribe", "topics": [name], "since": since});
+            // Whoever reads too slowly for what is live goes on from the history too.
+            let message = json!({"type": "subscribe", "topics": [name], "since": since, "policy": "replay"});
             out.extend(masked(0x81, message.to_string().as_bytes()));
         }
         let bytes = std::mem::take(&mut self.bytes);
