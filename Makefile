@@ -1,7 +1,7 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install-deps tools lint test conformance loom fuzz fuzz-stable bench targets run clean
+.PHONY: help install-deps tools lint test conformance loom fuzz fuzz-stable bench targets isolation soak run clean
 
 # Where rustup puts what it installs.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -55,6 +55,14 @@ bench: ## Run the benches (criterion)
 
 targets: ## Hold the promised figures: exits non-zero when one is missed
 	$(CARGO) bench --bench targets
+
+SECS ?= 10
+isolation: ## What healthy clients notice while others misbehave (10 min; SECS=20 doubles it): exits non-zero when they do
+	$(CARGO) bench --bench isolation -- --secs $(SECS)
+
+MINUTES ?= 10
+soak: ## Everything at once for MINUTES=10: exits non-zero when the node keeps memory, files or anything else of it
+	$(CARGO) bench --bench soak -- --minutes $(MINUTES)
 
 install-deps: tools $(E2E)/node_modules/.package-lock.json $(TS)/node_modules/.package-lock.json $(E2E)/.venv/installed $(E2E)/.bin/gorilla ## Install what the tests need and this machine lacks
 

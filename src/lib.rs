@@ -34,5 +34,6 @@ pub mod proto;
 pub mod publish;
 pub mod receipt;
 pub mod session;
+pub mod slack;
 pub mod topic;
 pub mod transport;

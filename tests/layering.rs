@@ -18,6 +18,7 @@ const LAYERS: &[Layer] = &[
     ("transport",   &["transport"],                                 &[]),
     ("link",        &["link"],                                      &[]),
     ("address",     &["session/address"],                           &[]),
+    ("slack",       &["slack"],                                     &[]),
     ("proto",       &["proto"],                                     &[]),
     ("names",       &["topic/name"],                                &[]),
     ("receipt",     &["receipt"],                                   &[]),
@@ -33,8 +34,8 @@ const LAYERS: &[Layer] = &[
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
     ("event",       &["event", "topic/log", "topic/patterns", "topic/history", "dialect/envelope"],
-                    &["clock", "config", "names", "proto", "rules", "wire"]),
-    ("chunk",       &["session/chunk"],                             &["event", "receipt"]),
+                    &["clock", "config", "names", "proto", "rules", "slack", "wire"]),
+    ("chunk",       &["session/chunk"],                             &["event", "receipt", "slack"]),
     // What clients say, and what is said to them.
     ("command",     &["dialect/command"],                           &["event", "names", "policy", "proto"]),
     ("json",        &["dialect/json"],                              &["chunk", "command", "event", "names", "policy", "proto"]),
@@ -57,17 +58,17 @@ const LAYERS: &[Layer] = &[
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "receipt", "wire"]),
     ("client",      &["client"],                                    &["error", "receipt", "wire"]),
     // What shards share, and a shard's lists.
-    ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
+    ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy", "slack"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
     ("shared",      &["fanout/shared"],                             &["admission", "catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "origin", "path", "receipt", "report", "rules", "stages"]),
     ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
-    // The shard: one type in eight files, and its queue.
-    ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep"],
+    // The shard: one type in nine files, and its queue.
+    ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
-                      "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "socket", "sse", "stages", "subscribers", "timer",
+                      "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),

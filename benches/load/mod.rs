@@ -9,13 +9,18 @@
 //! probe where the last one was, one stride further, and searches only where it is not there.
 //!
 //! Linux only: the pace is kept by a timer in the poll, CPU time comes from `/proc`.
+//!
+//! It can publish for a time of its own ([`Load::run`]), or on and on while something else happens to the node
+//! ([`Load::publish`], [`Load::observe`], [`Load::pause`]).
 
-#![allow(dead_code, reason = "every bench compiles this module and uses its own part of it")]
+#![allow(dead_code, reason = "every program compiles this module and uses its own part of it")]
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+pub mod node;
+
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fanwire::proto::websocket::Opcode;
@@ -25,6 +30,8 @@ use memchr::memmem;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+pub use node::Node;
+use node::{cpu_of, cpu_of_all};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
@@ -49,111 +56,88 @@ const CARRY: usize = 64;
 const CONCURRENT: usize = 32;
 /// Bytes that wait to be sent to the node at most: beyond them events stay due, and their intended time stands.
 const UNSENT: usize = 4 << 20;
+/// How often each subscriber says that it is there, in nanoseconds.
+const PONG_EVERY: u64 = 15_000_000_000;
 /// Everything is given up when nothing has moved for this long.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The environment variable with what goes before the node's command.
-const PREFIX: &str = "BENCH_NODE_PREFIX";
 
 const PUBLISHER: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
 
-/// A node as a process of its own, on ports that the system chose. Killed when dropped.
-pub struct Node {
-    child: Child,
-    /// Where WebSocket is served.
-    pub http: SocketAddr,
-    /// The publish socket.
-    pub publish: SocketAddr,
+/// How subscribers are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// JSON over WebSocket: `/ws` and a subscribe.
+    WebSocket,
+    /// `/sse?topics=`.
+    EventStream,
+    /// A WebSocket of the path `/stream/TOPIC`, which the node's settings must have.
+    Path,
 }
 
-impl Node {
-    /// Starts `fanwire serve` and waits until it says where it listens. The words of [`PREFIX`] go before the
-    /// command: `taskset -c 0` gives the node a processor of its own.
-    pub fn start(shards: Option<usize>, max_clients: usize) -> io::Result<Self> {
-        let prefix = std::env::var(PREFIX).unwrap_or_default();
-        let mut words = prefix.split_whitespace().chain([env!("CARGO_BIN_EXE_fanwire")]);
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words);
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FANWIRE_"))
-        {
-            command.env_remove(name);
-        }
-        command.args(["serve", "--listen", "127.0.0.1:0", "--publish", "127.0.0.1:0", "--log-level", "warn"]);
-        command.arg("--max-clients").arg(max_clients.to_string());
-        if let Some(shards) = shards {
-            command.arg("--shards").arg(shards.to_string());
-        }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let greeting = child.stdout.take().map(BufReader::new);
-        let addresses =
-            greeting.map_or_else(|| Err(ErrorKind::BrokenPipe.into()), |out| read_greeting(out.lines()));
-        match addresses {
-            Ok((http, publish)) => Ok(Self { child, http, publish }),
-            Err(error) => {
-                drop(child.kill());
-                drop(child.wait());
-                Err(error)
-            }
-        }
-    }
+/// The table of the node's settings that [`Way::Path`] needs.
+pub const STREAM: &str = r#"
+[[stream]]
+path = "/stream/{name}"
+topic = "{name}"
+envelope = '{"topic":{topic},"type":{event},"payload":{data}}'
+"#;
 
-    /// CPU time that the node has used.
-    pub fn cpu(&self) -> Duration {
-        cpu_of(&self.child.id().to_string())
-    }
+/// What was seen in a stretch of time while events were published.
+#[derive(Clone)]
+pub struct Window {
+    /// How long it was.
+    pub took: Duration,
+    /// Events published in it.
+    pub published: u64,
+    /// Deliveries read in it.
+    pub deliveries: u64,
+    /// From the intended sending to the subscriber's read, in nanoseconds, of what was meant to be sent in it.
+    pub latency: Histogram<u64>,
+    /// The longest that any one subscriber was without a delivery.
+    pub stall: Duration,
+    /// How late the generator itself was with an event, at worst.
+    pub lateness: Duration,
+    /// Reads from subscribers in it.
+    pub reads: u64,
+    /// CPU time of the node in it.
+    pub node_cpu: Duration,
+    /// CPU time of the generator in it.
+    pub own_cpu: Duration,
+    /// CPU time of everything else on the machine in it.
+    pub other_cpu: Duration,
+}
 
-    /// Its resident memory in bytes.
-    pub fn resident(&self) -> u64 {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap_or_default();
-        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+impl Window {
+    /// Latency that this share of the deliveries did not exceed.
+    pub fn latency(&self, quantile: f64) -> Duration {
+        Duration::from_nanos(self.latency.value_at_quantile(quantile))
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It has nothing to save, and the next bench wants the processor.
-        drop(self.child.kill());
-        drop(self.child.wait());
+/// What became of everything that was published from [`Load::publish`] to [`Load::pause`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Deliveries that should have been made.
+    pub expected: u64,
+    /// Of those, the ones that never came.
+    pub missing: u64,
+    /// Deliveries that came again.
+    pub repeated: u64,
+    /// Deliveries that came after a newer one.
+    pub reordered: u64,
+    /// Deliveries of a topic that the subscriber does not have.
+    pub strange: u64,
+    /// Connections that the node closed since the start, the publisher's among them.
+    pub closed: u64,
+}
+
+impl Tally {
+    /// Whether everybody got everything once, in order, and is still there.
+    pub fn is_clean(&self) -> bool {
+        let Self { expected: _, missing, repeated, reordered, strange, closed } = self;
+        missing + repeated + reordered + strange + closed == 0
     }
-}
-
-/// The addresses in the lines that a node prints once it is up; the last one says what to do next.
-fn read_greeting(lines: impl Iterator<Item = io::Result<String>>) -> io::Result<(SocketAddr, SocketAddr)> {
-    let (mut http, mut publish) = (None, None);
-    for line in lines {
-        let line = line?;
-        for word in line.split_whitespace() {
-            match word.strip_prefix("http://") {
-                Some(address) => http = http.or(address.trim_end_matches('/').parse().ok()),
-                None => publish = publish.or(word.parse().ok()),
-            }
-        }
-        if let (Some(http), Some(publish), true) = (http, publish, line.trim_start().starts_with("next:")) {
-            return Ok((http, publish));
-        }
-    }
-    Err(io::Error::other("the node ended before it was up"))
-}
-
-/// User and system time of a process, by what `/proc` calls it.
-fn cpu_of(process: &str) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in parentheses may contain spaces; user and system time are the 12th and 13th field after it.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10) // Linux counts hundredths of a second here, whatever its own clock does.
-}
-
-/// Time that the machine's processors were busy, whoever kept them so.
-fn cpu_of_all() -> Duration {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    // user, nice, system, idle, iowait, irq, softirq, steal: all but the fourth and fifth.
-    let busy = fields.take(8).enumerate().filter(|(place, _)| !matches!(place, 3 | 4));
-    let ticks: u64 = busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
 }
 
 /// What a stretch of publishing came to.
@@ -208,8 +192,8 @@ pub struct Load {
     publisher: Publisher,
     topics: Vec<TopicState>,
     buffer: Vec<u8>,
-    /// From one probe to the next in what the node writes.
-    stride: usize,
+    /// From one probe to the next in what the node writes, for each [`Way`].
+    strides: [usize; 3],
     finder: memmem::Finder<'static>,
     counts: Counts,
     latency: Histogram<u64>,
@@ -217,7 +201,13 @@ pub struct Load {
     recorded_from: u64,
     /// How long each connection took from TCP connect to subscription-ack, in nanoseconds.
     pub setup: Histogram<u64>,
-    heard: Instant,
+    /// When the next subscriber says that it is there, and which one that is.
+    next_pong: (u64, usize),
+    /// The longest that a subscriber was without a delivery since `stalls_from`, in nanoseconds.
+    stall: u64,
+    stalls_from: u64,
+    /// Where the publishing began that goes on.
+    since: (Counts, u64),
 }
 
 /// One topic and what was published to it.
@@ -237,8 +227,16 @@ struct Counts {
     deliveries: u64,
     reads: u64,
     skipped: u64,
-    wrong: u64,
+    repeated: u64,
+    reordered: u64,
+    strange: u64,
     closed: u64,
+}
+
+impl Counts {
+    fn wrong(&self) -> u64 {
+        self.repeated + self.reordered + self.strange
+    }
 }
 
 /// How far a subscriber is.
@@ -254,9 +252,14 @@ enum Stage {
 struct Subscriber {
     stream: TcpStream,
     stage: Stage,
+    way: Way,
     topic: u32,
     /// The number of the newest event that it got.
     newest: u64,
+    /// When that was.
+    fed: u64,
+    /// Numbers before that one which have not come.
+    skipped: Vec<Range<u64>>,
     /// When its connection was begun.
     began: u64,
     carried: usize,
@@ -297,8 +300,13 @@ impl Pace {
 }
 
 impl Load {
-    /// Connects `subscribers`, spread evenly over `topics`, and then the publisher.
+    /// Connects the publisher, and `subscribers` over WebSocket, spread evenly over `topics`.
     pub fn connect(node: &Node, subscribers: usize, topics: usize) -> io::Result<Self> {
+        Self::connect_by(node, subscribers, topics, &[Way::WebSocket])
+    }
+
+    /// The same with subscribers connected in these ways, in turns.
+    pub fn connect_by(node: &Node, subscribers: usize, topics: usize, ways: &[Way]) -> io::Result<Self> {
         assert!(topics <= MAX_TOPICS && topics <= subscribers, "every topic has a subscriber");
         raise_file_limit()?;
         let poll = Poll::new()?;
@@ -330,58 +338,109 @@ impl Load {
             publisher,
             topics: (0..topics).map(TopicState::new).collect(),
             buffer: vec![0; CARRY + READ_BYTES],
-            stride: MARKED_LEN,
+            strides: [MARKED_LEN; 3],
             finder: memmem::Finder::new(MARKER),
             counts: Counts::default(),
             latency: histogram(),
             recorded_from: 0,
             setup: histogram(),
-            heard: Instant::now(),
+            next_pong: (0, 0),
+            stall: 0,
+            stalls_from: 0,
+            since: (Counts::default(), 0),
         };
-        load.connect_subscribers(subscribers)?;
+        load.connect_subscribers(subscribers, ways)?;
         Ok(load)
+    }
+
+    /// Begins to publish `rate` events a second, round robin over the topics, until [`Load::pause`].
+    pub fn publish(&mut self, rate: f64) {
+        self.since = (self.counts, self.expected());
+        let from = self.now() + 1_000_000;
+        self.publisher.pace = Pace { from, interval: 1e9 / rate, done: 0, events: u64::MAX };
+    }
+
+    /// Looks for `time`, and on until `is_over`, which is asked a few times a second.
+    pub fn observe(
+        &mut self,
+        node: &Node,
+        time: Duration,
+        mut is_over: impl FnMut() -> bool,
+    ) -> io::Result<Window> {
+        let began = self.now();
+        (self.recorded_from, self.stalls_from, self.stall) = (began, began, 0);
+        self.latency.reset();
+        self.publisher.lateness = 0;
+        let (counts, done) = (self.counts, self.publisher.pace.done);
+        let (node_cpu, own_cpu, all_cpu) = (node.cpu(), cpu_of("self"), cpu_of_all());
+        let end = began + time.as_nanos() as u64;
+        self.turn_until(end)?;
+        while !is_over() {
+            self.turn_until(self.now() + 50_000_000)?;
+        }
+        let now = self.now();
+        let waiting = self.subscribers.iter().filter(|subscriber| subscriber.stage == Stage::Ready);
+        let waiting = waiting.map(|subscriber| now - subscriber.fed.max(began)).max().unwrap_or(0);
+        let (node_cpu, own_cpu) = (node.cpu().saturating_sub(node_cpu), cpu_of("self") - own_cpu);
+        Ok(Window {
+            took: Duration::from_nanos(now - began),
+            published: self.publisher.pace.done - done,
+            deliveries: self.counts.deliveries - counts.deliveries,
+            latency: self.latency.clone(),
+            stall: Duration::from_nanos(self.stall.max(waiting)),
+            lateness: Duration::from_nanos(self.publisher.lateness),
+            reads: self.counts.reads - counts.reads,
+            node_cpu,
+            own_cpu,
+            other_cpu: cpu_of_all().saturating_sub(all_cpu).saturating_sub(node_cpu + own_cpu),
+        })
+    }
+
+    /// Publishes no more, and waits for what is still on its way.
+    pub fn pause(&mut self) -> io::Result<Tally> {
+        // A backlog of the generator itself is not published any more: the figures show it.
+        self.publisher.pace.events = self.publisher.pace.done;
+        let (before, expected_before) = self.since;
+        let received = self.collect(before, expected_before)?;
+        let expected = self.expected() - expected_before;
+        Ok(Tally {
+            expected,
+            missing: expected.saturating_sub(received),
+            repeated: self.counts.repeated - before.repeated,
+            reordered: self.counts.reordered - before.reordered,
+            strange: self.counts.strange - before.strange,
+            closed: self.counts.closed + u64::from(self.publisher.is_closed),
+        })
+    }
+
+    /// Reads what comes for a while, with nothing published.
+    pub fn idle(&mut self, time: Duration) -> io::Result<()> {
+        self.turn_until(self.now() + time.as_nanos() as u64)
     }
 
     /// Publishes `rate` events a second, round robin over the topics, for `warm_up` and then `time`, of which
     /// only the latter is measured; then waits for what is still on its way.
     pub fn run(&mut self, node: &Node, rate: f64, warm_up: Duration, time: Duration) -> io::Result<Figures> {
-        self.pong();
-        let before = self.counts;
-        let expected_before = self.expected();
+        self.publish(rate);
         let events = (rate * (warm_up + time).as_secs_f64()).round() as u64;
-        let from = self.now() + 1_000_000;
-        self.publisher.pace = Pace { from, interval: 1e9 / rate, done: 0, events };
-        self.recorded_from = from + warm_up.as_nanos() as u64;
-        self.turn_until(self.recorded_from)?;
-        self.latency.reset();
-        self.publisher.lateness = 0;
-        let warm = self.counts;
-        let warm_events = self.publisher.pace.done;
-        let (node_cpu, own_cpu, all_cpu, began) = (node.cpu(), cpu_of("self"), cpu_of_all(), self.now());
-        self.turn_until(self.recorded_from + time.as_nanos() as u64)?;
-        let took = Duration::from_nanos(self.now() - began);
-        let (node_cpu, own_cpu) = (node.cpu().saturating_sub(node_cpu), cpu_of("self") - own_cpu);
-        let other_cpu = cpu_of_all().saturating_sub(all_cpu).saturating_sub(node_cpu + own_cpu);
-        let at_end = self.counts;
-        let published = self.publisher.pace.done - warm_events;
-        // A backlog of the generator itself is not published any more: the figures show it.
-        self.publisher.pace.events = self.publisher.pace.done;
-        let received = self.collect(before, expected_before)?;
-        let expected = self.expected() - expected_before;
+        self.publisher.pace.events = events;
+        self.turn_until(self.publisher.pace.from + warm_up.as_nanos() as u64)?;
+        let window = self.observe(node, time, || true)?;
+        let Tally { expected, missing, repeated, reordered, strange, closed } = self.pause()?;
         Ok(Figures {
-            took,
-            published,
-            deliveries: at_end.deliveries - warm.deliveries,
+            took: window.took,
+            published: window.published,
+            deliveries: window.deliveries,
             expected,
-            missing: expected.saturating_sub(received),
-            wrong: self.counts.wrong - before.wrong,
-            closed: self.counts.closed + u64::from(self.publisher.is_closed),
-            latency: self.latency.clone(),
-            lateness: Duration::from_nanos(self.publisher.lateness),
-            reads: at_end.reads - warm.reads,
-            node_cpu,
-            own_cpu,
-            other_cpu,
+            missing,
+            wrong: repeated + reordered + strange,
+            closed,
+            latency: window.latency,
+            lateness: window.lateness,
+            reads: window.reads,
+            node_cpu: window.node_cpu,
+            own_cpu: window.own_cpu,
+            other_cpu: window.other_cpu,
         })
     }
 
@@ -391,7 +450,6 @@ impl Load {
     /// # Errors
     /// Something is missing, or came twice.
     pub fn burst(&mut self, events: u64) -> io::Result<Duration> {
-        self.pong();
         let before = self.counts;
         let expected_before = self.expected();
         let from = self.now();
@@ -406,7 +464,7 @@ impl Load {
         let received = self.collect(before, expected_before)?;
         let took = Duration::from_nanos(self.now() - from);
         let expected = self.expected() - expected_before;
-        if received != expected || self.counts.wrong != before.wrong {
+        if received != expected || self.counts.wrong() != before.wrong() {
             return Err(io::Error::other(format!("{received} of {expected} deliveries came")));
         }
         Ok(took)
@@ -418,7 +476,7 @@ impl Load {
         loop {
             let received = self.counts.deliveries - before.deliveries;
             // What was skipped will not come.
-            let skipped = self.counts.skipped - before.skipped;
+            let skipped = self.counts.skipped.saturating_sub(before.skipped);
             if received + skipped >= self.expected() - expected_before || moved.elapsed() > PATIENCE {
                 return Ok(received);
             }
@@ -439,7 +497,7 @@ impl Load {
         self.start.elapsed().as_nanos() as u64
     }
 
-    fn connect_subscribers(&mut self, subscribers: usize) -> io::Result<()> {
+    fn connect_subscribers(&mut self, subscribers: usize, ways: &[Way]) -> io::Result<()> {
         let mut moved = Instant::now();
         while self.counts.ready < subscribers {
             let ready = self.counts.ready;
@@ -456,8 +514,11 @@ impl Load {
                 self.subscribers.push(Subscriber {
                     stream,
                     stage: Stage::Connecting,
+                    way: ways[number / self.topics.len() % ways.len()],
                     topic: topic as u32,
                     newest: 0,
+                    fed: 0,
+                    skipped: Vec::new(),
                     began,
                     carried: 0,
                     carry: [0; MARKED_LEN],
@@ -490,6 +551,7 @@ impl Load {
     fn turn(&mut self, deadline: u64) -> io::Result<()> {
         let now = self.now();
         self.publish_due(now);
+        self.pong_due(now);
         let wait = self.publisher.due().min(deadline).saturating_sub(now);
         // The poll counts in milliseconds, which is too coarse for a pace: the timer wakes it.
         let timeout = if wait == 0 {
@@ -574,12 +636,13 @@ impl Load {
 
     /// The TCP connection stands: the WebSocket handshake begins.
     fn upgrade(&mut self, number: usize) {
-        let host = self.http;
-        let request = format!(
-            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
         let subscriber = &mut self.subscribers[number];
+        let topic = &self.topics[subscriber.topic as usize].name;
+        let request = match subscriber.way {
+            Way::WebSocket => upgrade("/ws"),
+            Way::EventStream => format!("GET /sse?topics={topic} HTTP/1.1\r\nHost: node\r\n\r\n"),
+            Way::Path => upgrade(&format!("/stream/{topic}")),
+        };
         match subscriber.stream.peer_addr() {
             Ok(_) => {
                 drop(subscriber.stream.set_nodelay(true));
@@ -607,14 +670,15 @@ impl Load {
         }
     }
 
-    /// An unasked pong now and then keeps the node from finding silent clients.
-    fn pong(&mut self) {
-        if self.heard.elapsed() < Duration::from_secs(10) {
-            return;
-        }
-        self.heard = Instant::now();
-        for number in 0..self.subscribers.len() {
-            if self.subscribers[number].stage == Stage::Ready {
+    /// An unasked pong now and then keeps the node from finding silent clients. One client at a time says so: all
+    /// at once would be a burst that nobody measures.
+    fn pong_due(&mut self, now: u64) {
+        while self.next_pong.0 <= now {
+            let number = self.next_pong.1 % self.subscribers.len().max(1);
+            let every = PONG_EVERY / self.subscribers.len().max(1) as u64;
+            self.next_pong = (now.max(self.next_pong.0) + every, number + 1);
+            let Some(subscriber) = self.subscribers.get(number) else { return };
+            if subscriber.stage == Stage::Ready && subscriber.way != Way::EventStream {
                 let mut pong = Vec::new();
                 write_masked(&mut pong, Opcode::Pong, b"");
                 self.send(number, &pong);
@@ -661,29 +725,49 @@ impl Load {
         let subscriber = &mut self.subscribers[number];
         if subscriber.stage == Stage::Upgrading {
             let Some(end) = memmem::find(&subscriber.answers, b"\r\n\r\n") else { return };
-            if !subscriber.answers.starts_with(b"HTTP/1.1 101") {
+            let is_stream = subscriber.way == Way::EventStream;
+            let expected: &[u8] = if is_stream { b"HTTP/1.1 200" } else { b"HTTP/1.1 101" };
+            if !subscriber.answers.starts_with(expected) {
                 return self.close(number);
             }
             subscriber.answers.drain(..end + 4);
             subscriber.stage = Stage::Subscribing;
+            match subscriber.way {
+                Way::WebSocket => {}
+                // Its upgrade says that the subscription has taken effect.
+                Way::Path => return self.begin(number, now),
+                Way::EventStream => return self.advance(number, now),
+            }
             let topic = &self.topics[subscriber.topic as usize].name;
             let mut subscribe = Vec::new();
             let text = format!(r#"{{"type":"subscribe","categories":["{topic}"]}}"#);
             write_masked(&mut subscribe, Opcode::Text, text.as_bytes());
             return self.send(number, &subscribe);
         }
-        if memmem::find(&subscriber.answers, br#""subscription-ack""#).is_some() {
-            subscriber.answers = Vec::new();
-            subscriber.stage = Stage::Ready;
-            self.counts.ready += 1;
-            self.setup.saturating_record(now - subscriber.began);
+        let answer: &[u8] = match subscriber.way {
+            Way::EventStream => b": subscribed",
+            _ => br#""subscription-ack""#,
+        };
+        if memmem::find(&subscriber.answers, answer).is_some() {
+            self.begin(number, now);
         }
+    }
+
+    /// A subscriber is set up: what comes now are events.
+    fn begin(&mut self, number: usize, now: u64) {
+        let subscriber = &mut self.subscribers[number];
+        subscriber.answers = Vec::new();
+        subscriber.stage = Stage::Ready;
+        subscriber.newest = self.topics[subscriber.topic as usize].published;
+        self.counts.ready += 1;
+        self.setup.saturating_record(now - subscriber.began);
     }
 
     /// Checks every delivery in the bytes just read, and in what the last read left over.
     fn check(&mut self, number: usize, count: usize, now: u64) {
-        let Self { subscribers, buffer, finder, stride, counts, latency, recorded_from, .. } = self;
+        let Self { subscribers, buffer, finder, strides, counts, latency, recorded_from, .. } = self;
         let subscriber = &mut subscribers[number];
+        let stride = &mut strides[subscriber.way as usize];
         let start = CARRY - subscriber.carried;
         buffer[start..CARRY].copy_from_slice(&subscriber.carry[..subscriber.carried]);
         let bytes = &buffer[start..CARRY + count];
@@ -705,12 +789,13 @@ impl Load {
             };
             let Some(probe) = bytes[at + MARKER.len()..].first_chunk::<PROBE_LEN>() else { break at };
             let (topic, event, sent) = read_probe(probe);
-            if topic != own_topic || event <= subscriber.newest {
-                counts.wrong += 1;
-            } else {
-                counts.skipped += event - subscriber.newest - 1;
+            if topic != own_topic {
+                counts.strange += 1;
+            } else if event == subscriber.newest + 1 {
                 counts.deliveries += 1;
                 subscriber.newest = event;
+            } else {
+                subscriber.note_jump(event, counts);
             }
             if sent >= *recorded_from {
                 latency.saturating_record(now.saturating_sub(sent));
@@ -719,9 +804,37 @@ impl Load {
             guess = at + *stride;
             last = Some(at);
         };
+        if last.is_some() {
+            self.stall = self.stall.max(now - subscriber.fed.max(self.stalls_from).min(now));
+            subscriber.fed = now;
+        }
         let rest = &bytes[rest..];
         subscriber.carried = rest.len();
         subscriber.carry[..rest.len()].copy_from_slice(rest);
+    }
+}
+
+impl Subscriber {
+    /// An event that is not the next one.
+    fn note_jump(&mut self, event: u64, counts: &mut Counts) {
+        if event > self.newest {
+            counts.skipped += event - self.newest - 1;
+            counts.deliveries += 1;
+            self.skipped.push(self.newest + 1..event);
+            self.newest = event;
+            return;
+        }
+        match self.skipped.iter().position(|range| range.contains(&event)) {
+            Some(place) => {
+                let range = self.skipped.swap_remove(place);
+                let rest = [range.start..event, event + 1..range.end];
+                self.skipped.extend(rest.into_iter().filter(|range| !range.is_empty()));
+                counts.skipped -= 1;
+                counts.deliveries += 1;
+                counts.reordered += 1;
+            }
+            None => counts.repeated += 1,
+        }
     }
 }
 
@@ -775,10 +888,18 @@ fn histogram() -> Histogram<u64> {
 }
 
 /// Every subscriber is a file.
-fn raise_file_limit() -> io::Result<()> {
+pub fn raise_file_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     Ok(())
+}
+
+/// The request that opens a WebSocket.
+pub fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
 }
 
 /// Writes a client's frame of less than 126 bytes, masked with zeros: the node takes the mask off as always.

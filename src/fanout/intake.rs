@@ -31,6 +31,10 @@ use crate::transport::Transport;
 const READS: usize = 256;
 /// Bytes read from one client or request in one turn.
 pub(super) const CLIENT_READ: usize = 64 << 10;
+/// Where many clients have something to say at once, each is read so little that all together come to about this …
+const CLIENTS_READ: usize = 256 << 10;
+/// … but no less than this: a flood from hundreds of clients does not make the turn long for everybody else.
+const LEAST_READ: usize = 4 << 10;
 /// A client is not read while replies of this many bytes wait for it, nor a publisher while answers do.
 pub(super) const REPLY_CAP: usize = 64 << 10;
 
@@ -50,23 +54,25 @@ impl<T: Transport> Shard<T> {
     /// are not to hold up those who are there.
     pub(super) fn read_ready(&mut self, now: Now) {
         let mut publish_budget = self.buffer.len();
+        let of_each = CLIENTS_READ / self.ready.len().clamp(1, READS);
+        let of_each = of_each.clamp(LEAST_READ, CLIENT_READ);
         for _ in 0..self.ready.len().min(READS) {
             let Some(number) = self.ready.pop_front() else { break };
-            self.read_one(number, &mut publish_budget, now);
+            self.read_one(number, of_each, &mut publish_budget, now);
         }
         for _ in 0..self.requests.len().min(self.limits.accepts_per_turn) {
             let Some(number) = self.requests.pop_front() else { break };
-            self.read_one(number, &mut publish_budget, now);
+            self.read_one(number, of_each, &mut publish_budget, now);
         }
     }
 
-    fn read_one(&mut self, number: u32, publish_budget: &mut usize, now: Now) {
+    fn read_one(&mut self, number: u32, of_each: usize, publish_budget: &mut usize, now: Now) {
         let Some(connection) = self.connections.get_mut(number as usize) else { return };
         if !std::mem::take(&mut connection.is_ready) {
             return;
         }
         match &connection.role {
-            Role::Client(_) => self.read_client(number, now),
+            Role::Client(_) => self.read_client(number, of_each, now),
             Role::Http(_) => self.read_http(number, now),
             Role::Closing(_) => self.read_and_discard(number, now),
             Role::Publisher(_) => {
@@ -169,7 +175,7 @@ impl<T: Transport> Shard<T> {
         count
     }
 
-    fn read_client(&mut self, number: u32, now: Now) {
+    fn read_client(&mut self, number: u32, most: usize, now: Now) {
         let connection = &mut self.connections[number as usize];
         let Role::Client(session) = &mut connection.role else { return };
         if connection.outbox.reply_bytes() > REPLY_CAP {
@@ -181,7 +187,7 @@ impl<T: Transport> Shard<T> {
             self.remember(number);
             return;
         }
-        match self.read(number, CLIENT_READ) {
+        match self.read(number, most) {
             Read::Nothing => {}
             Read::End => self.handle_end(number, now),
             Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
@@ -588,4 +594,4 @@ fn filter_of(subscribe: &Subscribe) -> Option<Arc<Filter>> {
 }
 
 /// Checks at compile time that the read of a client fits the loop's buffer.
-const _: () = assert!(CLIENT_READ <= super::shard::READ_BYTES && websocket::MAX_CONTROL_BYTES < CLIENT_READ);
+const _: () = assert!(CLIENT_READ <= super::shard::READ_BYTES && websocket::MAX_CONTROL_BYTES < LEAST_READ);

@@ -493,6 +493,7 @@ impl<T: Transport> Shard<T> {
 
     /// Drops a connection that is no session: the socket closes.
     pub(super) fn remove(&mut self, number: u32) {
+        self.is_tidy = false;
         let mut connection = self.connections.remove(number as usize);
         self.counts.private_bytes -= connection.outbox.private_bytes();
         connection.outbox.discard(Fate::Gone, &mut self.chunks);
@@ -524,6 +525,7 @@ impl<T: Transport> Shard<T> {
         for chunk in self.subscribers.leave(&self.shared.topics, topic) {
             self.chunks.disown(chunk);
         }
+        self.is_tidy = false;
     }
 
     /// Takes one subscriber out of its list and tells the one who takes its place.

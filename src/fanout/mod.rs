@@ -2,7 +2,7 @@
 //!
 //! `shard` is the loop's turn and the way of an event through it; `intake` is what comes from
 //! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go, `drain` how
-//! all of them go at a shutdown.
+//! all of them go at a shutdown, and `tidy` what becomes of the room that they took.
 
 pub mod admission;
 pub mod connection;
@@ -18,3 +18,4 @@ mod slow;
 pub mod stages;
 pub mod subscribers;
 mod sweep;
+mod tidy;

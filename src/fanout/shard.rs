@@ -86,6 +86,8 @@ pub struct Shard<T: Transport> {
     pub(super) amnesty: u64,
     /// When the next turn is to come at the latest, in nanoseconds.
     pub(super) awake_until: u64,
+    /// Whether nothing is held that nobody needs.
+    pub(super) is_tidy: bool,
     scratch: Scratch,
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
@@ -175,6 +177,7 @@ impl<T: Transport> Shard<T> {
             next_generation: 0,
             amnesty: 0,
             awake_until: u64::MAX,
+            is_tidy: true,
             scratch: Scratch::default(),
             work: Work::default(),
             condemned: Vec::new(),
@@ -270,8 +273,9 @@ impl<T: Transport> Shard<T> {
             return Next::Now;
         }
         let mut next = self.wheel.next();
-        if self.shared.topics.with_history() > 0 {
-            // What is too old goes also while nothing else happens. Who took it in knows; the others may be asleep.
+        if !self.is_tidy || self.chunks.pooled() > 0 || self.shared.topics.with_history() > 0 {
+            // What is too old goes also while nothing else happens, and what is needed no more. Who took it in knows; the
+            // others may be asleep.
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
         }
         let of_drain = self.next_of_drain(now);
@@ -648,6 +652,7 @@ impl<T: Transport> Shard<T> {
             return;
         }
         self.next_look = now.mono + 250_000_000;
+        self.tidy();
         self.shared.topics.sweep_next(now.mono);
         let head = self.sweep.front().and_then(|number| self.connections.get(number as usize));
         let mut oldest = head.and_then(|head| head.outbox.oldest(&self.chunks));

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::dialect::envelope::Values;
 use crate::session::chunk::NO_CHUNK;
 use crate::session::policy::Policy;
+use crate::slack::is_loose;
 use crate::topic::log::{Topic, Topics};
 
 /// A topic with at least one subscriber in this shard.
@@ -177,6 +178,9 @@ impl Subscribers {
     pub fn delist(&mut self, list: (u32, u32), place: u32) -> Option<Member> {
         let members = &mut self.list_mut(list).members;
         members.swap_remove(place as usize);
+        if is_loose(members.capacity(), members.len()) {
+            members.shrink_to(2 * members.len());
+        }
         members.get(place as usize).copied()
     }
 
@@ -199,6 +203,16 @@ impl Subscribers {
         self.names.remove(local.topic.name());
         topics.release(&local.topic, self.shard);
         local.lists.iter().map(|list| list.chunk).filter(|chunk| *chunk != NO_CHUNK).collect()
+    }
+
+    /// Gives back room for topics that are gone.
+    pub fn tidy(&mut self) {
+        if is_loose(self.names.capacity(), self.names.len()) {
+            self.names.shrink_to(2 * self.names.len());
+        }
+        if is_loose(self.topics.capacity(), self.topics.len()) {
+            self.topics.shrink_to_fit();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::nanos;
+use crate::slack::is_loose;
 
 /// A sweep.
 #[derive(Debug, Default)]
@@ -43,6 +44,15 @@ impl Sweep {
     /// The one whose turn is next.
     pub(super) fn front(&self) -> Option<u32> {
         self.due.front().or_else(|| self.held.front()).copied()
+    }
+
+    /// Gives back room that is not needed any more.
+    pub(super) fn tidy(&mut self) {
+        for queue in [&mut self.due, &mut self.held] {
+            if is_loose(queue.capacity(), queue.len()) {
+                queue.shrink_to(2 * queue.len());
+            }
+        }
     }
 
     /// Its turn comes behind all others.

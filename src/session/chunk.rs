@@ -10,6 +10,7 @@ use slab::Slab;
 
 use crate::dialect::envelope::Frames;
 use crate::receipt::{Expected, Fate, Receipt};
+use crate::slack::is_loose;
 
 /// A chunk that reached this many bytes grows no more; the next frame begins a new one.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -128,6 +129,8 @@ pub struct Chunks {
     chunks: Slab<Chunk>,
     pool: Vec<Chunk>,
     pool_bytes: usize,
+    /// The fewest that were in the pool since [`Chunks::tidy`].
+    pool_low: usize,
     held: usize,
     forgotten: Vec<Forgotten>,
 }
@@ -168,6 +171,25 @@ impl Chunks {
         self.chunks.is_empty()
     }
 
+    /// How many empty ones are kept for the next chunks.
+    pub fn pooled(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Gives back half of what was not needed since the last time.
+    pub fn tidy(&mut self) {
+        for chunk in self.pool.drain(..self.pool_low.div_ceil(2)) {
+            self.pool_bytes -= chunk.bytes.capacity();
+        }
+        self.pool_low = self.pool.len();
+        if is_loose(self.pool.capacity(), self.pool.len()) {
+            self.pool.shrink_to(2 * self.pool.len());
+        }
+        if is_loose(self.chunks.capacity(), self.chunks.len()) {
+            self.chunks.shrink_to_fit();
+        }
+    }
+
     /// Appends a round's frames to `current`, or to a new chunk where that is none or full. `write` puts the
     /// frames at the end of the bytes and where each ends into the ends.
     ///
@@ -187,6 +209,7 @@ impl Chunks {
                     self.disown(current);
                 }
                 let mut chunk = self.pool.pop().unwrap_or_default();
+                self.pool_low = self.pool_low.min(self.pool.len());
                 self.pool_bytes -= chunk.bytes.capacity();
                 self.held += chunk.bytes.capacity();
                 chunk.owner = owner;
@@ -407,6 +430,29 @@ mod tests {
         chunks.release(first.chunk);
         assert_eq!(chunks.next_forgotten(), Some(Forgotten { owner: (1, 2), chunk: first.chunk }));
         assert_eq!((chunks.held(), chunks.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_the_pool_keeps_for_nobody_is_given_back() {
+        let mut chunks = Chunks::default();
+        let many: Vec<_> = (0..100).map(|_| append(&mut chunks, NO_CHUNK, &["x"], 0).chunk).collect();
+        for chunk in many {
+            chunks.retain(chunk, 1);
+            chunks.release(chunk);
+        }
+        assert_eq!(chunks.pooled(), 100);
+        chunks.tidy();
+        assert_eq!(chunks.pooled(), 100, "all of it was needed just now");
+        chunks.tidy();
+        assert_eq!(chunks.pooled(), 50);
+        let again = append(&mut chunks, NO_CHUNK, &["x"], 0).chunk;
+        chunks.retain(again, 1);
+        chunks.release(again);
+        for left in [25, 12, 6, 3, 1, 0, 0] {
+            chunks.tidy();
+            assert_eq!(chunks.pooled(), left);
+        }
+        assert_eq!(chunks.pool_bytes, 0);
     }
 
     #[test]

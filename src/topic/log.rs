@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
 use crate::event::{Events, Placed, Round};
+use crate::slack::is_loose;
 use crate::topic::history::{History, Piece};
 use crate::topic::name::pattern_prefix;
 use crate::topic::patterns::{Matches, Patterns};
@@ -315,6 +316,10 @@ impl Topics {
         if log.interest == 0 && is_empty && !log.retired {
             log.retired = true;
             stripe.remove(&*topic.name);
+            if is_loose(stripe.capacity(), stripe.len()) {
+                let twice = 2 * stripe.len();
+                stripe.shrink_to(twice);
+            }
             self.count.fetch_sub(1, Ordering::Relaxed);
             self.with_history.fetch_sub(usize::from(topic.epoch != 0), Ordering::Relaxed);
         }
