@@ -334,7 +334,13 @@ fn bad_values_are_refused_with_a_reason() {
         ("{}", "must be a whole number, not a table"),
         ("2026-01-01", "must be a whole number, not a date"),
     ];
-    const MAY_BE_ZERO: [&str; 2] = ["max_patterns_per_client", "min_pattern_prefix"];
+    const MAY_BE_ZERO: [&str; 5] = [
+        "handshakes_per_second",
+        "max_patterns_per_client",
+        "min_pattern_prefix",
+        "drain_delay",
+        "drain_spread",
+    ];
     const SIZES: &[(&str, &str)] = &[
         ("0", "must be at least"),
         ("-1", "must be at least"),
@@ -371,6 +377,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("max_header_bytes", "'65KiB'", "must be at most 64KiB"),
         ("max_patterns_per_client", "-1", "must be at least 0, not -1"),
         ("min_pattern_prefix", "-1", "must be at least 0, not -1"),
+        ("handshakes_per_second", "-1", "must be at least 0, not -1"),
         ("min_pattern_prefix", "255", "must be at most 254, not 255"),
         ("link_bytes", "'63KiB'", "must be at least 64KiB"),
         ("max_outbox_bytes", "'1MB'", "must be at least 1MiB"),
@@ -425,12 +432,16 @@ fn bad_values_are_refused_with_a_reason() {
             (Group::Timeouts, _) => PERIODS,
             _ => continue,
         };
-        // 0 handshakes a second are as many as there are.
-        let is_bad = |value: &str| setting.key != "handshakes_per_second" || value != "0";
-        let bad = bad.iter().filter(|(value, _)| is_bad(value));
+        let is_taken = |value: &str| value == "'0s'" && MAY_BE_ZERO.contains(&setting.key);
+        let bad = bad.iter().filter(|(value, _)| !is_taken(value));
         cases.extend(bad.map(|(value, expected)| (setting.key, *value, *expected)));
     }
-    assert_eq!(load_toml("handshakes_per_second = 0").unwrap().limits.handshakes_per_second, 0);
+    let zero =
+        load_toml("handshakes_per_second = 0\ndrain_spread = '0s'\ndrain_delay = '0s'").unwrap().limits;
+    assert_eq!(
+        (zero.handshakes_per_second, zero.drain_spread, zero.drain_delay),
+        (0, Duration::ZERO, Duration::ZERO)
+    );
     assert!(cases.len() > 200, "{}", cases.len());
     for (key, value, expected) in cases {
         let error = load_toml(&format!("# one\n{key} = {value}\n")).expect_err(&format!("{key} = {value}"));
