@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -14,11 +15,16 @@ use crate::config::{ConfigError, Settings};
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Access, Shared, State};
 use crate::fanout::stages::Undo;
+use crate::logs::Logs;
 use crate::net::listener::{Bound, Tuning, check_congestion};
 use crate::net::reactor::Reactor;
 use crate::prepare::Prepared;
 
-/// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP.
+/// How long a second signal waits for a log that is read slowly.
+const LOG_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP; `logs` is where its log
+/// goes.
 ///
 /// Exit codes: 0 after a clean shutdown, 1 where the node could not start or broke, 130 where a second signal
 /// cut the shutdown short.
@@ -26,12 +32,13 @@ pub fn run(
     settings: Settings,
     prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
+    logs: &Logs,
 ) -> ExitCode {
-    match start(settings, prepared, reload) {
+    match start(settings, prepared, reload, logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The first word of a failure is for the person who typed the command.
-            eprintln!("fanwire: {error}");
+            logs.say(&format!("fanwire: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -41,6 +48,7 @@ fn start(
     settings: Settings,
     prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
+    logs: &Logs,
 ) -> io::Result<()> {
     raise_file_limit();
     let clock = Clock::start();
@@ -58,6 +66,7 @@ fn start(
     let shared = Shared::new(settings.shards, &limits, access, clock.now());
     let mut shared = shared.with_streams(streams, envelopes).with_topic_rules(topic_rules);
     shared.rules = rules;
+    shared.log_lines_dropped = logs.dropped();
     let shared = Arc::new(shared);
     let mut threads = Vec::new();
     for id in 0..settings.shards {
@@ -70,8 +79,8 @@ fn start(
     // Before anybody can say that it ends.
     shared.set_state(State::Ready);
     let watcher = {
-        let shared = Arc::clone(&shared);
-        let watch = move || watch(signals, &shared, clock, settings, &reload);
+        let (shared, logs) = (Arc::clone(&shared), logs.clone());
+        let watch = move || watch(signals, &shared, clock, settings, &reload, &logs);
         thread::Builder::new().name("signals".to_owned()).spawn(watch)?
     };
     if let Err(error) = greet(&bound, &shared) {
@@ -164,6 +173,7 @@ fn watch(
     clock: Clock,
     mut settings: Settings,
     reload: &impl Fn() -> Result<Settings, ConfigError>,
+    logs: &Logs,
 ) {
     // The last drain that a signal has asked for. One that was begun over HTTP is not cut short by a first signal: a
     // supervisor sends it to whoever is on the way out already.
@@ -193,6 +203,7 @@ fn watch(
                 let (Ok(order) | Err(order)) = begun;
                 if asked.replace(order.drain) == Some(order.drain) {
                     tracing::warn!("stopped at once by a second signal");
+                    logs.wait_written(LOG_PATIENCE);
                     std::process::exit(130);
                 }
                 if begun.is_err() {

@@ -18,6 +18,7 @@ const LAYERS: &[Layer] = &[
     ("transport",   &["transport"],                                 &[]),
     ("link",        &["link"],                                      &[]),
     ("address",     &["session/address"],                           &[]),
+    ("logs",        &["logs"],                                      &[]),
     ("proto",       &["proto"],                                     &[]),
     ("names",       &["topic/name"],                                &[]),
     ("receipt",     &["receipt"],                                   &[]),
@@ -70,8 +71,8 @@ const LAYERS: &[Layer] = &[
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
-    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared", "stages"]),
-    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),
+    ("node",        &["node"],                                      &["clock", "config", "connection", "logs", "net", "prepare", "shared", "stages"]),
+    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "logs", "node", "prepare"]),
 ];
 
 /// Files that only say which modules there are.

@@ -400,6 +400,7 @@ impl<T: Transport> Shard<T> {
 
     /// The far end sends no more. What it is still owed, it may still read.
     pub(super) fn handle_end(&mut self, number: u32, now: Now) {
+        self.log_if_inside_a_frame(number);
         let connection = &mut self.connections[number as usize];
         let is_answered = match &connection.role {
             Role::Http(http) => connection.outbox.is_empty() && http.awaits.is_none(),
@@ -423,6 +424,7 @@ impl<T: Transport> Shard<T> {
 
     /// The far end is gone. `reason` is for a session.
     pub(super) fn lose(&mut self, number: u32, reason: CloseReason, now: Now) {
+        self.log_if_inside_a_frame(number);
         match self.connections[number as usize].role {
             Role::Client(_) => self.close_client(number, reason, "", now),
             _ => self.remove(number),
@@ -467,13 +469,21 @@ impl<T: Transport> Shard<T> {
     pub(super) fn dismiss_publisher(&mut self, number: u32, refusal: &Refusal, now: Now) {
         self.metrics().refuse(refusal.code, 1);
         if let Role::Publisher(publisher) = &self.connections[number as usize].role {
-            let Publisher { address, name, .. } = &**publisher;
-            tracing::debug!(%address, ?name, reason = refusal.message, "publisher let go");
+            log_publisher(publisher, &refusal.message);
         }
         let mut frame = Vec::new();
         encode_error(0, refusal, &mut frame);
         self.push_first(number, &frame);
         self.begin_closing(number, now);
+    }
+
+    /// Of the frame that a publisher did not finish nothing is published: somebody may look for it.
+    fn log_if_inside_a_frame(&self, number: u32) {
+        if let Role::Publisher(publisher) = &self.connections[number as usize].role
+            && publisher.partial_since.is_some()
+        {
+            log_publisher(publisher, "it vanished inside a frame");
+        }
     }
 
     /// Drops a connection that is no session: the socket closes.
@@ -529,6 +539,12 @@ impl<T: Transport> Shard<T> {
 
 pub(super) fn shutting_down() -> Refusal {
     Refusal::new(ErrorCode::ShuttingDown, "the node is shutting down; every accepted event went out")
+}
+
+/// One line for a publisher that does not end by itself between two frames.
+pub(super) fn log_publisher(publisher: &Publisher, reason: &str) {
+    let Publisher { address, name, .. } = publisher;
+    tracing::debug!(%address, ?name, reason, "publisher let go");
 }
 
 /// One line for each client closed as slow, with all that tells why; the others at debug level.
