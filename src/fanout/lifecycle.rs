@@ -204,15 +204,18 @@ impl<T: Transport> Shard<T> {
                 let message = "no HELLO with a token came in time (handshake_timeout)";
                 self.dismiss_publisher(number, &Refusal::new(ErrorCode::Unauthorised, message), now);
             }
-            // What it sent waits on our side: it is not the publisher that is late.
-            Role::Publisher(publisher) if publisher.unread_since.is_none() && has_unread => {
-                publisher.partial_since = Some(now.mono);
-            }
             Role::Publisher(publisher) => {
-                let what = if publisher.partial_since.is_some() {
-                    "a frame was begun and not finished in time (publish_timeout)"
-                } else {
+                let patience = nanos(limits.publish_timeout);
+                let is_deaf = publisher.unread_since.is_some_and(|since| since + patience <= now.mono);
+                // What it sent waits on our side: it is not the publisher that is late with its frame.
+                if !is_deaf && (has_unread || connection.is_paused) {
+                    publisher.partial_since = Some(now.mono);
+                    return;
+                }
+                let what = if is_deaf {
                     "answers were not read in time (publish_timeout)"
+                } else {
+                    "a frame was begun and not finished in time (publish_timeout)"
                 };
                 self.metrics().refuse_input(BadInput::Timeout);
                 self.dismiss_publisher(number, &Refusal::new(ErrorCode::Malformed, what), now);
