@@ -211,7 +211,14 @@ impl Listener {
 /// # Errors
 /// It has not, or this process may not choose it.
 pub fn check_congestion(name: &str) -> io::Result<()> {
-    Socket::new(Domain::IPV4, Type::STREAM, None)?.set_tcp_congestion(name.as_bytes())
+    let set = Socket::new(Domain::IPV4, Type::STREAM, None)?.set_tcp_congestion(name.as_bytes());
+    set.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            error.kind(),
+            "this kernel has none of that name; /proc/sys/net/ipv4/tcp_available_congestion_control lists them",
+        ),
+        _ => error,
+    })
 }
 
 impl Source for Listener {
