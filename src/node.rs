@@ -83,10 +83,14 @@ fn start(
         let watch = move || watch(signals, &shared, clock, settings, &reload, &logs);
         thread::Builder::new().name("signals".to_owned()).spawn(watch)?
     };
-    if let Err(error) = greet(&bound, &shared) {
-        // Whoever started the node does not listen; those who connect do.
-        tracing::debug!(%error, "the greeting was not written");
-    }
+    let greeting = greeting(&bound, &shared);
+    // On a thread that nobody waits for: whoever started the node may not listen; those who connect do.
+    thread::Builder::new().name("greeting".to_owned()).spawn(move || {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(greeting.as_bytes()).and_then(|()| out.flush()) {
+            tracing::debug!(%error, "the greeting was not written");
+        }
+    })?;
     let mut outcome = Ok(());
     for thread in threads {
         match thread.join() {
@@ -130,18 +134,17 @@ fn raise_file_limit() {
 }
 
 /// Four lines: that it runs, where it listens, and what to do next.
-fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
+fn greeting(bound: &[Bound], shared: &Shared) -> String {
     let addresses = |door: Door, prefix: &str, suffix: &str| {
         let all = bound.iter().filter(|b| b.door == door);
         all.map(|b| format!("{prefix}{}{suffix}", b.address())).collect::<Vec<_>>().join(" ")
     };
-    let mut out = io::stdout().lock();
     let shards = match shared.shards() {
         1 => "1 shard".to_owned(),
         n => format!("{n} shards"),
     };
     let max_clients = shared.max_clients();
-    writeln!(out, "fanwire {} is up: {shards}, up to {max_clients} clients", env!("CARGO_PKG_VERSION"))?;
+    let version = env!("CARGO_PKG_VERSION");
     let http = addresses(Door::Public, "http://", "/");
     let admin = addresses(Door::Admin, "http://", "/");
     let (what, page) = if admin.is_empty() {
@@ -149,21 +152,20 @@ fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
     } else {
         ("WebSocket, HTTP       ", "  page, operators ")
     };
-    writeln!(out, "  {what} {http}{page}{admin}")?;
     let publish = addresses(Door::Publish, "", "");
-    writeln!(out, "  publish socket         {publish}")?;
     // The commands find a node at its default addresses by themselves.
     let to = |address: Option<&str>, default: &str| match address {
         Some(address) if address != default => format!(" --to {address}"),
         _ => String::new(),
     };
     let sub = to(http.split(' ').next(), "http://127.0.0.1:8080/");
-    let publish = to(publish.split(' ').next(), "127.0.0.1:8081");
-    writeln!(
-        out,
-        "  next: open the page, or run `fanwire sub demo{sub}` here and `fanwire pub demo hello '{{\"n\":1}}'{publish}` there"
-    )?;
-    out.flush()
+    let to_publish = to(publish.split(' ').next(), "127.0.0.1:8081");
+    format!(
+        "fanwire {version} is up: {shards}, up to {max_clients} clients\n\
+         \x20 {what} {http}{page}{admin}\n\
+         \x20 publish socket         {publish}\n\
+         \x20 next: open the page, or run `fanwire sub demo{sub}` here and `fanwire pub demo hello '{{\"n\":1}}'{to_publish}` there\n"
+    )
 }
 
 /// SIGTERM and SIGINT drain, a second one ends at once; SIGUSR1 takes a drain back; SIGHUP reads the settings again.

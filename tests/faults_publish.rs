@@ -239,6 +239,27 @@ fn a_publisher_that_stops_inside_a_frame_is_let_go_and_the_log_has_its_name() {
     node.wait_stats("nobody left", |stats| stats["publishers"] == 0 && stats["eventsIn"] == 3);
 }
 
+#[test]
+fn the_place_of_a_publisher_that_is_gone_without_a_word_is_given_back() {
+    let flags = ["--publish-timeout", "300ms", "--close-timeout", "300ms", "--max-publishers", "1"];
+    let node = Node::start(&flags);
+    let files = fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
+    let mut gone = TcpStream::connect(node.publish_addr()).unwrap();
+    gone.write_all(&frame("t", "part", "", "1", 1)[..20]).unwrap();
+    node.wait_stats("its place is taken", |stats| stats["publishers"] == 1);
+    // No word of it comes any more, and no goodbye either: `gone` stays open here.
+    wait_until(PATIENCE, || {
+        let now = fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
+        (now == files && node.stats()["publishers"] == 0).then_some(())
+    })
+    .expect("it keeps its place and its descriptor");
+    let mut next = Publisher::open(&node.publish_addr().to_string()).unwrap();
+    next.publish(&Event::new(&["t"], "e", "1")).unwrap();
+    next.settle().unwrap();
+    assert_eq!(node.stats()["eventsIn"], 1);
+    drop(gone);
+}
+
 // Too fast, and too deaf -----------------------------------------------------------------------------------------
 
 #[test]

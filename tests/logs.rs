@@ -7,11 +7,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use common::raw::{masked, upgrade};
-use common::{Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, http, run_any, tool, wait_until};
+use common::{
+    Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, fanwire_under, http, run_any, tool, wait_until,
+};
+use fanwire::client::{Event, Publisher};
 use fanwire::publish::wire::encode_hello;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::{Resource, Rlimit, prlimit};
@@ -123,6 +126,36 @@ fn a_log_that_nobody_reads_does_not_keep_the_process() {
             node.signal(Signal::TERM);
         }
         assert_eq!(node.wait_exit(PATIENCE).code(), Some(code));
+    }
+}
+
+#[test]
+fn a_greeting_that_nobody_reads_does_not_keep_the_process_either() {
+    let dir = TempDir::new();
+    let mut out = pipe(dir.path());
+    while out.write(&[b'x'; 4096]).is_ok() {}
+    while out.write(b"x").is_ok() {}
+    let socket = dir.path().join("publish.sock");
+    let address = format!("unix:{}", socket.display());
+    let mut command = fanwire_under(&["sh", "-c", r#"exec "$@" >log"#, "sh"]);
+    command.current_dir(dir.path()).args(["serve", "--listen", "127.0.0.1:0", "--publish", &address]);
+    let mut child = Killed(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let mut publisher = wait_until(PATIENCE, || Publisher::open(&address).ok()).expect("it serves");
+    publisher.publish(&Event::new(&["t"], "e", "1")).unwrap();
+    publisher.settle().unwrap();
+    drop(publisher);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child.0), Signal::TERM).unwrap();
+    let status = wait_until(PATIENCE, || child.0.try_wait().unwrap()).expect("it waits for its greeting");
+    assert_eq!(status.code(), Some(0));
+}
+
+/// A process that ends with the test, whatever becomes of it.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
