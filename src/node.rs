@@ -68,13 +68,14 @@ fn start(
     shared.rules = rules;
     shared.log_lines_dropped = logs.dropped();
     let shared = Arc::new(shared);
+    // Before anything is served: what comes while the node starts is not the system's to answer.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let mut threads = Vec::new();
     for id in 0..settings.shards {
         let listeners = bound.iter().map(Bound::handle).collect::<io::Result<_>>()?;
         let reactor = Reactor::new(id, Arc::clone(&shared), &limits, listeners, tuning.clone(), clock)?;
         threads.push(thread::Builder::new().name(format!("shard-{id}")).spawn(move || reactor.run())?);
     }
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let handle = signals.handle();
     // Before anybody can say that it ends.
     shared.set_state(State::Ready);

@@ -5,12 +5,13 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use common::sse::{EventStream, Said};
 use common::{
@@ -18,6 +19,7 @@ use common::{
     wait_until,
 };
 use fanwire::client::{Answer, Event, Publisher};
+use fanwire::publish::wire::{HEADER_LEN, Header, Kind, encode_hello, encode_ping};
 use serde_json::{Value, json};
 
 const TOPICS: &str = r#"
@@ -281,6 +283,50 @@ fn a_wall_clock_that_jumps_an_hour_changes_timestamps_and_nothing_else() {
     }
     assert_eq!(node.stats()["closed"], json!({}));
     assert_eq!(node.stats()["connections"], 2);
+}
+
+#[test]
+fn a_node_that_was_stopped_does_not_blame_those_who_were_about_to_say_something() {
+    let flags = ["--handshake-timeout", "1s", "--publish-timeout", "1s", "--publish-token", "x"];
+    let node =
+        Node::start(&[&flags[..], &["--heartbeat-interval", "1s", "--heartbeat-timeout", "2s"]].concat());
+    let open_files = || fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
+    let files = open_files();
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut hello = Vec::new();
+    encode_hello("x", "", &mut hello).unwrap();
+    let mut ping = Vec::new();
+    encode_ping(Kind::Ping, 7, b"", &mut ping);
+    // The first part before, the second while it is stopped: a request, a HELLO, a frame after one.
+    let (half, silent) = (hello.len() / 2, &hello[..0]);
+    let mut parts = [
+        (node.http_addr(), request[..20].to_vec(), request[20..].to_vec()),
+        (node.publish_addr(), silent.to_vec(), [&hello[..], &ping].concat()),
+        (node.publish_addr(), hello[..half].to_vec(), [&hello[half..], &ping].concat()),
+        (node.publish_addr(), [&hello[..], &ping[..9]].concat(), ping[9..].to_vec()),
+    ]
+    .map(|(addr, first, second)| {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&first).unwrap();
+        (stream, second)
+    });
+    wait_until(PATIENCE, || (open_files() == files + parts.len()).then_some(())).expect("all are accepted");
+    node.signal(Signal::STOP);
+    for (stream, second) in &mut parts {
+        stream.write_all(second).unwrap();
+    }
+    // The time itself is what is tested: nothing can be waited for.
+    thread::sleep(Duration::from_millis(2_500));
+    node.signal(Signal::CONT);
+    let [request, publishers @ ..] = &mut parts;
+    assert_eq!(read_response(&mut request.0, false).unwrap().0, 200);
+    for (stream, _) in publishers {
+        let mut pong = [0; HEADER_LEN];
+        stream.read_exact(&mut pong).unwrap();
+        let header = Header::parse(&pong);
+        assert_eq!((header.kind, header.sequence), (Kind::Pong as u8, 7));
+    }
 }
 
 // System calls ---------------------------------------------------------------------------------------------------

@@ -186,6 +186,9 @@ impl<T: Transport> Shard<T> {
         if !is_due {
             return;
         }
+        if now.mono < self.amnesty && self.forgive(number) {
+            return;
+        }
         let limits = &self.limits;
         let has_unread = self.connections[number as usize].is_ready || self.starved.contains(&number);
         let connection = &mut self.connections[number as usize];
@@ -251,6 +254,24 @@ impl<T: Transport> Shard<T> {
                 }
             }
         }
+    }
+
+    /// The process was stopped: what came meanwhile, or was taken, it has not seen yet. Whoever is no session has
+    /// until the end of the amnesty, as sessions have; answers whether it was one.
+    fn forgive(&mut self, number: u32) -> bool {
+        let since = |timeout| self.amnesty.saturating_sub(nanos(timeout));
+        let (connected, begun) = (since(self.limits.handshake_timeout), since(self.limits.publish_timeout));
+        match &mut self.connections[number as usize].role {
+            Role::Client(_) => return false,
+            Role::Http(http) => http.deadline = self.amnesty,
+            Role::Closing(closing) => closing.until = self.amnesty,
+            Role::Publisher(publisher) => {
+                publisher.connected = publisher.connected.max(connected);
+                publisher.partial_since = publisher.partial_since.map(|at| at.max(begun));
+                publisher.unread_since = publisher.unread_since.map(|at| at.max(begun));
+            }
+        }
+        true
     }
 
     /// A client's socket has just refused to take more: where its stream bounds that, the time counts from now.
