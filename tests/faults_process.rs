@@ -115,14 +115,17 @@ fn after_a_kill_at_any_moment_nobody_goes_on_in_the_wrong_life() {
             }
         }
         position["offset"] = json!(next - 1);
+        id.clear();
         while let Said::Event(_, data) = stream.next() {
             let event: Value = serde_json::from_str(&data).unwrap();
             assert_eq!(event["data"], json!({"life": life, "n": stream_next}), "a wrong resume: {event}");
+            assert!(stream.id.ends_with(&format!("-{stream_next}")), "{}", stream.id);
             stream_next += 1;
+            // As a browser: an id counts with its event, which the kill may have cut off.
+            id.clone_from(&stream.id);
         }
         assert!(node.unix_path().exists(), "a killed node leaves its socket behind");
-        (since, id) = (position, std::mem::take(&mut stream.id));
-        assert!(id.ends_with(&format!("-{}", stream_next - 1)), "{id}");
+        since = position;
     }
 }
 
