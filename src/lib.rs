@@ -25,6 +25,7 @@ pub mod error;
 pub mod event;
 pub mod fanout;
 pub mod link;
+pub mod logs;
 pub mod metrics;
 pub mod net;
 pub mod node;

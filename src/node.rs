@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -14,12 +15,17 @@ use crate::config::{ConfigError, Settings};
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Access, Shared, State};
 use crate::fanout::stages::Undo;
+use crate::logs::Logs;
 use crate::net::listener::{Bound, Tuning, check_congestion};
 use crate::net::reactor::Reactor;
 use crate::origin::Origins;
 use crate::prepare::Prepared;
 
-/// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP.
+/// How long a second signal waits for a log that is read slowly.
+const LOG_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP; `logs` is where its log
+/// goes.
 ///
 /// Exit codes: 0 after a clean shutdown, 1 where the node could not start or broke, 130 where a second signal
 /// cut the shutdown short.
@@ -27,12 +33,13 @@ pub fn run(
     settings: Settings,
     prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
+    logs: &Logs,
 ) -> ExitCode {
-    match start(settings, prepared, reload) {
+    match start(settings, prepared, reload, logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The first word of a failure is for the person who typed the command.
-            eprintln!("fanwire: {error}");
+            logs.say(&format!("fanwire: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -42,6 +49,7 @@ fn start(
     settings: Settings,
     prepared: Prepared,
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
+    logs: &Logs,
 ) -> io::Result<()> {
     raise_file_limit();
     let clock = Clock::start();
@@ -60,26 +68,32 @@ fn start(
     let shared = Shared::new(settings.shards, &limits, access, clock.now());
     let mut shared = shared.with_streams(streams, envelopes).with_topic_rules(topic_rules);
     shared.rules = rules;
+    shared.log_lines_dropped = logs.dropped();
     let shared = Arc::new(shared);
+    // Before anything is served: what comes while the node starts is not the system's to answer.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let mut threads = Vec::new();
     for id in 0..settings.shards {
         let listeners = bound.iter().map(Bound::handle).collect::<io::Result<_>>()?;
         let reactor = Reactor::new(id, Arc::clone(&shared), &limits, listeners, tuning.clone(), clock)?;
         threads.push(thread::Builder::new().name(format!("shard-{id}")).spawn(move || reactor.run())?);
     }
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let handle = signals.handle();
     // Before anybody can say that it ends.
     shared.set_state(State::Ready);
     let watcher = {
-        let shared = Arc::clone(&shared);
-        let watch = move || watch(signals, &shared, clock, settings, &reload);
+        let (shared, logs) = (Arc::clone(&shared), logs.clone());
+        let watch = move || watch(signals, &shared, clock, settings, &reload, &logs);
         thread::Builder::new().name("signals".to_owned()).spawn(watch)?
     };
-    if let Err(error) = greet(&bound, &shared) {
-        // Whoever started the node does not listen; those who connect do.
-        tracing::debug!(%error, "the greeting was not written");
-    }
+    let greeting = greeting(&bound, &shared);
+    // On a thread that nobody waits for: whoever started the node may not listen; those who connect do.
+    thread::Builder::new().name("greeting".to_owned()).spawn(move || {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(greeting.as_bytes()).and_then(|()| out.flush()) {
+            tracing::debug!(%error, "the greeting was not written");
+        }
+    })?;
     let mut outcome = Ok(());
     for thread in threads {
         match thread.join() {
@@ -123,18 +137,17 @@ fn raise_file_limit() {
 }
 
 /// Four lines: that it runs, where it listens, and what to do next.
-fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
+fn greeting(bound: &[Bound], shared: &Shared) -> String {
     let addresses = |door: Door, prefix: &str, suffix: &str| {
         let all = bound.iter().filter(|b| b.door == door);
         all.map(|b| format!("{prefix}{}{suffix}", b.address())).collect::<Vec<_>>().join(" ")
     };
-    let mut out = io::stdout().lock();
     let shards = match shared.shards() {
         1 => "1 shard".to_owned(),
         n => format!("{n} shards"),
     };
     let max_clients = shared.max_clients();
-    writeln!(out, "fanwire {} is up: {shards}, up to {max_clients} clients", env!("CARGO_PKG_VERSION"))?;
+    let version = env!("CARGO_PKG_VERSION");
     let http = addresses(Door::Public, "http://", "/");
     let admin = addresses(Door::Admin, "http://", "/");
     let (what, page) = if admin.is_empty() {
@@ -142,21 +155,20 @@ fn greet(bound: &[Bound], shared: &Shared) -> io::Result<()> {
     } else {
         ("WebSocket, HTTP       ", "  page, operators ")
     };
-    writeln!(out, "  {what} {http}{page}{admin}")?;
     let publish = addresses(Door::Publish, "", "");
-    writeln!(out, "  publish socket         {publish}")?;
     // The commands find a node at its default addresses by themselves.
     let to = |address: Option<&str>, default: &str| match address {
         Some(address) if address != default => format!(" --to {address}"),
         _ => String::new(),
     };
     let sub = to(http.split(' ').next(), "http://127.0.0.1:8080/");
-    let publish = to(publish.split(' ').next(), "127.0.0.1:8081");
-    writeln!(
-        out,
-        "  next: open the page, or run `fanwire sub demo{sub}` here and `fanwire pub demo hello '{{\"n\":1}}'{publish}` there"
-    )?;
-    out.flush()
+    let to_publish = to(publish.split(' ').next(), "127.0.0.1:8081");
+    format!(
+        "fanwire {version} is up: {shards}, up to {max_clients} clients\n\
+         \x20 {what} {http}{page}{admin}\n\
+         \x20 publish socket         {publish}\n\
+         \x20 next: open the page, or run `fanwire sub demo{sub}` here and `fanwire pub demo hello '{{\"n\":1}}'{to_publish}` there\n"
+    )
 }
 
 /// SIGTERM and SIGINT drain, a second one ends at once; SIGUSR1 takes a drain back; SIGHUP reads the settings again.
@@ -166,6 +178,7 @@ fn watch(
     clock: Clock,
     mut settings: Settings,
     reload: &impl Fn() -> Result<Settings, ConfigError>,
+    logs: &Logs,
 ) {
     // The last drain that a signal has asked for. One that was begun over HTTP is not cut short by a first signal: a
     // supervisor sends it to whoever is on the way out already.
@@ -195,6 +208,7 @@ fn watch(
                 let (Ok(order) | Err(order)) = begun;
                 if asked.replace(order.drain) == Some(order.drain) {
                     tracing::warn!("stopped at once by a second signal");
+                    logs.wait_written(LOG_PATIENCE);
                     std::process::exit(130);
                 }
                 if begun.is_err() {

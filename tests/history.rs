@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -273,7 +272,6 @@ fn three_hundred_clients_come_back_while_events_pour_in() {
     let mut random = fastrand::Rng::with_seed(seed());
     let topics = ["run:1", "short:1", "run:2"];
     let epochs = topics.map(|topic| keeper(&node, topic));
-    let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut publisher = publisher(&node);
@@ -284,12 +282,11 @@ fn three_hundred_clients_come_back_while_events_pour_in() {
                     publisher.settle().unwrap();
                 }
             }
-            is_done.store(true, Ordering::Release);
         });
         let mut workers = Vec::new();
         for _ in 0..10 {
             let mut random = random.fork();
-            let (node, epochs, is_done) = (&node, &epochs, &is_done);
+            let (node, epochs) = (&node, &epochs);
             workers.push(scope.spawn(move || {
                 for _ in 0..30 {
                     let place = random.usize(..topics.len());
@@ -306,7 +303,7 @@ fn three_hundred_clients_come_back_while_events_pour_in() {
                     let mut told = 0;
                     // It looks at some, and goes in the middle, or once everything has come.
                     for _ in 0..random.usize(1..400) {
-                        if is_done.load(Ordering::Acquire) && after + told >= EVENTS / 3 {
+                        if after + told >= EVENTS / 3 {
                             break;
                         }
                         let message = client.next_json(PATIENCE);

@@ -19,6 +19,7 @@ const LAYERS: &[Layer] = &[
     ("link",        &["link"],                                      &[]),
     ("address",     &["session/address"],                           &[]),
     ("slack",       &["slack"],                                     &[]),
+    ("logs",        &["logs"],                                      &[]),
     ("proto",       &["proto"],                                     &[]),
     ("names",       &["topic/name"],                                &[]),
     ("receipt",     &["receipt"],                                   &[]),
@@ -73,8 +74,8 @@ const LAYERS: &[Layer] = &[
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
-    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "origin", "prepare", "shared", "stages"]),
-    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),
+    ("node",        &["node"],                                      &["clock", "config", "connection", "logs", "net", "origin", "prepare", "shared", "stages"]),
+    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "logs", "node", "prepare"]),
 ];
 
 /// Files that only say which modules there are.

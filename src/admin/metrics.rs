@@ -1,6 +1,7 @@
 //! `GET /metrics`: OpenMetrics text through `prometheus-client`. No label carries a name that a stranger chose.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
@@ -118,6 +119,11 @@ impl Snapshot {
                 ),
                 ("drains", "Shutdowns begun", drains),
                 ("drains_undone", "Shutdowns taken back", undone),
+                (
+                    "log_lines_dropped",
+                    "Log lines that found no room: a full disk, or nobody who reads them",
+                    shared.log_lines_dropped.load(Ordering::Relaxed),
+                ),
             ],
             gauges: vec![
                 ("clients", "Clients connected", sum(|m| &m.clients) as f64),

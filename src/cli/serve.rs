@@ -8,7 +8,8 @@ pub(super) fn run(flags: Flags) -> Outcome {
     let sources = flags.into_sources();
     let settings = sources.load()?.settings;
     let prepared = prepare(&settings)?;
-    let level = log::start(settings.log_level, settings.log_format);
+    let (level, logs) = log::start(settings.log_level, settings.log_format)
+        .map_err(|error| format!("the thread that writes the log: {error}"))?;
     for catalog in &prepared.catalogs {
         tracing::info!(catalog = %catalog.name, events = catalog.events.len(), "catalog loaded");
     }
@@ -23,5 +24,7 @@ pub(super) fn run(flags: Flags) -> Outcome {
         }
         Ok(new)
     };
-    Ok(crate::node::run(settings, prepared, reload))
+    let code = crate::node::run(settings, prepared, reload, &logs);
+    logs.wait_written(log::PATIENCE);
+    Ok(code)
 }

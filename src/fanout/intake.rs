@@ -10,6 +10,7 @@ use crate::dialect::command::{Command, Recovery, Since, Subscribe};
 use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
+use crate::fanout::lifecycle::log_publisher;
 use crate::fanout::replay::{End, position};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::{Origin, Shared};
@@ -158,6 +159,9 @@ impl<T: Transport> Shard<T> {
         };
         let input = &self.buffer[..count];
         let outcome = publisher.handle_input(input, now.mono, terms, metrics, &mut answers, accept);
+        if outcome == Outcome::Close {
+            log_publisher(publisher, "a frame was refused, and it was told why");
+        }
         if !answers.is_empty() {
             publisher.unread_since.get_or_insert(now.mono);
         }

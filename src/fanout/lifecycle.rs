@@ -187,6 +187,9 @@ impl<T: Transport> Shard<T> {
         if !is_due {
             return;
         }
+        if now.mono < self.amnesty && self.forgive(number) {
+            return;
+        }
         let limits = &self.limits;
         let has_unread = self.connections[number as usize].is_ready || self.starved.contains(&number);
         let connection = &mut self.connections[number as usize];
@@ -206,15 +209,18 @@ impl<T: Transport> Shard<T> {
                 let message = "no HELLO with a token came in time (handshake_timeout)";
                 self.dismiss_publisher(number, &Refusal::new(ErrorCode::Unauthorised, message), now);
             }
-            // What it sent waits on our side: it is not the publisher that is late.
-            Role::Publisher(publisher) if publisher.unread_since.is_none() && has_unread => {
-                publisher.partial_since = Some(now.mono);
-            }
             Role::Publisher(publisher) => {
-                let what = if publisher.partial_since.is_some() {
-                    "a frame was begun and not finished in time (publish_timeout)"
-                } else {
+                let patience = nanos(limits.publish_timeout);
+                let is_deaf = publisher.unread_since.is_some_and(|since| since + patience <= now.mono);
+                // What it sent waits on our side: it is not the publisher that is late with its frame.
+                if !is_deaf && (has_unread || connection.is_paused) {
+                    publisher.partial_since = Some(now.mono);
+                    return;
+                }
+                let what = if is_deaf {
                     "answers were not read in time (publish_timeout)"
+                } else {
+                    "a frame was begun and not finished in time (publish_timeout)"
                 };
                 self.metrics().refuse_input(BadInput::Timeout);
                 self.dismiss_publisher(number, &Refusal::new(ErrorCode::Malformed, what), now);
@@ -263,6 +269,24 @@ impl<T: Transport> Shard<T> {
                 }
             }
         }
+    }
+
+    /// The process was stopped: what came meanwhile, or was taken, it has not seen yet. Whoever is no session has
+    /// until the end of the amnesty, as sessions have; answers whether it was one.
+    fn forgive(&mut self, number: u32) -> bool {
+        let since = |timeout| self.amnesty.saturating_sub(nanos(timeout));
+        let (connected, begun) = (since(self.limits.handshake_timeout), since(self.limits.publish_timeout));
+        match &mut self.connections[number as usize].role {
+            Role::Client(_) => return false,
+            Role::Http(http) => http.deadline = self.amnesty,
+            Role::Closing(closing) => closing.until = self.amnesty,
+            Role::Publisher(publisher) => {
+                publisher.connected = publisher.connected.max(connected);
+                publisher.partial_since = publisher.partial_since.map(|at| at.max(begun));
+                publisher.unread_since = publisher.unread_since.map(|at| at.max(begun));
+            }
+        }
+        true
     }
 
     /// A client's socket has just refused to take more: where its stream bounds that, the time counts from now.
@@ -415,6 +439,7 @@ impl<T: Transport> Shard<T> {
 
     /// The far end sends no more. What it is still owed, it may still read.
     pub(super) fn handle_end(&mut self, number: u32, now: Now) {
+        self.log_if_inside_a_frame(number);
         let connection = &mut self.connections[number as usize];
         let is_answered = match &connection.role {
             Role::Http(http) => connection.outbox.is_empty() && http.awaits.is_none(),
@@ -438,6 +463,7 @@ impl<T: Transport> Shard<T> {
 
     /// The far end is gone. `reason` is for a session.
     pub(super) fn lose(&mut self, number: u32, reason: CloseReason, now: Now) {
+        self.log_if_inside_a_frame(number);
         match self.connections[number as usize].role {
             Role::Client(_) => self.close_client(number, reason, "", now),
             _ => self.remove(number),
@@ -482,13 +508,21 @@ impl<T: Transport> Shard<T> {
     pub(super) fn dismiss_publisher(&mut self, number: u32, refusal: &Refusal, now: Now) {
         self.metrics().refuse(refusal.code, 1);
         if let Role::Publisher(publisher) = &self.connections[number as usize].role {
-            let Publisher { address, name, .. } = &**publisher;
-            tracing::debug!(%address, ?name, reason = refusal.message, "publisher let go");
+            log_publisher(publisher, &refusal.message);
         }
         let mut frame = Vec::new();
         encode_error(0, refusal, &mut frame);
         self.push_first(number, &frame);
         self.begin_closing(number, now);
+    }
+
+    /// Of the frame that a publisher did not finish nothing is published: somebody may look for it.
+    fn log_if_inside_a_frame(&self, number: u32) {
+        if let Role::Publisher(publisher) = &self.connections[number as usize].role
+            && publisher.partial_since.is_some()
+        {
+            log_publisher(publisher, "it vanished inside a frame");
+        }
     }
 
     /// Drops a connection that is no session: the socket closes.
@@ -546,6 +580,12 @@ impl<T: Transport> Shard<T> {
 
 pub(super) fn shutting_down() -> Refusal {
     Refusal::new(ErrorCode::ShuttingDown, "the node is shutting down; every accepted event went out")
+}
+
+/// One line for a publisher that does not end by itself between two frames.
+pub(super) fn log_publisher(publisher: &Publisher, reason: &str) {
+    let Publisher { address, name, .. } = publisher;
+    tracing::debug!(%address, ?name, reason, "publisher let go");
 }
 
 /// One line for each client closed as slow, with all that tells why; the others at debug level.

@@ -52,6 +52,8 @@ pub struct Shared {
     pub client_numbers: AtomicU64,
     /// How many sessions may be opened now.
     pub admission: Admission,
+    /// Log lines that nobody took. Set before the node is shared.
+    pub log_lines_dropped: Arc<AtomicU64>,
     /// When the node started.
     pub started: Now,
     max_clients: AtomicUsize,
@@ -150,6 +152,7 @@ impl Shared {
             publishers: AtomicUsize::new(0),
             client_numbers: AtomicU64::new(0),
             admission: Admission::new(limits.handshakes_per_second, limits.handshake_burst),
+            log_lines_dropped: Arc::default(),
             started,
             max_clients: AtomicUsize::new(limits.max_clients),
             max_outbox_bytes: AtomicUsize::new(limits.max_outbox_bytes),

@@ -57,8 +57,12 @@ impl Drop for UnixPath {
     }
 }
 
-/// A TCP connection that is silent for so long is asked by the kernel whether its far end still lives.
+/// A TCP connection that is silent for so long is asked by the kernel whether its far end still lives …
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// … again after so long where no answer comes …
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// … and ends where so many questions had none: after two minutes, not the twelve of Linux' own figures.
+const KEEPALIVE_RETRIES: u32 = 4;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 
@@ -189,7 +193,8 @@ impl Listener {
                 let socket = SockRef::from(&stream);
                 drop(socket.set_tcp_nodelay(true));
                 // Publishers may be silent for as long as they like, but not dead.
-                drop(socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
+                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+                drop(socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_RETRIES)));
                 if let Some(name) = &tuning.tcp_congestion {
                     drop(socket.set_tcp_congestion(name.as_bytes()));
                 }
@@ -211,7 +216,14 @@ impl Listener {
 /// # Errors
 /// It has not, or this process may not choose it.
 pub fn check_congestion(name: &str) -> io::Result<()> {
-    Socket::new(Domain::IPV4, Type::STREAM, None)?.set_tcp_congestion(name.as_bytes())
+    let set = Socket::new(Domain::IPV4, Type::STREAM, None)?.set_tcp_congestion(name.as_bytes());
+    set.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            error.kind(),
+            "this kernel has none of that name; /proc/sys/net/ipv4/tcp_available_congestion_control lists them",
+        ),
+        _ => error,
+    })
 }
 
 impl Source for Listener {
@@ -234,5 +246,23 @@ impl Source for Listener {
             Accepting::Tcp(listener) => listener.deregister(registry),
             Accepting::Unix(listener) => listener.deregister(registry),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_gone_without_a_word_is_noticed_within_minutes() {
+        let bound = Bound::tcp("127.0.0.1:0".parse().unwrap(), Door::Publish).unwrap();
+        let _far = std::net::TcpStream::connect(bound.address()).unwrap();
+        let listener = bound.handle().unwrap();
+        // On loopback a connection that is made waits to be accepted.
+        let (Stream::Tcp(stream), _) = listener.accept(&Tuning::default()).unwrap() else { unreachable!() };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let asked = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(socket.tcp_keepalive_time().unwrap() + asked, Duration::from_secs(120));
     }
 }

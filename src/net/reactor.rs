@@ -159,7 +159,10 @@ impl Reactor {
                         let both = Interest::READABLE | Interest::WRITABLE;
                         match self.poll.registry().register(&mut stream, token, both) {
                             Ok(()) => self.shard.accept(stream, door.listener.door, &address, now),
-                            Err(error) => tracing::warn!(%address, %error, "connection dropped"),
+                            Err(error) if self.shared.may_complain(now) => {
+                                tracing::warn!(%address, %error, "connection dropped");
+                            }
+                            Err(_) => {}
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.is_ready = false,

@@ -143,7 +143,12 @@ impl Node {
 
     /// The same with `dir` as its working directory, for tests that put files there first.
     pub fn start_in(dir: TempDir, flags: &[&str]) -> Self {
-        let mut command = fanwire();
+        Self::start_under(&[], dir, flags)
+    }
+
+    /// The same under a program that takes another one's place by `exec`, such as `["prlimit", "--nofile=64"]`.
+    pub fn start_under(wrapper: &[&str], dir: TempDir, flags: &[&str]) -> Self {
+        let mut command = fanwire_under(wrapper);
         command.current_dir(dir.path()).arg("serve");
         command.args(["--listen", "127.0.0.1:0", "--publish", "127.0.0.1:0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -303,7 +308,19 @@ impl Drop for Node {
 
 /// The `fanwire` program, untouched by settings in the environment of whoever runs the tests.
 pub fn fanwire() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fanwire"));
+    fanwire_under(&[])
+}
+
+/// The same under another program, which gets its path as the next argument.
+pub fn fanwire_under(wrapper: &[&str]) -> Command {
+    let mut command = match wrapper {
+        [] => Command::new(env!("CARGO_BIN_EXE_fanwire")),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(tool(program));
+            command.args(arguments).arg(env!("CARGO_BIN_EXE_fanwire"));
+            command
+        }
+    };
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("FANWIRE_") {
             command.env_remove(name);

@@ -4,6 +4,7 @@
 //   node page.mjs http://HOST:PORT/ hostile           publishes and subscribes hostile names and data
 //   node page.mjs http://HOST:PORT/ token TOKEN       a node that asks for a token
 //   node page.mjs http://HOST:PORT/ slow NAME         a node whose slowest client has this name
+//   node page.mjs http://HOST:PORT/ names NAMES       a node whose slow clients have these names, a JSON array
 //   node page.mjs http://HOST:PORT/ nobody            a node without slow clients
 //
 // Ends with 0 where all is as it should be; otherwise says what is not.
@@ -171,6 +172,19 @@ async function slow(name) {
   assert.deepEqual(inserted, { owned: false, elements: 0 });
 }
 
+async function names(json) {
+  const expected = JSON.parse(json).map((name) => name.replace(/[\u0000-\u001f\u202e\u2066]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`));
+  await page.goto(url);
+  await page.waitForFunction((count) => document.querySelectorAll('#slow tbody tr').length === count, expected.length);
+  const shown = await page.$$eval('#slow tbody tr > *:first-child', (all) => all.map((cell) => cell.textContent));
+  assert.deepEqual(shown.sort(), expected.sort());
+  const found = await page.evaluate(() => ({
+    owned: 'owned' in window, polluted: 'owned' in {},
+    inserted: document.querySelectorAll('#slow img, #slow svg, #slow script, #slow a, iframe, [onerror], [onload]').length,
+  }));
+  assert.deepEqual(found, { owned: false, polluted: false, inserted: 0 });
+}
+
 async function nobodySlow() {
   await page.goto(url);
   await page.waitForSelector('#state[data-state="ready"]');
@@ -179,7 +193,7 @@ async function nobodySlow() {
 }
 
 try {
-  await { tour, hostile, token: withToken, slow, nobody: nobodySlow }[what](argument);
+  await { tour, hostile, token: withToken, slow, names, nobody: nobodySlow }[what](argument);
   assert.deepEqual(await page.evaluate(() => window.violations), []);
   assert.deepEqual(troubles, []);
 } catch (error) {
