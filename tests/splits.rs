@@ -199,7 +199,7 @@ fn session(seed: u64) -> (Door, Vec<u8>) {
                 let flags = if random.bool() { FLAG_ACK } else { 0 };
                 match random.u8(..8) {
                     0 => encode_ping(Kind::Ping, sequence, b"ping", &mut bytes),
-                    1 if seed % 3 == 0 => {
+                    1 if seed.is_multiple_of(3) => {
                         let header = Header { length: u32::MAX, version: 1, kind: 2, flags, sequence };
                         bytes.extend(header.to_bytes());
                     }

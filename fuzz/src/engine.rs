@@ -13,7 +13,7 @@ use fanwire::dialect::envelope::Envelopes;
 use fanwire::dialect::path::{Definition, Streams};
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Counts, Next, Shard};
-use fanwire::fanout::shared::{Access, Shared, Stage, State};
+use fanwire::fanout::shared::{Access, Shared, State};
 use fanwire::link::Wake;
 use fanwire::metrics::DropReason;
 use fanwire::publish::wire::{
@@ -269,10 +269,13 @@ impl World {
     fn operate(&mut self, input: &mut Input<'_>) {
         let limits = &mut self.limits;
         match input.number() {
-            0 if self.shared.state() == State::Draining => return,
+            // One that is under way already is not begun again.
             0 => {
-                self.shared.set_state(State::Draining);
-                self.shared.begin(Stage::Quiesce);
+                let _ = self.shared.begin_drain(now(&self.mono));
+                return;
+            }
+            1 => {
+                let _ = self.shared.undo_drain();
                 return;
             }
             n if n & 1 == 0 => limits.queue_events = 1 + n % 10,
@@ -478,10 +481,9 @@ const TOPICS: [&str; 6] = ["a", "b", "h1", "h1\na", "a\nb\nh1\nh2", "other"];
 
 fn event(topics: &str, data: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    let publish = Publish { topics, event: "e", key: &data[..data.len().min(1)], data, timestamp_ms: 0 };
     // The beginning of a character is no key.
-    let publish =
-        if data.is_char_boundary(1.min(data.len())) { publish } else { Publish { key: "", ..publish } };
+    let key = data.get(..1).unwrap_or_default();
+    let publish = Publish { topics, event: "e", key, data, timestamp_ms: 0 };
     let flags = if data.len().is_multiple_of(2) { FLAG_ACK } else { FLAG_ACK | FLAG_RECEIPT };
     publish.encode(flags, data.len() as u64, &mut out).expect("it fits its fields");
     out

@@ -64,6 +64,7 @@ fn round(publish: &Publish<'_>) -> Round {
     events.push(publish, 7);
     Round {
         topics: Default::default(),
+        names: Default::default(),
         category: "t".into(),
         events,
         several: 0,

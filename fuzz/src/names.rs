@@ -8,7 +8,7 @@ use fanwire::dialect::envelope::{read_epoch, write_epoch};
 use fanwire::dialect::sse;
 use fanwire::proto::http1::{decode_path_segment, query_pairs};
 use fanwire::session::policy::Policy;
-use fanwire::topic::name::{check_key, check_name};
+use fanwire::topic::name::{check_key, check_name, check_topic_or_pattern};
 
 pub fn fuzz(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
@@ -22,13 +22,14 @@ fn name(text: &str) {
     let is_clean = !text.chars().any(char::is_control);
     let is_name = (1..=255).contains(&text.len()) && is_clean;
     assert_eq!(check_name("topic", text).is_ok(), is_name);
+    assert!(check_topic_or_pattern(text).is_err() || is_name);
     assert_eq!(check_key(text).is_ok(), text.len() <= 255 && is_clean);
     if check_topic(text).is_ok() {
         assert!(is_name);
     }
     assert_eq!(check_client_id(text).is_ok(), (1..=128).contains(&text.chars().count()));
     let list: Vec<String> = text.split(',').map(str::to_owned).collect();
-    if let Ok(topics) = checked_topics(list.clone()) {
+    if let Ok(topics) = checked_topics(list.clone(), check_topic) {
         assert!(topics.len() <= list.len() && topics.iter().all(|topic| list.contains(topic)));
     }
     if let Ok(names) = checked_filter("event", list) {
