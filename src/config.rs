@@ -26,6 +26,8 @@ pub use table::{Group, SETTINGS, Setting};
 pub use tables::{Key, TABLES, Table, TableOrigin};
 pub use value::{Shape, duration};
 
+use crate::origin::AllowedOrigin;
+
 /// Most shards that a node may have.
 pub const MAX_SHARDS: usize = 64;
 
@@ -40,6 +42,10 @@ pub struct Settings {
     pub admin: Vec<SocketAddr>,
     /// Threads that serve connections, 1 to [`MAX_SHARDS`].
     pub shards: usize,
+    /// Pages of which origins may listen; empty: only the node's own, at an address. Any number.
+    pub allowed_origins: Vec<AllowedOrigin>,
+    /// Whether who names no origin may not listen.
+    pub require_origin: bool,
     /// Start off loopback without tokens.
     pub insecure: bool,
     /// Serve echoes for test suites. Only where all HTTP addresses are loopback.
@@ -78,6 +84,8 @@ impl Default for Settings {
             publish: vec![PublishAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 8081)))],
             admin: Vec::new(),
             shards: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SHARDS),
+            allowed_origins: vec![AllowedOrigin::Any],
+            require_origin: false,
             insecure: false,
             diagnostics: false,
             publish_token: None,
@@ -406,6 +414,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Bytes of one message from a client.
     pub max_message_bytes: usize,
+    /// Messages and control frames that one client may send in a second, and as many at once; 0: any number.
+    pub max_messages_per_second: usize,
     /// Topics a client may be subscribed to.
     pub max_subscriptions: usize,
     /// Prefix patterns among them; 0: there are no patterns.
@@ -436,6 +446,8 @@ pub struct Limits {
     pub heartbeat_interval: Duration,
     /// A client from which nothing came for this long is closed.
     pub heartbeat_timeout: Duration,
+    /// A client must finish a frame or message that it has begun within this.
+    pub message_timeout: Duration,
     /// How often an event stream (Server-Sent Events) gets a comment, 10 ms to 1 h.
     pub event_stream_keep_alive: Duration,
     /// How long a closed client may take to answer the close.
@@ -466,6 +478,7 @@ impl Default for Limits {
             max_header_bytes: 8 << 10,
             max_body_bytes: 8 << 20,
             max_message_bytes: 64 << 10,
+            max_messages_per_second: 0,
             max_subscriptions: 1_000,
             max_patterns_per_client: 16,
             min_pattern_prefix: 1,
@@ -481,6 +494,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(60),
+            message_timeout: Duration::from_secs(60),
             event_stream_keep_alive: Duration::from_secs(15),
             close_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),

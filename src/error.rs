@@ -21,6 +21,10 @@ pub enum CloseReason {
     BadUtf8,
     /// The client sent a message above `max_message_bytes`.
     MessageTooBig,
+    /// The client began a frame or message and did not finish it within `message_timeout`.
+    MessageTimeout,
+    /// The client sent more than `max_messages_per_second`.
+    MessageRate,
     /// The node holds `max_clients` sessions already.
     AtCapacity,
     /// Nothing came from the client for `heartbeat_timeout`.
@@ -35,13 +39,15 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers: what metrics iterate over.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ClientClosed,
         Self::ConnectionLost,
         Self::ProtocolError,
         Self::BinaryFrame,
         Self::BadUtf8,
         Self::MessageTooBig,
+        Self::MessageTimeout,
+        Self::MessageRate,
         Self::AtCapacity,
         Self::HeartbeatTimeout,
         Self::SlowConsumer,
@@ -58,6 +64,8 @@ impl CloseReason {
             Self::BinaryFrame => "binary_frame",
             Self::BadUtf8 => "bad_utf8",
             Self::MessageTooBig => "message_too_big",
+            Self::MessageTimeout => "message_timeout",
+            Self::MessageRate => "message_rate",
             Self::AtCapacity => "at_capacity",
             Self::HeartbeatTimeout => "heartbeat_timeout",
             Self::SlowConsumer => "slow_consumer",
@@ -75,6 +83,7 @@ impl CloseReason {
             Self::ProtocolError => Some(1002),
             Self::BinaryFrame => Some(1003),
             Self::BadUtf8 => Some(1007),
+            Self::MessageTimeout | Self::MessageRate => Some(1008),
             Self::MessageTooBig => Some(1009),
             Self::AtCapacity => Some(1013),
             Self::HeartbeatTimeout => Some(4000),
@@ -93,6 +102,7 @@ impl CloseReason {
                 | Self::BinaryFrame
                 | Self::BadUtf8
                 | Self::MessageTooBig
+                | Self::MessageRate
         )
     }
 

@@ -28,6 +28,7 @@ pub mod link;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod origin;
 pub mod prepare;
 pub mod proto;
 pub mod publish;

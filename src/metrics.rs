@@ -88,13 +88,18 @@ pub enum BadInput {
     Frame,
     /// A message that was answered by an `error`.
     Message,
-    /// A handshake or request that took longer than it may.
+    /// A handshake, request or message that took longer than it may.
     Timeout,
+    /// A request of a page whose origin may not ask.
+    Origin,
+    /// A message above `max_messages_per_second`.
+    Rate,
 }
 
 impl BadInput {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Http, Self::Frame, Self::Message, Self::Timeout];
+    pub const ALL: [Self; 6] =
+        [Self::Http, Self::Frame, Self::Message, Self::Timeout, Self::Origin, Self::Rate];
 
     /// The name used in metrics and statistics.
     pub const fn name(self) -> &'static str {
@@ -103,6 +108,8 @@ impl BadInput {
             Self::Frame => "websocket_frame",
             Self::Message => "client_message",
             Self::Timeout => "timeout",
+            Self::Origin => "origin",
+            Self::Rate => "message_rate",
         }
     }
 }

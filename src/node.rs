@@ -16,6 +16,7 @@ use crate::fanout::shared::{Access, Shared, State};
 use crate::fanout::stages::Undo;
 use crate::net::listener::{Bound, Tuning, check_congestion};
 use crate::net::reactor::Reactor;
+use crate::origin::Origins;
 use crate::prepare::Prepared;
 
 /// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP.
@@ -52,6 +53,7 @@ fn start(
         operator_token: settings.operator_token.clone(),
         has_admin: !settings.admin.is_empty(),
         has_diagnostics: settings.diagnostics,
+        origins: Origins::new(settings.allowed_origins.clone(), settings.require_origin),
     };
     let limits = Arc::new(settings.limits.clone());
     let Prepared { streams, envelopes, rules, topic_rules, catalogs: _ } = prepared;

@@ -23,7 +23,9 @@ const LAYERS: &[Layer] = &[
     ("receipt",     &["receipt"],                                   &[]),
     ("policy",      &["session/policy"],                            &[]),
     ("timer",       &["session/timer"],                             &[]),
-    ("config",      &["config"],                                    &[]),
+    ("origin",      &["origin"],                                    &[]),
+    ("rate",        &["session/rate"],                              &[]),
+    ("config",      &["config"],                                    &["origin"]),
     ("admission",   &["fanout/admission"],                          &[]),
     ("stages",      &["fanout/stages"],                             &["clock"]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names", "receipt"]),
@@ -44,7 +46,7 @@ const LAYERS: &[Layer] = &[
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("outbox",      &["session/outbox"],                            &["chunk", "event", "receipt"]),
-    ("session",     &["session/session"],                           &["address", "chunk", "config", "dialect", "event", "metrics", "policy", "proto"]),
+    ("session",     &["session/session"],                           &["address", "chunk", "config", "dialect", "event", "metrics", "policy", "proto", "rate"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
@@ -57,11 +59,11 @@ const LAYERS: &[Layer] = &[
     // What shards share, and a shard's lists.
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
-    ("shared",      &["fanout/shared"],                             &["admission", "catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "path", "receipt", "report", "rules", "stages"]),
+    ("shared",      &["fanout/shared"],                             &["admission", "catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "origin", "path", "receipt", "report", "rules", "stages"]),
     ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
-                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "proto", "report", "shared", "socket", "sse", "stages"]),
+                    &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
     // The shard: one type in eight files, and its queue.
     ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
@@ -70,7 +72,7 @@ const LAYERS: &[Layer] = &[
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
-    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "prepare", "shared", "stages"]),
+    ("node",        &["node"],                                      &["clock", "config", "connection", "net", "origin", "prepare", "shared", "stages"]),
     ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "node", "prepare"]),
 ];
 

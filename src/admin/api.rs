@@ -9,6 +9,7 @@ use crate::dialect::opening::{self, Asked, Opening};
 use crate::dialect::sse;
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Shared, State};
+use crate::origin::{Origins, Wish};
 use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, websocket_key};
 use crate::publish::dedupe::MAX_KEY_BYTES;
 use crate::publish::http::{Asked as Publishing, Format};
@@ -92,8 +93,11 @@ impl Reply {
 pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
     let key = websocket_key(request)?;
     let has_diagnostics = context.shared.access.has_diagnostics;
-    if let Some(asked) = opening::of(request, key, &context.shared.streams, has_diagnostics)? {
-        return client(asked, context.shared.state());
+    let from = Visitor::of(request, &context.shared.access.origins)?;
+    let readers = from.readers();
+    if let Some(asked) = opening::of(request, key, &context.shared.streams, has_diagnostics, readers)? {
+        from.may(Wish::Listen)?;
+        return client(asked, context.shared.state(), readers);
     }
     match (request.path, key) {
         (path, Some(_)) => {
@@ -103,9 +107,9 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
         }
         ("/healthz", None) => read_only(request).map(|()| Route::Reply(Reply::text(200, "ok\n"))),
         ("/readyz", None) => read_only(request).map(|()| ready(context.shared.state())),
-        ("/api/publish", None) => publish(request, context),
+        ("/api/publish", None) => publish(request, context, &from),
         (diagnostics::PATH, None) if has_diagnostics => Ok(Route::Diagnose),
-        (path, None) => operators(path, request, context),
+        (path, None) => operators(path, request, context, &from),
     }
 }
 
@@ -120,7 +124,40 @@ pub fn own_paths(has_diagnostics: bool) -> Vec<&'static str> {
     own
 }
 
-fn client(asked: Asked, state: State) -> Result<Route, HttpError> {
+/// The page that a request comes from, if it comes from one.
+struct Visitor<'a> {
+    origins: &'a Origins,
+    origin: Option<&'a str>,
+    host: Option<&'a str>,
+}
+
+impl<'a> Visitor<'a> {
+    fn of<'r: 'a>(request: &Request<'r>, origins: &'a Origins) -> Result<Self, HttpError> {
+        let origin = request.headers.single("Origin")?;
+        Ok(Self { origins, origin, host: request.headers.get("Host") })
+    }
+
+    fn may(&self, wish: Wish) -> Result<(), HttpError> {
+        self.origins.check(wish, self.origin, self.host).map_err(|error| HttpError::new(403, error))
+    }
+
+    fn readers(&self) -> Option<&'a str> {
+        self.origins.readers(self.origin, self.host)
+    }
+}
+
+/// Whose pages may read the answer to a request: `*`, an origin, or none. `None`: the request is not understood.
+pub fn readers<'a, 'r: 'a>(request: Option<&Request<'r>>, origins: &'a Origins) -> Option<&'a str> {
+    match request.map(|request| Visitor::of(request, origins)) {
+        Some(Ok(visitor)) => visitor.readers(),
+        _ => origins.readers(None, None),
+    }
+}
+
+fn client(asked: Asked, state: State, readers: Option<&str>) -> Result<Route, HttpError> {
+    let owned = |headers: Vec<(&'static str, &str)>| {
+        headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+    };
     match asked {
         // An event stream is opened and ended with the time to come back: to a 503, a browser never does.
         Asked::Open(opening) if state == State::Draining && opening.dialect.is_web_socket() => {
@@ -130,13 +167,13 @@ fn client(asked: Asked, state: State) -> Result<Route, HttpError> {
         Asked::Head => Ok(Route::Reply(Reply {
             status: 200,
             content_type: sse::MEDIA_TYPE,
-            headers: sse::HEADERS.map(|(name, value)| (name, value.to_owned())).into(),
+            headers: owned(sse::headers(readers)),
             body: Vec::new(),
         })),
         Asked::Preflight => Ok(Route::Reply(Reply {
             status: 204,
             content_type: "text/plain",
-            headers: sse::PREFLIGHT.map(|(name, value)| (name, value.to_owned())).into(),
+            headers: owned(sse::preflight(readers)),
             body: Vec::new(),
         })),
     }
@@ -147,14 +184,15 @@ fn ready(state: State) -> Route {
     Route::Reply(Reply::text(status, &format!("{}\n", state.name())))
 }
 
-fn publish(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
+fn publish(request: &Request<'_>, context: &Context<'_>, from: &Visitor<'_>) -> Result<Route, HttpError> {
     if request.method != "POST" {
         return Err(HttpError::wrong_method("POST", "events are published with POST"));
     }
     let access = &context.shared.access;
     let tokens = [&access.publish_token, &access.operator_token];
     authorise(request, &tokens.map(Option::as_deref))?;
-    own_origin(request, "publish")?;
+    // A page of another site may send a plain POST without asking; its browser then says where it came from.
+    from.may(Wish::Operate)?;
     if !context.shared.takes_events() {
         return Err(HttpError::new(503, "the node is shutting down: publish elsewhere"));
     }
@@ -184,7 +222,12 @@ fn publish(request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpEr
 }
 
 /// What only operators may see: on the `admin` listener alone, where there is one.
-fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result<Route, HttpError> {
+fn operators(
+    path: &str,
+    request: &Request<'_>,
+    context: &Context<'_>,
+    from: &Visitor<'_>,
+) -> Result<Route, HttpError> {
     let not_found = || HttpError::new(404, format!("nothing is served at {path}"));
     let shared = context.shared;
     if shared.access.has_admin && context.door != Door::Admin {
@@ -200,6 +243,7 @@ fn operators(path: &str, request: &Request<'_>, context: &Context<'_>) -> Result
     }
     let token = shared.access.operator_token.as_deref().or(shared.access.publish_token.as_deref());
     authorise(request, &[token])?;
+    from.may(Wish::Operate)?;
     if path == drain::PATH {
         return of_drain(request, context);
     }

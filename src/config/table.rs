@@ -7,6 +7,8 @@ use super::value::{
     ADDRESSES, Congestion, Count, Input, Kind, List, Maybe, Noun, Period, Shape, Size, Switch, Token, Word,
     socket_address,
 };
+use crate::origin::AllowedOrigin;
+
 use super::{CatalogSource, Located, LogFormat, LogLevel, MAX_SHARDS, PublishAddress, Settings};
 
 /// The headings under which settings stand in the help and in the example file.
@@ -204,6 +206,24 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting!(
         Access,
+        () allowed_origins,
+        List(
+            0,
+            Noun { article: "an", one: "origin", many: "origins" },
+            str::parse::<AllowedOrigin>
+        ),
+        "ORIGIN",
+        "Pages of this origin may listen, such as https://app.example; * is all, null those without; repeatable"
+    ),
+    setting!(
+        Access,
+        () require_origin,
+        Switch,
+        "BOOL",
+        "Let only those listen who name an origin: browsers, and programs that say one"
+    ),
+    setting!(
+        Access,
         () insecure,
         Switch,
         "BOOL",
@@ -268,6 +288,13 @@ pub const SETTINGS: &[Setting] = &[
         Size(64, 64 * MIB),
         "SIZE",
         "Bytes of one message from a client; above it the client is closed with 1009"
+    ),
+    setting!(
+        Limits,
+        (limits) max_messages_per_second,
+        Count(0, 1_000_000),
+        "N",
+        "Messages, pings and pongs of one client in a second; above it the client is closed with 1008; 0: no bound"
     ),
     setting!(
         Limits,
@@ -373,6 +400,13 @@ pub const SETTINGS: &[Setting] = &[
         Period(MS, Duration::from_secs(48 * 3600)),
         "TIME",
         "A client from which nothing came for this long is closed with 4000"
+    ),
+    setting!(
+        Timeouts,
+        (limits) message_timeout,
+        Period(MS, HOUR),
+        "TIME",
+        "A client that has begun a frame or message and not finished it within this is closed with 1008"
     ),
     setting!(
         Timeouts,

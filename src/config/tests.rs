@@ -93,6 +93,8 @@ fn every_kind_of_value_is_read() {
         insecure = true
         publish_token = "p"
         operator_token = "o!~"
+        allowed_origins = ["https://App.Example:443", "null"]
+        require_origin = true
         tcp_congestion = "cubic"
         send_buffer = "128 KiB"
         log_level = "debug"
@@ -111,7 +113,9 @@ fn every_kind_of_value_is_read() {
     assert_eq!(settings.publish[1], PublishAddress::Unix("/run/fanwire.sock".into()));
     assert_eq!(settings.publish[1].to_string(), "unix:/run/fanwire.sock");
     assert_eq!(settings.shards, 3);
-    assert!(settings.insecure);
+    assert!(settings.insecure && settings.require_origin);
+    let origins: Vec<String> = settings.allowed_origins.iter().map(ToString::to_string).collect();
+    assert_eq!(origins, ["https://app.example", "null"]);
     assert_eq!(settings.send_buffer, Some(128 << 10));
     assert_eq!((settings.log_level, settings.log_format), (LogLevel::Debug, LogFormat::Json));
     let limits = settings.limits;
@@ -293,7 +297,7 @@ fn tokens_are_never_shown() {
 fn shown_settings_read_back_as_the_same() {
     let text = "max_clients = 7\nqueue_bytes = 1000\nsend_buffer = '64KiB'\nheartbeat_interval = '1234ms'\n\
                 tcp_congestion = 'bbr'\npublish = ['unix:/a \"b\"', '127.0.0.1:0']\ninsecure = true\n\
-                log_format = 'json'";
+                log_format = 'json'\nallowed_origins = ['https://a.example', 'null']";
     let file = File::new(text);
     let loaded = load(Some(&file.0), &[], &[]).unwrap();
     assert_eq!(load_toml(&loaded.to_toml()).unwrap(), loaded.settings);
@@ -395,6 +399,13 @@ fn bad_values_are_refused_with_a_reason() {
         ("insecure", "1", "must be true or false, not a whole number"),
         ("publish_token", "''", "must not be empty"),
         ("publish_token", "'a b'", "must be visible ASCII without spaces; byte 2 is not"),
+        ("allowed_origins", "'app.example'", "write SCHEME://HOST or SCHEME://HOST:PORT"),
+        ("allowed_origins", "['https://*.app.example']", "is a pattern"),
+        ("allowed_origins", "'https://app.example/'", "no slash at the end"),
+        ("allowed_origins", "5", "must be an origin or a list of origins"),
+        ("require_origin", "'yes'", "must be true or false"),
+        ("max_messages_per_second", "-1", "must be at least 0"),
+        ("message_timeout", "'2h'", "must be at most 60m"),
         ("operator_token", "\"a\\nb\"", "must be visible ASCII"),
         ("operator_token", "'ü'", "must be visible ASCII"),
         ("operator_token", "5", "must be a string, not a whole number"),

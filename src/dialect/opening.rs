@@ -39,7 +39,7 @@ pub enum Asked {
 }
 
 /// What a request asks for, where its path is one for clients. `key` is that of a WebSocket upgrade. `has_echo`:
-/// whether there is the path of the echo.
+/// whether there is the path of the echo. `readers`: whose pages may read an event stream, `*` or an origin.
 ///
 /// # Errors
 /// The answer to a request that is for clients and cannot be served.
@@ -48,17 +48,23 @@ pub fn of(
     key: Option<&str>,
     streams: &Streams,
     has_echo: bool,
+    readers: Option<&str>,
 ) -> Result<Option<Asked>, HttpError> {
     if has_echo && request.path == echo::PATH {
         let key = key.ok_or_else(only_web_socket)?;
         return Ok(Some(web_socket(Dialect::Echo, envelope::JSON, Subscribe::default(), key)));
     }
-    let asked = ask(request, key, streams);
-    // Pages of any site may read the answer to a request for an event stream, a refusal too.
+    let asked = ask(request, key, streams, readers);
+    // Every page that may ask for an event stream may read the answer, a refusal too.
     if key.is_none() { asked.map_err(HttpError::for_any_origin) } else { asked }
 }
 
-fn ask(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Option<Asked>, HttpError> {
+fn ask(
+    request: &Request<'_>,
+    key: Option<&str>,
+    streams: &Streams,
+    readers: Option<&str>,
+) -> Result<Option<Asked>, HttpError> {
     let query = request.query.unwrap_or_default();
     match (request.path, key) {
         ("/ws", Some(key)) => {
@@ -69,7 +75,7 @@ fn ask(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Op
         ("/sse", Some(_)) => {
             Err(HttpError::new(400, "this endpoint speaks Server-Sent Events, and the request is an upgrade"))
         }
-        ("/sse", None) => event_stream(request, || {
+        ("/sse", None) => event_stream(request, readers, || {
             let subscribe = from_query(query, Ask::Whole)?;
             if subscribe.topics.is_empty() {
                 return Err(HttpError::new(400, "name topics in the query, as in /sse?topics=a,b"));
@@ -81,7 +87,7 @@ fn ask(request: &Request<'_>, key: Option<&str>, streams: &Streams) -> Result<Op
             None => Ok(None),
             Some(found) => {
                 let found = found.map_err(|error| HttpError::new(400, error));
-                stream(request, key, found).map(Some)
+                stream(request, key, found, readers).map(Some)
             }
         },
     }
@@ -96,6 +102,7 @@ fn stream(
     request: &Request<'_>,
     key: Option<&str>,
     found: Result<Found, HttpError>,
+    readers: Option<&str>,
 ) -> Result<Asked, HttpError> {
     if key.is_none() && request.method == "OPTIONS" {
         return Ok(Asked::Preflight); // Whatever is wrong, the request itself is told.
@@ -140,7 +147,7 @@ fn stream(
             text/event-stream` or ?transport=sse";
         return Err(HttpError::new(426, message));
     }
-    event_stream(request, || {
+    event_stream(request, readers, || {
         if is_batched {
             return Err(HttpError::new(400, "in the query: batch=ndjson is for WebSocket"));
         }
@@ -190,6 +197,7 @@ struct Plan {
 /// A request for Server-Sent Events.
 fn event_stream(
     request: &Request<'_>,
+    readers: Option<&str>,
     plan: impl FnOnce() -> Result<Plan, HttpError>,
 ) -> Result<Asked, HttpError> {
     let asked = match request.method {
@@ -205,7 +213,7 @@ fn event_stream(
         subscribe.since = Some(Since::LastEvent(sse::read_id(id)));
     }
     let mut response = Vec::new();
-    sse::write_head(&mut response);
+    sse::write_head(&mut response, readers);
     Ok(Asked::Open(Box::new(Opening {
         dialect: Dialect::EventStream,
         stream,
@@ -234,7 +242,7 @@ mod tests {
         let streams = Streams::compile([definition], &[], &mut Envelopes::built_in()).unwrap();
         let head = format!("{start} HTTP/1.1|Host: node{headers}||").replace('|', "\r\n");
         let (request, _) = parse_head(head.as_bytes(), 8192, &mut HeadScan::default()).unwrap().unwrap();
-        of(&request, websocket_key(&request).unwrap(), &streams, true)
+        of(&request, websocket_key(&request).unwrap(), &streams, true, Some("*"))
     }
 
     fn open(start: &str, headers: &str) -> Opening {

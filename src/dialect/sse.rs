@@ -5,34 +5,39 @@
 //! proxies from closing it, notices, and how long to wait before coming back.
 
 use crate::dialect::envelope::{read_epoch, write_epoch};
-use crate::proto::http1::write_stream_head;
+use crate::proto::http1::{readable_by, write_stream_head};
 use crate::topic::log::Position;
 
 /// A comment, which means nothing to anyone: it keeps the stream alive.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
-/// Headers of everything that is asked for from pages of other sites. No cookie decides anything here, so any
-/// site may.
-pub const ANY_ORIGIN: (&str, &str) = ("Access-Control-Allow-Origin", "*");
-
-/// The answer to a browser that asks what it may ask for (Fetch, "CORS-preflight request").
-pub const PREFLIGHT: [(&str, &str); 4] = [
-    ANY_ORIGIN,
+/// The answer to a browser that asks what it may ask for (Fetch, "CORS-preflight request"), beside who may.
+const PREFLIGHT: [(&str, &str); 3] = [
     ("Access-Control-Allow-Methods", "GET"),
     ("Access-Control-Allow-Headers", "Authorization, Cache-Control, Last-Event-ID"),
     ("Access-Control-Max-Age", "86400"),
 ];
 
-/// What every stream begins with. `no-transform` and `X-Accel-Buffering` keep proxies from collecting events.
-pub const HEADERS: [(&str, &str); 3] =
-    [ANY_ORIGIN, ("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no")];
+/// What every stream begins with, beside who may read it. `no-transform` and `X-Accel-Buffering` keep proxies from
+/// collecting events.
+const HEADERS: [(&str, &str); 2] = [("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no")];
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "text/event-stream";
 
+/// The headers of a stream that these pages may read: `*`, an origin, or none.
+pub fn headers(readers: Option<&str>) -> Vec<(&'static str, &str)> {
+    readable_by(readers).chain(HEADERS).collect()
+}
+
+/// The headers of the answer to a preflight.
+pub fn preflight(readers: Option<&str>) -> Vec<(&'static str, &str)> {
+    readable_by(readers).chain(PREFLIGHT).collect()
+}
+
 /// Appends the head of the response, and a comment, so that something goes out at once.
-pub fn write_head(out: &mut Vec<u8>) {
-    write_stream_head(out, MEDIA_TYPE, &HEADERS);
+pub fn write_head(out: &mut Vec<u8>, readers: Option<&str>) {
+    write_stream_head(out, MEDIA_TYPE, &headers(readers));
     out.extend_from_slice(b": subscribed\n\n");
 }
 
@@ -75,12 +80,17 @@ mod tests {
     #[test]
     fn a_stream_begins_beats_and_ends() {
         let mut out = Vec::new();
-        write_head(&mut out);
+        write_head(&mut out, Some("*"));
         let text = std::str::from_utf8(&out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"), "{head}");
         assert!(head.contains("\r\nConnection: close") && !head.contains("Content-Length"), "{head}");
+        assert!(head.contains("\r\nAccess-Control-Allow-Origin: *\r\n") && !head.contains("Vary"), "{head}");
         assert_eq!(body, ": subscribed\n\n");
+        let of_one = headers(Some("https://a.example"));
+        assert!(of_one.contains(&("Access-Control-Allow-Origin", "https://a.example")), "{of_one:?}");
+        assert!(of_one.contains(&("Vary", "Origin")), "{of_one:?}");
+        assert_eq!(headers(None), HEADERS);
         let position = Position { epoch: 0xff, offset: 17 };
         out.clear();
         write_position(&mut out, position);

@@ -204,6 +204,7 @@ impl<T: Transport> Shard<T> {
     /// Takes a client's bytes apart and does what its messages ask for.
     fn handle_input(&mut self, number: u32, input: &mut [u8], now: Now) {
         let Role::Client(session) = &mut self.connections[number as usize].role else { return };
+        let mut is_partial = session.decoder.is_some();
         let mut decoder = session.decoder.take().map_or_else(Default::default, |decoder| *decoder);
         let accept = session.terms(&self.limits).accept;
         let mut taken = 0;
@@ -213,6 +214,13 @@ impl<T: Transport> Shard<T> {
                 Ok((count, message)) => {
                     taken += count;
                     if let Some(message) = message {
+                        is_partial &= !decoder.is_idle();
+                        if !self.take_turn(number, now) {
+                            self.metrics().refuse_input(BadInput::Rate);
+                            let detail = "above max_messages_per_second";
+                            self.close_client(number, CloseReason::MessageRate, detail, now);
+                            return;
+                        }
                         self.handle_message(number, message.opcode, message.payload.bytes(rest), now);
                     }
                 }
@@ -242,6 +250,19 @@ impl<T: Transport> Shard<T> {
             && !decoder.is_idle()
         {
             session.decoder = Some(Box::new(decoder));
+            if !is_partial {
+                session.begun = now.mono;
+                self.arm(number);
+            }
+        }
+    }
+
+    /// Whether a client may send one more message now.
+    fn take_turn(&mut self, number: u32, now: Now) -> bool {
+        let per_second = self.limits.max_messages_per_second;
+        match &mut self.connections[number as usize].role {
+            Role::Client(session) => session.rate.take(now.mono, per_second),
+            _ => true,
         }
     }
 

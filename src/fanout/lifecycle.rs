@@ -144,7 +144,9 @@ impl<T: Transport> Shard<T> {
                 let is_stalled = self.connections[number as usize].is_stalled;
                 let stall = terms.write_timeout.filter(|_| is_stalled);
                 let stall = stall.map(|timeout| session.stalled() + nanos(timeout));
-                [silence, stall].into_iter().flatten().chain([beat]).min()
+                let unfinished = session.decoder.is_some();
+                let unfinished = unfinished.then(|| session.begun + nanos(limits.message_timeout));
+                [silence, stall, unfinished].into_iter().flatten().chain([beat]).min()
             }
             Role::Publisher(publisher) if !publisher.is_authorised() => {
                 Some(publisher.connected + nanos(limits.handshake_timeout))
@@ -190,6 +192,7 @@ impl<T: Transport> Shard<T> {
         let has_unread = self.connections[number as usize].is_ready || self.starved.contains(&number);
         let connection = &mut self.connections[number as usize];
         let has_heartbeat = connection.outbox.has_control();
+        let is_paused = connection.is_paused;
         match &mut connection.role {
             Role::Closing(_) => self.remove(number),
             // It is whole, and waits for those before it: the caller is not late.
@@ -236,6 +239,17 @@ impl<T: Transport> Shard<T> {
                         return;
                     }
                     session.note_stalled(now.mono);
+                }
+                if session.decoder.is_some() && session.begun + nanos(limits.message_timeout) <= now.mono {
+                    // What it sent may wait on our side.
+                    if now.mono >= self.amnesty && !is_paused && !has_unread {
+                        self.metrics().refuse_input(BadInput::Timeout);
+                        let detail =
+                            "a frame or message was begun and not finished in time (message_timeout)";
+                        self.close_client(number, CloseReason::MessageTimeout, detail, now);
+                        return;
+                    }
+                    session.begun = now.mono;
                 }
                 if session.pinged + nanos(terms.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;

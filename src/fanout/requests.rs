@@ -129,7 +129,7 @@ impl<T: Transport> Shard<T> {
         if http.batch.is_some() {
             return Ok(self.go_on_publishing(number, now));
         }
-        // A page of any site may read what is wrong with its request.
+        // Every page that may ask may read what is wrong with its request.
         let mut step = http.exchange.advance(&self.limits).map_err(HttpError::for_any_origin)?;
         if matches!(step, Step::Head | Step::More) {
             return Ok(Decision::Wait);
@@ -346,14 +346,19 @@ impl<T: Transport> Shard<T> {
         if error.status == 503 {
             error.retry_after = Some(self.random.u32(1..=5));
         }
-        if error.status < 500 && error.status != 408 {
-            self.metrics().refuse_input(BadInput::Http);
+        match error.status {
+            403 => self.metrics().refuse_input(BadInput::Origin),
+            408 | 500.. => {}
+            _ => self.metrics().refuse_input(BadInput::Http),
         }
         let mut out = Vec::new();
-        let is_head =
-            |http: &Http| http.exchange.request().is_some_and(|(request, _)| request.method == "HEAD");
-        let head_only = matches!(&self.connections[number as usize].role, Role::Http(http) if is_head(http));
-        error.write(&mut out, head_only);
+        let request = match &self.connections[number as usize].role {
+            Role::Http(http) => http.exchange.request().map(|(request, _)| request),
+            _ => None,
+        };
+        let head_only = request.as_ref().is_some_and(|request| request.method == "HEAD");
+        error.write(&mut out, head_only, api::readers(request.as_ref(), &self.shared.access.origins));
+        drop(request);
         self.push_first(number, &out);
         self.begin_closing(number, now);
     }

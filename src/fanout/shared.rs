@@ -16,6 +16,7 @@ use crate::fanout::admission::Admission;
 use crate::fanout::stages::{Course, Order, Stage, Times, Undo};
 use crate::link::Link;
 use crate::metrics::ShardMetrics;
+use crate::origin::Origins;
 use crate::publish::dedupe::Dedupe;
 use crate::publish::ingress::{Destination, Tail};
 use crate::receipt::{Asker, Receipt, Receipts};
@@ -105,6 +106,8 @@ pub struct Access {
     pub has_admin: bool,
     /// Whether there are the echoes for test suites.
     pub has_diagnostics: bool,
+    /// Which pages may ask.
+    pub origins: Origins,
 }
 
 /// What a node is doing.

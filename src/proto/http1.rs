@@ -35,7 +35,7 @@ pub struct HttpError {
     pub message: String,
     /// The methods that are served, where this one is not.
     pub allow: &'static str,
-    /// Whether pages of any site may read it.
+    /// Whether every page that may ask may read it.
     pub is_for_any_origin: bool,
     /// Seconds after which it may be tried again, where that is known.
     pub retry_after: Option<u32>,
@@ -59,7 +59,7 @@ impl HttpError {
         Self { allow, ..Self::new(405, message) }
     }
 
-    /// The same, for pages of any site to read (Fetch, "CORS protocol").
+    /// The same, for every page to read that may ask (Fetch, "CORS protocol").
     pub fn for_any_origin(self) -> Self {
         Self { is_for_any_origin: true, ..self }
     }
@@ -68,8 +68,9 @@ impl HttpError {
         Self::new(400, message)
     }
 
-    /// Appends the whole answer: `{"error":…}`, with `Connection: close`. `head_only` is for HEAD.
-    pub fn write(&self, out: &mut Vec<u8>, head_only: bool) {
+    /// Appends the whole answer: `{"error":…}`, with `Connection: close`. `head_only` is for HEAD, `readers` whose
+    /// pages may ask: see [`readable_by`].
+    pub fn write(&self, out: &mut Vec<u8>, head_only: bool, readers: Option<&str>) {
         let extra: &[(&str, &str)] = match self.status {
             401 => &[("WWW-Authenticate", "Bearer")],
             405 => &[("Allow", self.allow)],
@@ -79,7 +80,7 @@ impl HttpError {
         };
         let mut extra = extra.to_vec();
         if self.is_for_any_origin {
-            extra.push(("Access-Control-Allow-Origin", "*"));
+            extra.extend(readable_by(readers));
         }
         // RFC 9110 section 10.2.3.
         let retry_after = self.retry_after.map(|seconds| seconds.to_string());
@@ -96,6 +97,13 @@ impl fmt::Display for HttpError {
 }
 
 impl std::error::Error for HttpError {}
+
+/// Headers that let pages read an answer (Fetch, "CORS protocol"): those of every origin (`*`), of one, or of none.
+/// What is for one must not be kept for others (RFC 9110 section 12.5.5).
+pub fn readable_by(readers: Option<&str>) -> impl Iterator<Item = (&'static str, &str)> {
+    let vary = readers.filter(|readers| *readers != "*").map(|_| ("Vary", "Origin"));
+    readers.map(|readers| ("Access-Control-Allow-Origin", readers)).into_iter().chain(vary)
+}
 
 /// A request head that is whole and well formed.
 #[derive(Debug)]

@@ -5,5 +5,6 @@ pub mod chunk;
 pub mod handshake;
 pub mod outbox;
 pub mod policy;
+pub mod rate;
 pub mod session;
 pub mod timer;

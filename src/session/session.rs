@@ -14,6 +14,7 @@ use crate::proto::websocket::{Accept, Decoder};
 use crate::session::address::Address;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
+use crate::session::rate::Rate;
 use crate::topic::log::Topic;
 
 /// One topic that a session is subscribed to.
@@ -209,6 +210,10 @@ pub struct Session {
     pub trouble: Option<Box<Trouble>>,
     /// The inbound half, kept only while a frame or message is partial.
     pub decoder: Option<Box<Decoder>>,
+    /// Since when that frame or message has been partial, in nanoseconds.
+    pub begun: u64,
+    /// How many messages it may still send now.
+    pub rate: Rate,
     /// Bytes read but not yet decoded, because replies wait.
     pub unread: Option<Box<Vec<u8>>>,
 }
@@ -268,6 +273,8 @@ impl Session {
             replayed: 0,
             trouble: None,
             decoder: None,
+            begun: now,
+            rate: Rate::default(),
             unread: None,
         }
     }

@@ -233,6 +233,8 @@ const MEANING = {
   protocol_error: 'The client broke the WebSocket protocol',
   binary_frame: 'The client sent binary data',
   message_too_big: 'The client sent a message above the limit',
+  message_timeout: 'The client began a message and did not finish it',
+  message_rate: 'The client sent more messages than it may',
   at_capacity: 'The node was full',
   heartbeat_timeout: 'Nothing was heard from the client for too long',
   shutting_down: 'The node shut down',

@@ -545,7 +545,7 @@ fn no_header_value_begins_a_line_of_its_own() {
 fn a_refusal_names_what_would_be_right() {
     let written = |status: u16| {
         let mut out = Vec::new();
-        HttpError::new(status, "a \"quote\", a \n and a \u{1b}").write(&mut out, false);
+        HttpError::new(status, "a \"quote\", a \n and a \u{1b}").write(&mut out, false, None);
         String::from_utf8(out).unwrap()
     };
     let plain = written(400);
