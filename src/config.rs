@@ -414,8 +414,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Bytes of one message from a client.
     pub max_message_bytes: usize,
-    /// Messages and control frames that one client may send in a second, and as many at once; 0: any number.
-    pub max_messages_per_second: usize,
+    /// Messages and control frames that one client may send in a second, and as many at once; `None`: any number.
+    pub max_messages_per_second: Option<usize>,
     /// Topics a client may be subscribed to.
     pub max_subscriptions: usize,
     /// Prefix patterns among them; 0: there are no patterns.
@@ -478,7 +478,7 @@ impl Default for Limits {
             max_header_bytes: 8 << 10,
             max_body_bytes: 8 << 20,
             max_message_bytes: 64 << 10,
-            max_messages_per_second: 0,
+            max_messages_per_second: None,
             max_subscriptions: 1_000,
             max_patterns_per_client: 16,
             min_pattern_prefix: 1,

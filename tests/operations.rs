@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::proc::{cpu_time, open_files};
 use common::{
     Incoming, Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, http, read_response, run_any, seed,
     wait_until,
@@ -368,21 +369,6 @@ fn only_a_socket_that_nobody_answers_is_replaced() {
     node.signal(Signal::TERM);
     assert!(node.wait_exit(PATIENCE).success());
     assert!(socket.exists());
-}
-
-/// Open files of the node.
-fn open_files(node: &Node) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count()
-}
-
-/// Processor time that the node has used.
-fn cpu_time(node: &Node) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
-    // After the name, which may hold anything: state is the third field, user and system time the 14th and 15th.
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    // Linux counts in hundredths of a second here, whatever the kernel's own clock does.
-    Duration::from_millis(ticks * 10)
 }
 
 #[test]

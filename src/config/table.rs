@@ -292,9 +292,10 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         Limits,
         (limits) max_messages_per_second,
-        Count(0, 1_000_000),
+        Maybe(Count(1, 1_000_000)),
         "N",
-        "Messages, pings and pongs of one client in a second; above it the client is closed with 1008; 0: no bound"
+        "Messages, pings and pongs of one client in a second; above it the client is closed with 1008",
+        "no bound"
     ),
     setting!(
         Limits,

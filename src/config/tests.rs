@@ -404,7 +404,7 @@ fn bad_values_are_refused_with_a_reason() {
         ("allowed_origins", "'https://app.example/'", "no slash at the end"),
         ("allowed_origins", "5", "must be an origin or a list of origins"),
         ("require_origin", "'yes'", "must be true or false"),
-        ("max_messages_per_second", "-1", "must be at least 0"),
+        ("max_messages_per_second", "0", "must be at least 1"),
         ("message_timeout", "'2h'", "must be at most 60m"),
         ("operator_token", "\"a\\nb\"", "must be visible ASCII"),
         ("operator_token", "'ü'", "must be visible ASCII"),

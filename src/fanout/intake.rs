@@ -259,9 +259,8 @@ impl<T: Transport> Shard<T> {
 
     /// Whether a client may send one more message now.
     fn take_turn(&mut self, number: u32, now: Now) -> bool {
-        let per_second = self.limits.max_messages_per_second;
-        match &mut self.connections[number as usize].role {
-            Role::Client(session) => session.rate.take(now.mono, per_second),
+        match (self.limits.max_messages_per_second, &mut self.connections[number as usize].role) {
+            (Some(per_second), Role::Client(session)) => session.rate.take(now.mono, per_second),
             _ => true,
         }
     }

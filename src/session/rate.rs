@@ -12,13 +12,10 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Takes a message's place at `now`, in nanoseconds, where so many are allowed in a second; 0 is any number. Answers
-    /// whether there was one.
+    /// Takes a message's place at `now`, in nanoseconds, where so many are allowed in a second. Answers whether there was
+    /// one.
     pub fn take(&mut self, now: u64, per_second: usize) -> bool {
-        if per_second == 0 {
-            return true;
-        }
-        let full = self.full.max(now).saturating_add(SECOND / per_second as u64);
+        let full = self.full.max(now).saturating_add(SECOND / per_second.max(1) as u64);
         let has_place = full <= now.saturating_add(SECOND);
         if has_place {
             self.full = full;
@@ -47,7 +44,5 @@ mod tests {
             let taken = (0..2 * per_second).filter(|_| rate.take(later, per_second)).count();
             assert_eq!(taken, per_second);
         }
-        let mut rate = Rate::default();
-        assert!((0..10_000).all(|_| rate.take(5, 0)));
     }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "every test program compiles this module and uses its own part of it")]
 
 pub mod foreign;
+pub mod proc;
 pub mod proxy;
 pub mod raw;
 pub mod sse;

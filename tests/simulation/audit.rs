@@ -40,6 +40,9 @@ pub struct Vigil {
     beaten: u64,
     /// When something like a heartbeat last waited: then no other is due.
     held_up: u64,
+    /// How long a message may stay unfinished, and since when at the earliest one does.
+    message_timeout: u64,
+    pub unfinished: u64,
     /// Since when at the earliest nothing was taken, and at the latest.
     stalled: Option<u64>,
     surely_stalled: Option<u64>,
@@ -75,6 +78,8 @@ impl Vigil {
             heard_before: 0,
             beaten: 0,
             held_up: 0,
+            message_timeout: nanos(limits.message_timeout),
+            unfinished: 0,
             stalled: None,
             surely_stalled: None,
             stalled_before: None,
@@ -257,6 +262,9 @@ impl Turn<'_> {
             CloseReason::HeartbeatTimeout => is_silent || (client.is_vague && vigil.timeout.is_some()),
             CloseReason::SlowConsumer => is_full || is_stalled,
             CloseReason::OutboxMemory => pipe.has_refused,
+            CloseReason::MessageTimeout => {
+                vigil.unfinished + vigil.message_timeout <= self.mono && !has_amnesty
+            }
             CloseReason::ShuttingDown => self.draining,
             CloseReason::AtCapacity => false,
             reason => client.violated().is_some() && client.violated() == reason.code(),

@@ -118,6 +118,8 @@ pub struct Client {
     outgoing: VecDeque<u8>,
     queued: usize,
     consumed: usize,
+    /// Where the last message ends that has come whole.
+    whole: usize,
     asked: VecDeque<(usize, Asked)>,
     head: Vec<u8>,
     pub is_upgraded: bool,
@@ -180,6 +182,7 @@ impl Client {
             outgoing: VecDeque::new(),
             queued: 0,
             consumed: 0,
+            whole: 0,
             asked: VecDeque::new(),
             head: Vec::new(),
             is_upgraded: false,

@@ -23,15 +23,22 @@ impl Client {
 
     /// The node has read so many bytes.
     pub fn consume(&mut self, bytes: usize, context: &mut Context<'_>) {
+        // A message that is not whole after this read began with it, or before.
+        let was_whole = self.consumed == self.whole;
         self.consumed += bytes;
         if self.is_json() {
             self.vigil.hear(context.mono);
         }
         while let Some((end, _)) = self.asked.front()
             && *end <= self.consumed
-            && let Some((_, asked)) = self.asked.pop_front()
+            && let Some((end, asked)) = self.asked.pop_front()
         {
+            self.whole = end;
+            self.vigil.unfinished = context.mono;
             self.take_effect(asked, context);
+        }
+        if was_whole {
+            self.vigil.unfinished = context.mono;
         }
     }
 
