@@ -4,10 +4,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use common::proc::open_files;
 use common::raw::upgrade;
-use common::{Node, PATIENCE, header, read_response};
+use common::sse::EventStream;
+use common::{Node, PATIENCE, header, read_response, wait_until};
 use serde_json::{Value, json};
 
 const STREAM: &str =
@@ -198,4 +200,114 @@ fn who_names_no_origin_is_refused_where_one_is_required() {
     // Who only wants to know whether the node lives is nobody's page.
     let probe = request("GET /healthz", &host, &["https://a.example"], "", b"");
     assert_eq!(ask(addr, &probe).0, 200);
+}
+
+#[test]
+fn hundreds_who_dawdle_over_their_head_are_closed_and_keep_nobody_out() {
+    const DEADLINE: Duration = Duration::from_millis(1500);
+    let flags = ["--handshake-timeout", "1500ms", "--max-handshakes", "200", "--shards", "1"];
+    let node = Node::start(&flags);
+    let addr = node.http_addr();
+    let mut healthy = node.websocket();
+    healthy.subscribe(&["t"]);
+    node.wait_stats("nobody else", |stats| stats["httpConnections"].as_u64() <= Some(1));
+    let files = open_files(&node);
+    let request = upgrade("/ws");
+    let (began, mut n) = (Instant::now(), 0);
+    let mut slow: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let opened = Instant::now();
+    // A byte now and then, from all of them, and never the last.
+    while opened.elapsed() < DEADLINE {
+        let byte = &request.as_bytes()[n % (request.len() - 4)..][..1];
+        slow.iter_mut().for_each(|stream| drop(stream.write_all(byte)));
+        // Whoever is in earnest gets in all the while, and events flow.
+        let mut client = node.websocket();
+        client.subscribe(&["t"]);
+        node.publish(&["t"], "e", &json!(n));
+        assert_eq!(client.next_json(PATIENCE)["data"], n);
+        assert_eq!(healthy.next_json(PATIENCE)["data"], n);
+        n += 1;
+    }
+    assert!(n > 1, "{n} clients in {:?}", began.elapsed());
+    // The deadline counts from the connection: a byte does not put it off.
+    for stream in &mut slow {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = Vec::new();
+        // What was still written to a closed one may have reset it.
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    let stats = node.wait_stats("the healthy one alone", |stats| {
+        stats["httpConnections"].as_u64() <= Some(1) && stats["connections"] == 1
+    });
+    assert_eq!(stats["refused"]["timeout"], slow.len());
+    wait_until(PATIENCE, || (open_files(&node) <= files).then_some(())).expect("files stay open");
+}
+
+#[test]
+fn a_rush_of_connects_is_taken_in_and_harms_nobody() {
+    const CROWD: usize = 500;
+    let node = Node::start(&["--shards", "2", "--accepts-per-turn", "8"]);
+    let mut healthy = node.websocket();
+    healthy.subscribe(&["t"]);
+    let before = node.wait_stats("one", |stats| stats["subscriptions"] == 1);
+    let files = open_files(&node);
+    // All at once: the kernel connects them, the node takes them in as it can.
+    let crowd: Vec<TcpStream> = (0..CROWD)
+        .map(|_| {
+            let mut stream = TcpStream::connect(node.http_addr()).unwrap();
+            stream.write_all(upgrade("/ws?topics=t").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for n in 0..100 {
+        node.publish(&["t"], "e", &json!(n));
+        assert_eq!(healthy.next_json(PATIENCE)["data"], n);
+    }
+    node.wait_stats("all of them in", |stats| stats["connections"] == CROWD + 1);
+    for mut stream in crowd {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (status, ..) = read_response(&mut stream, true).unwrap();
+        assert_eq!(status, 101);
+    }
+    let after = node.wait_stats("one again", |stats| stats["connections"] == 1 && stats["pending"] == 0);
+    for figure in ["rooms", "subscriptions"] {
+        assert_eq!(after[figure], before[figure], "{figure}");
+    }
+    wait_until(PATIENCE, || (open_files(&node) <= files).then_some(())).expect("files stay open");
+}
+
+#[test]
+fn event_streams_that_nobody_reads_keep_to_the_budget() {
+    const STREAMS: usize = 150;
+    const BUDGET: u64 = 1 << 20;
+    let flags = ["--max-outbox-bytes", "1MiB", "--queue-bytes", "256KiB", "--queue-events", "1000000"];
+    let node = Node::start(&[&flags[..], &["--send-buffer", "8KiB", "--shards", "1"]].concat());
+    let mut healthy = EventStream::open(node.http_addr(), "/sse?topics=t");
+    // Some may be closed as slow, some lose the oldest: all of it within the budget.
+    let idle: Vec<EventStream> = (0..STREAMS)
+        .map(|n| {
+            let policy = if n % 2 == 0 { "disconnect" } else { "drop-oldest" };
+            EventStream::open_narrow(node.http_addr(), &format!("/sse?topics=t,own-{n}&policy={policy}"))
+        })
+        .collect();
+    let data = json!("x".repeat(2_000));
+    for n in 0..400 {
+        let own = format!("own-{}", n % STREAMS);
+        node.publish(&["t", &own], "e", &data);
+        assert_eq!(healthy.next_event().1["data"], data);
+        if n % 20 == 19 {
+            let held = node.stats()["outbox"]["heldBytes"].as_u64().unwrap();
+            // The bound is asked as events come: one round more for everybody may be there.
+            assert!(held < BUDGET + BUDGET / 2, "{held} bytes held after {n}");
+        }
+    }
+    let stats = node.stats();
+    assert!(
+        stats["outbox"]["blockedClients"].as_u64().unwrap() > 0 || stats["dropped"] != json!({}),
+        "{stats:#}"
+    );
+    drop(idle);
+    node.wait_stats("the healthy one", |stats| stats["connections"] == 1 && stats["pending"] == 0);
 }
