@@ -205,6 +205,33 @@ fn every_relative_link_resolves() {
 }
 
 #[test]
+fn every_fault_has_its_row_and_every_test_named_there_exists() {
+    let page = read("docs/faults.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+    let mut named = 0;
+    for row in rows.iter().filter(|row| !row.starts_with("| | ") && !row.starts_with("| --- ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [id, threat, does, shown] = cells[..] else { panic!("{row}: {} cells", cells.len()) };
+        assert!(!threat.is_empty() && !does.is_empty(), "{id}");
+        let is_argued = shown.starts_with("argued: ") || does.starts_with("Not served by this version");
+        assert!(shown.contains("::") || is_argued, "{id} is neither shown nor argued: {shown}");
+    }
+    for (file, test) in page.split('`').skip(1).step_by(2).filter_map(|code| code.rsplit_once("::")) {
+        let text = read(file);
+        let declared =
+            text.split("#[test]").skip(1).filter_map(|rest| rest.split_once("fn ")?.1.split_once('('));
+        assert!(declared.map(|(name, _)| name).any(|name| name == test), "{file} has no test {test}");
+        named += 1;
+    }
+    assert!(named > 60, "{named} tests");
+    let ids: Vec<&str> = first_cells(&page);
+    let expected = (1..=20).map(|n| format!("W{n}")).chain((1..=5).map(|n| format!("P{n}")));
+    for id in expected {
+        assert_eq!(ids.iter().filter(|other| **other == id).count(), 1, "{id}");
+    }
+}
+
+#[test]
 fn documents_name_nothing_outside_the_repository() {
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();

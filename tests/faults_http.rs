@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::proc::open_files;
 use common::raw::upgrade;
 use common::sse::EventStream;
-use common::{Node, PATIENCE, header, read_response, wait_until};
+use common::{Dialogue, Node, PATIENCE, header, node_script, read_response, wait_until};
 use serde_json::{Value, json};
 
 const STREAM: &str =
@@ -310,4 +310,41 @@ fn event_streams_that_nobody_reads_keep_to_the_budget() {
     );
     drop(idle);
     node.wait_stats("the healthy one", |stats| stats["connections"] == 1 && stats["pending"] == 0);
+}
+
+#[test]
+fn a_browser_keeps_to_the_list() {
+    let mut browser = Dialogue::start(&mut node_script("event_source.mjs"));
+    let mut told = |line: Option<Value>| -> Value {
+        if let Some(line) = line {
+            browser.tell(&line.to_string());
+        }
+        serde_json::from_str(&browser.next_line().expect("the browser has ended")).unwrap()
+    };
+    let page = told(None)["page"].as_str().unwrap().to_owned();
+    let listed = Node::start(&["--allowed-origins", &page]);
+    let other = Node::start(&["--allowed-origins", "https://other.example"]);
+    let url = |node: &Node, path: &str| format!("http://{}{path}", node.http_addr());
+    let stream = "/sse?topics=t";
+    // Its EventSource opens, hears, and it may read what is wrong, with headers that its browser asks for first.
+    assert_eq!(told(Some(json!({"connect": url(&listed, stream), "types": ["e"]}))), json!({"open": 1}));
+    listed.publish(&["t"], "e", &json!(1));
+    assert_eq!(told(None)["event"], "e");
+    let own_headers = json!({"Last-Event-ID": "7", "Authorization": "Bearer x"});
+    for (path, status) in [(stream, 200), ("/sse", 400)] {
+        let answer = told(Some(json!({"fetch": url(&listed, path), "headers": own_headers})));
+        assert_eq!(answer["fetched"]["status"], status, "{answer}");
+    }
+    // One that is not listed gives up at once, and reads nothing of anything.
+    browser_is_refused(&mut told, json!({"fetch": url(&other, stream), "headers": own_headers}));
+    browser_is_refused(&mut told, json!({"fetch": url(&other, stream)}));
+    browser_is_refused(&mut told, json!({"fetch": url(&other, "/sse")}));
+    browser_is_refused(&mut told, json!({"fetch": url(&listed, "/metrics")}));
+    assert_eq!(told(Some(json!({"connect": url(&other, stream), "types": ["e"]}))), json!({"error": 2}));
+    assert_eq!(other.stats()["totalConnections"].as_u64().unwrap_or(0), 0);
+}
+
+fn browser_is_refused(told: &mut impl FnMut(Option<Value>) -> Value, ask: Value) {
+    let answer = told(Some(ask.clone()));
+    assert!(answer["fetched"]["error"].is_string(), "{ask}: {answer}");
 }
