@@ -167,7 +167,7 @@ fn pings_without_end_pile_up_nowhere() {
         assert_eq!(healthy.next_json(PATIENCE)["data"], n);
     }
     let held = node.stats()["outbox"]["heldBytes"].as_u64().unwrap();
-    let most = clients.len() as u64 * (3 * 64 << 10);
+    let most = clients.len() as u64 * (192 << 10);
     assert!(held < most, "{held} bytes are held");
     let grown = resident(&node).saturating_sub(before);
     assert!(grown < 2 * most + (8 << 20), "{grown} bytes more");

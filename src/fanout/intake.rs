@@ -22,7 +22,7 @@ use crate::publish::wire::Publish;
 use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, Identity, NOT_LISTED, Subscription};
+use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
@@ -204,18 +204,20 @@ impl<T: Transport> Shard<T> {
     /// Takes a client's bytes apart and does what its messages ask for.
     fn handle_input(&mut self, number: u32, input: &mut [u8], now: Now) {
         let Role::Client(session) = &mut self.connections[number as usize].role else { return };
-        let mut is_partial = session.decoder.is_some();
-        let mut decoder = session.decoder.take().map_or_else(Default::default, |decoder| *decoder);
+        let mut inbound = session.inbound.take().map_or_else(Inbound::default, |inbound| *inbound);
         let accept = session.terms(&self.limits).accept;
+        let per_second = self.limits.max_messages_per_second;
         let mut taken = 0;
         while taken < input.len() {
             let rest = &mut input[taken..];
-            match decoder.decode(rest, accept) {
+            match inbound.decoder.decode(rest, accept) {
                 Ok((count, message)) => {
                     taken += count;
                     if let Some(message) = message {
-                        is_partial &= !decoder.is_idle();
-                        if !self.take_turn(number, now) {
+                        if inbound.decoder.is_idle() {
+                            inbound.begun = None;
+                        }
+                        if per_second.is_some_and(|most| !inbound.rate.take(now.mono, most)) {
                             self.metrics().refuse_input(BadInput::Rate);
                             let detail = "above max_messages_per_second";
                             self.close_client(number, CloseReason::MessageRate, detail, now);
@@ -246,22 +248,15 @@ impl<T: Transport> Shard<T> {
                 break;
             }
         }
+        let is_partial = !inbound.decoder.is_idle();
         if let Role::Client(session) = &mut self.connections[number as usize].role
-            && !decoder.is_idle()
+            && (is_partial || per_second.is_some())
         {
-            session.decoder = Some(Box::new(decoder));
-            if !is_partial {
-                session.begun = now.mono;
-                self.arm(number);
+            if is_partial {
+                inbound.begun.get_or_insert(now.mono);
             }
-        }
-    }
-
-    /// Whether a client may send one more message now.
-    fn take_turn(&mut self, number: u32, now: Now) -> bool {
-        match (self.limits.max_messages_per_second, &mut self.connections[number as usize].role) {
-            (Some(per_second), Role::Client(session)) => session.rate.take(now.mono, per_second),
-            _ => true,
+            session.inbound = Some(Box::new(inbound));
+            self.arm(number);
         }
     }
 

@@ -144,8 +144,7 @@ impl<T: Transport> Shard<T> {
                 let is_stalled = self.connections[number as usize].is_stalled;
                 let stall = terms.write_timeout.filter(|_| is_stalled);
                 let stall = stall.map(|timeout| session.stalled() + nanos(timeout));
-                let unfinished = session.decoder.is_some();
-                let unfinished = unfinished.then(|| session.begun + nanos(limits.message_timeout));
+                let unfinished = session.begun().map(|begun| begun + nanos(limits.message_timeout));
                 [silence, stall, unfinished].into_iter().flatten().chain([beat]).min()
             }
             Role::Publisher(publisher) if !publisher.is_authorised() => {
@@ -240,7 +239,9 @@ impl<T: Transport> Shard<T> {
                     }
                     session.note_stalled(now.mono);
                 }
-                if session.decoder.is_some() && session.begun + nanos(limits.message_timeout) <= now.mono {
+                if let Some(inbound) = &mut session.inbound
+                    && inbound.begun.is_some_and(|begun| begun + nanos(limits.message_timeout) <= now.mono)
+                {
                     // What it sent may wait on our side.
                     if now.mono >= self.amnesty && !is_paused && !has_unread {
                         self.metrics().refuse_input(BadInput::Timeout);
@@ -249,7 +250,7 @@ impl<T: Transport> Shard<T> {
                         self.close_client(number, CloseReason::MessageTimeout, detail, now);
                         return;
                     }
-                    session.begun = now.mono;
+                    inbound.begun = Some(now.mono);
                 }
                 if session.pinged + nanos(terms.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;

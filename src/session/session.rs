@@ -208,12 +208,8 @@ pub struct Session {
     pub replayed: u32,
     /// What became of it once its socket took no more; a session whose socket always took everything has none.
     pub trouble: Option<Box<Trouble>>,
-    /// The inbound half, kept only while a frame or message is partial.
-    pub decoder: Option<Box<Decoder>>,
-    /// Since when that frame or message has been partial, in nanoseconds.
-    pub begun: u64,
-    /// How many messages it may still send now.
-    pub rate: Rate,
+    /// What is to be remembered of what came from it; mostly nothing.
+    pub inbound: Option<Box<Inbound>>,
     /// Bytes read but not yet decoded, because replies wait.
     pub unread: Option<Box<Vec<u8>>>,
 }
@@ -225,6 +221,17 @@ pub struct Identity {
     pub client_id: Box<str>,
     /// What is spliced into each of its events.
     pub suffix: Option<Box<[u8]>>,
+}
+
+/// The inbound half of a session over WebSocket, kept while a frame or message is partial, or messages are counted.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// What there is of that frame or message.
+    pub decoder: Decoder,
+    /// Since when it has been partial, in nanoseconds; `None`: nothing is.
+    pub begun: Option<u64>,
+    /// How many messages may still come now.
+    pub rate: Rate,
 }
 
 /// The slow side of a session's life.
@@ -272,9 +279,7 @@ impl Session {
             pinged: now,
             replayed: 0,
             trouble: None,
-            decoder: None,
-            begun: now,
-            rate: Rate::default(),
+            inbound: None,
             unread: None,
         }
     }
@@ -304,6 +309,11 @@ impl Session {
             Some((_, all)) => *all += count,
             None => dropped.push((reason, count)),
         }
+    }
+
+    /// Since when a frame or message of it has been partial, in nanoseconds.
+    pub fn begun(&self) -> Option<u64> {
+        self.inbound.as_ref()?.begun
     }
 
     /// What it is called in logs and statistics: the name it gave, or one made from its number.
