@@ -102,7 +102,7 @@ fn look(request: &Request<'_>, body: &[u8], streams: &Streams) -> Seen {
         let _ = (from_query(query, Ask::Whole), from_query(query, Ask::Options), history::Since::read(query));
     }
     let asked = match &key {
-        Ok(key) => match opening::of(request, *key, streams, true) {
+        Ok(key) => match opening::of(request, *key, streams, true, Some("*")) {
             Ok(Some(Asked::Open(opening))) => {
                 assert!(opening.response.starts_with(b"HTTP/1.1 "));
                 format!("{opening:?}")
@@ -150,7 +150,7 @@ fn check_written_anew(request: &Request<'_>) {
 /// A refusal is one whole answer that closes, and nothing of the request breaks out of it.
 fn check_answer(error: &HttpError) {
     let mut out = Vec::new();
-    error.write(&mut out, false);
+    error.write(&mut out, false, Some("*"));
     let text = String::from_utf8(out).expect("an answer is UTF-8");
     let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
     assert!(head.starts_with(&format!("HTTP/1.1 {} ", error.status)) && !head.contains("Unknown"));
