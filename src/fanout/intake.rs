@@ -10,7 +10,7 @@ use crate::dialect::command::{Command, Recovery, Since, Subscribe};
 use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
-use crate::fanout::replay::{End, position};
+use crate::fanout::replay::{End, position, reached};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::{Origin, Shared};
 use crate::fanout::subscribers::{Joined, Member};
@@ -402,6 +402,7 @@ impl<T: Transport> Shard<T> {
                 gap: Gap::NONE,
                 policy,
                 filter: filter.clone(),
+                filtered_from: start,
                 passed: passed.clone().filter(|_| place == NOT_LISTED),
             });
         }
@@ -421,15 +422,14 @@ impl<T: Transport> Shard<T> {
         }
         let Self { connections, subscribers, .. } = self;
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
-        let has_new_filter = |known: &u32| session.subscriptions.get(*known).filter != filter;
-        if repeated.iter().any(|(known, _)| has_new_filter(known)) {
-            // What they did not want then has not come: better twice than not at all.
-            session.subscriptions.iter_mut().for_each(|subscription| subscription.passed = None);
-        }
         for (known, policy) in repeated {
             let subscription = session.subscriptions.get_mut(known);
             subscription.policy = policy;
-            subscription.filter.clone_from(&filter);
+            if subscription.filter != filter {
+                // What it did not want before has not come: for one that begins later, better twice than not at all.
+                subscription.filtered_from = reached(subscription, subscribers.get(subscription.topic).seen);
+                subscription.filter.clone_from(&filter);
+            }
             let place = subscribers.member_mut(subscription.topic, subscription.list, subscription.place);
             if let Some(member) = place {
                 member.policy = policy;

@@ -35,13 +35,36 @@ pub struct Subscription {
     pub policy: Policy,
     /// Which events are wanted; `None`: all.
     pub filter: Option<Arc<Filter>>,
-    /// Where it began behind: what others of the session had passed by then.
+    /// The filter has been this one from after this offset on.
+    pub filtered_from: u64,
+    /// Where it began behind: where the others of the session stood then.
     pub passed: Option<Passed>,
 }
 
-/// How far subscriptions of a session had come when others began: what they had brought of several topics by then
-/// is not to come again.
-pub type Passed = Arc<Vec<(Arc<Topic>, u64)>>;
+/// Where the subscriptions of a session stood when another began behind, by the topics' addresses: what they had
+/// brought of several topics by then is not to come again.
+pub type Passed = Arc<Vec<Stand>>;
+
+/// Where a subscription stood.
+#[derive(Debug)]
+pub struct Stand {
+    /// Its topic.
+    pub topic: Arc<Topic>,
+    /// It had what it wanted of the events after this offset …
+    pub from: u64,
+    /// … up to this one.
+    pub upto: u64,
+    /// What it wanted.
+    pub filter: Option<Arc<Filter>>,
+}
+
+impl Stand {
+    /// Whether an event at this offset is one that it had, or that it was still to have; `None`: neither.
+    pub fn has(&self, offset: u64, event: &str, category: &str) -> Option<bool> {
+        let is_its = offset > self.from && self.filter.as_ref().is_none_or(|f| f.wants(event, category));
+        is_its.then_some(offset <= self.upto)
+    }
+}
 
 /// The place of a subscription that is served from the history.
 pub const NOT_LISTED: u32 = u32::MAX;
@@ -357,6 +380,7 @@ mod tests {
             gap: Gap::NONE,
             policy: Policy::Disconnect,
             filter: None,
+            filtered_from: 0,
             passed: None,
         }
     }
