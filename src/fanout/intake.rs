@@ -22,7 +22,7 @@ use crate::publish::wire::Publish;
 use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, Identity, NOT_LISTED, Subscription};
+use crate::session::session::{Filter, Identity, NOT_LISTED, Past, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::transport::Transport;
 
@@ -393,6 +393,8 @@ impl<T: Transport> Shard<T> {
                 // More may have been appended since it joined, and be gone: then it begins after that.
                 subscribers.enlist((topic, list), start, member)
             };
+            let passed = passed.clone().filter(|_| place == NOT_LISTED);
+            let past = passed.map(|passed| Box::new(Past { filtered_from: start, passed: Some(passed) }));
             session.subscriptions.push(Subscription {
                 topic,
                 list,
@@ -402,8 +404,7 @@ impl<T: Transport> Shard<T> {
                 gap: Gap::NONE,
                 policy,
                 filter: filter.clone(),
-                filtered_from: start,
-                passed: passed.clone().filter(|_| place == NOT_LISTED),
+                past,
             });
         }
         if let Some(Since::Positions(positions)) = &subscribe.since {
@@ -427,7 +428,7 @@ impl<T: Transport> Shard<T> {
             subscription.policy = policy;
             if subscription.filter != filter {
                 // What it did not want before has not come: for one that begins later, better twice than not at all.
-                subscription.filtered_from = reached(subscription, subscribers.get(subscription.topic).seen);
+                subscription.note_filter(reached(subscription, subscribers.get(subscription.topic).seen));
                 subscription.filter.clone_from(&filter);
             }
             let place = subscribers.member_mut(subscription.topic, subscription.list, subscription.place);

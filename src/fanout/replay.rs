@@ -89,7 +89,7 @@ impl<T: Transport> Shard<T> {
         let Some(last) = reading.pieces.last() else {
             // Nothing is left: what is appended from now on comes through the link.
             subscription.joined = reading.head;
-            subscription.passed = None;
+            subscription.forget_passed();
             let (policy, filtered) = (subscription.policy, subscription.filter.is_some());
             let member = Member { connection: number, subscription: subscription_number, policy, filtered };
             subscription.place = subscribers.enlist((slot, list), reading.head, member);
@@ -283,7 +283,7 @@ impl<T: Transport> Shard<T> {
             let local = self.subscribers.get(subscription.topic);
             Stand {
                 topic: Arc::clone(&local.topic),
-                from: subscription.filtered_from,
+                from: subscription.filtered_from(),
                 upto: reached(subscription, local.seen),
                 filter: subscription.filter.clone(),
             }
@@ -391,7 +391,7 @@ pub(super) fn comes_through(
 /// it belonged to then had reached it. One that was behind brought it later, or left it to this one.
 fn was_brought(session: &Session, round: &Round, slot: u32) -> bool {
     let own = session.subscriptions.find(slot);
-    let passed = own.and_then(|own| session.subscriptions.get(own).passed.as_ref());
+    let passed = own.and_then(|own| session.subscriptions.get(own).passed());
     let (Some(passed), Some(event)) = (passed, round.events.iter().next()) else { return false };
     let mut stands = round.topics.iter().filter_map(|placed| {
         let place = passed.binary_search_by_key(&Arc::as_ptr(&placed.topic), |s| Arc::as_ptr(&s.topic));

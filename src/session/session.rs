@@ -35,9 +35,16 @@ pub struct Subscription {
     pub policy: Policy,
     /// Which events are wanted; `None`: all.
     pub filter: Option<Arc<Filter>>,
-    /// The filter has been this one from after this offset on.
+    /// What few have to know of their past.
+    pub past: Option<Box<Past>>,
+}
+
+/// The past of a subscription whose filter was another, or that began behind.
+#[derive(Debug)]
+pub struct Past {
+    /// The filter has been the present one from after this offset on.
     pub filtered_from: u64,
-    /// Where it began behind: where the others of the session stood then.
+    /// Until it has caught up: where the others of the session stood when it began.
     pub passed: Option<Passed>,
 }
 
@@ -82,6 +89,31 @@ impl Subscription {
     /// Whether an event of this name and category, at this offset, is one of the subscription's.
     pub fn wants(&self, offset: u64, event: &str, category: &str) -> bool {
         offset > self.start && self.filter.as_ref().is_none_or(|filter| filter.wants(event, category))
+    }
+
+    /// Its filter has been the present one from after this offset on.
+    pub fn filtered_from(&self) -> u64 {
+        self.past.as_ref().map_or(self.start, |past| past.filtered_from)
+    }
+
+    /// Notes that it has had another filter up to an offset.
+    pub fn note_filter(&mut self, upto: u64) {
+        let passed = self.past.take().and_then(|past| past.passed);
+        self.past = Some(Box::new(Past { filtered_from: upto, passed }));
+    }
+
+    /// Where the others of the session stood when it began, if it has not caught up since.
+    pub fn passed(&self) -> Option<&Passed> {
+        self.past.as_ref()?.passed.as_ref()
+    }
+
+    /// It has caught up.
+    pub fn forget_passed(&mut self) {
+        let Some(past) = &mut self.past else { return };
+        past.passed = None;
+        if past.filtered_from == self.start {
+            self.past = None;
+        }
     }
 
     /// Whether it is served from the history.
@@ -380,8 +412,7 @@ mod tests {
             gap: Gap::NONE,
             policy: Policy::Disconnect,
             filter: None,
-            filtered_from: 0,
-            passed: None,
+            past: None,
         }
     }
 
