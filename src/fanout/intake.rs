@@ -11,7 +11,7 @@ use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
 use crate::fanout::lifecycle::log_publisher;
-use crate::fanout::replay::{End, position};
+use crate::fanout::replay::{End, position, reached};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::{Origin, Shared};
 use crate::fanout::subscribers::{Joined, Member};
@@ -23,7 +23,7 @@ use crate::publish::wire::Publish;
 use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Subscription};
+use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Past, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
@@ -430,6 +430,8 @@ impl<T: Transport> Shard<T> {
                 // More may have been appended since it joined, and be gone: then it begins after that.
                 subscribers.enlist((topic, list), start, member)
             };
+            let passed = passed.clone().filter(|_| place == NOT_LISTED);
+            let past = passed.map(|passed| Box::new(Past { filtered_from: start, passed: Some(passed) }));
             session.subscriptions.push(Subscription {
                 topic,
                 list,
@@ -439,7 +441,7 @@ impl<T: Transport> Shard<T> {
                 gap: Gap::NONE,
                 policy,
                 filter: filter.clone(),
-                passed: passed.clone().filter(|_| place == NOT_LISTED),
+                past,
             });
         }
         if let Some(Since::Positions(positions)) = &subscribe.since {
@@ -458,15 +460,14 @@ impl<T: Transport> Shard<T> {
         }
         let Self { connections, subscribers, .. } = self;
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
-        let has_new_filter = |known: &u32| session.subscriptions.get(*known).filter != filter;
-        if repeated.iter().any(|(known, _)| has_new_filter(known)) {
-            // What they did not want then has not come: better twice than not at all.
-            session.subscriptions.iter_mut().for_each(|subscription| subscription.passed = None);
-        }
         for (known, policy) in repeated {
             let subscription = session.subscriptions.get_mut(known);
             subscription.policy = policy;
-            subscription.filter.clone_from(&filter);
+            if subscription.filter != filter {
+                // What it did not want before has not come: for one that begins later, better twice than not at all.
+                subscription.note_filter(reached(subscription, subscribers.get(subscription.topic).seen));
+                subscription.filter.clone_from(&filter);
+            }
             let place = subscribers.member_mut(subscription.topic, subscription.list, subscription.place);
             if let Some(member) = place {
                 member.policy = policy;

@@ -21,7 +21,7 @@ use crate::fanout::subscribers::{Member, Subscribers};
 use crate::metrics::DropReason;
 use crate::session::chunk::{Appended, Gap, Span};
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, Passed, Session, Subscription};
+use crate::session::session::{Filter, Passed, Session, Stand, Subscription};
 use crate::topic::history::{Piece, newest_by_key};
 use crate::topic::log::{NO_SLOT, Position};
 use crate::transport::Transport;
@@ -89,7 +89,7 @@ impl<T: Transport> Shard<T> {
         let Some(last) = reading.pieces.last() else {
             // Nothing is left: what is appended from now on comes through the link.
             subscription.joined = reading.head;
-            subscription.passed = None;
+            subscription.forget_passed();
             let (policy, filtered) = (subscription.policy, subscription.filter.is_some());
             let member = Member { connection: number, subscription: subscription_number, policy, filtered };
             subscription.place = subscribers.enlist((slot, list), reading.head, member);
@@ -276,14 +276,21 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// How far each subscription of a session with history has come, for those that begin behind now.
+    /// Where each subscription of a session stands, for those that begin behind now.
     pub(super) fn passed(&self, number: u32) -> Option<Passed> {
         let Role::Client(session) = &self.connections[number as usize].role else { return None };
-        let passed = session.subscriptions.iter().map(|subscription| {
+        let stands = session.subscriptions.iter().map(|subscription| {
             let local = self.subscribers.get(subscription.topic);
-            (Arc::clone(&local.topic), reached(subscription, local.seen))
+            Stand {
+                topic: Arc::clone(&local.topic),
+                from: subscription.filtered_from(),
+                upto: reached(subscription, local.seen),
+                filter: subscription.filter.clone(),
+            }
         });
-        (!session.subscriptions.is_empty()).then(|| Arc::new(passed.collect()))
+        let mut stands: Vec<Stand> = stands.collect();
+        stands.sort_unstable_by_key(|stand| Arc::as_ptr(&stand.topic));
+        (!stands.is_empty()).then(|| Arc::new(stands))
     }
 }
 
@@ -321,7 +328,7 @@ pub(super) enum Way {
 }
 
 /// Up to which offset a subscription has had what it gets. `seen` is what was dispatched of its topic.
-fn reached(subscription: &Subscription, seen: u64) -> u64 {
+pub(super) fn reached(subscription: &Subscription, seen: u64) -> u64 {
     if subscription.is_replaying() { subscription.joined } else { subscription.joined.max(seen) }
 }
 
@@ -368,21 +375,27 @@ pub(super) fn comes_through(
     way: Way,
 ) -> bool {
     let own = round.topics.iter().position(|placed| placed.topic.slot(shard) == slot);
-    let passed =
-        session.subscriptions.find(slot).and_then(|own| session.subscriptions.get(own).passed.as_ref());
-    others(session, round, shard, slot).all(|other| {
+    let has_reached_others = others(session, round, shard, slot).all(|other| {
         let Other { subscription, offset, place, .. } = other;
-        let has_it = match way {
+        match way {
             _ if subscription.is_replaying() => subscription.joined >= offset,
             // It is being dispatched to all who are listed, in the order of the topics.
             Way::Link => subscription.joined >= offset || Some(place) > own,
             Way::History => reached(subscription, subscribers.get(subscription.topic).seen) >= offset,
-        };
-        let topic = &round.topics[place].topic;
-        let had_it = way == Way::History
-            && passed.is_some_and(|passed| {
-                passed.iter().any(|(of, upto)| Arc::ptr_eq(of, topic) && *upto >= offset)
-            });
-        has_it && !had_it
-    })
+        }
+    });
+    has_reached_others && (way == Way::Link || !was_brought(session, round, slot))
+}
+
+/// Whether an event of several topics had come before the subscription to the topic at `slot` began: if all that
+/// it belonged to then had reached it. One that was behind brought it later, or left it to this one.
+fn was_brought(session: &Session, round: &Round, slot: u32) -> bool {
+    let own = session.subscriptions.find(slot);
+    let passed = own.and_then(|own| session.subscriptions.get(own).passed());
+    let (Some(passed), Some(event)) = (passed, round.events.iter().next()) else { return false };
+    let mut stands = round.topics.iter().filter_map(|placed| {
+        let place = passed.binary_search_by_key(&Arc::as_ptr(&placed.topic), |s| Arc::as_ptr(&s.topic));
+        passed[place.ok()?].has(placed.offset, event.name, &round.category)
+    });
+    stands.next().is_some_and(|is_first_past| is_first_past && stands.all(|is_past| is_past))
 }

@@ -36,13 +36,43 @@ pub struct Subscription {
     pub policy: Policy,
     /// Which events are wanted; `None`: all.
     pub filter: Option<Arc<Filter>>,
-    /// Where it began behind: what others of the session had passed by then.
+    /// What few have to know of their past.
+    pub past: Option<Box<Past>>,
+}
+
+/// The past of a subscription whose filter was another, or that began behind.
+#[derive(Debug)]
+pub struct Past {
+    /// The filter has been the present one from after this offset on.
+    pub filtered_from: u64,
+    /// Until it has caught up: where the others of the session stood when it began.
     pub passed: Option<Passed>,
 }
 
-/// How far subscriptions of a session had come when others began: what they had brought of several topics by then
-/// is not to come again.
-pub type Passed = Arc<Vec<(Arc<Topic>, u64)>>;
+/// Where the subscriptions of a session stood when another began behind, by the topics' addresses: what they had
+/// brought of several topics by then is not to come again.
+pub type Passed = Arc<Vec<Stand>>;
+
+/// Where a subscription stood.
+#[derive(Debug)]
+pub struct Stand {
+    /// Its topic.
+    pub topic: Arc<Topic>,
+    /// It had what it wanted of the events after this offset …
+    pub from: u64,
+    /// … up to this one.
+    pub upto: u64,
+    /// What it wanted.
+    pub filter: Option<Arc<Filter>>,
+}
+
+impl Stand {
+    /// Whether an event at this offset is one that it had, or that it was still to have; `None`: neither.
+    pub fn has(&self, offset: u64, event: &str, category: &str) -> Option<bool> {
+        let is_its = offset > self.from && self.filter.as_ref().is_none_or(|f| f.wants(event, category));
+        is_its.then_some(offset <= self.upto)
+    }
+}
 
 /// The place of a subscription that is served from the history.
 pub const NOT_LISTED: u32 = u32::MAX;
@@ -60,6 +90,31 @@ impl Subscription {
     /// Whether an event of this name and category, at this offset, is one of the subscription's.
     pub fn wants(&self, offset: u64, event: &str, category: &str) -> bool {
         offset > self.start && self.filter.as_ref().is_none_or(|filter| filter.wants(event, category))
+    }
+
+    /// Its filter has been the present one from after this offset on.
+    pub fn filtered_from(&self) -> u64 {
+        self.past.as_ref().map_or(self.start, |past| past.filtered_from)
+    }
+
+    /// Notes that it has had another filter up to an offset.
+    pub fn note_filter(&mut self, upto: u64) {
+        let passed = self.past.take().and_then(|past| past.passed);
+        self.past = Some(Box::new(Past { filtered_from: upto, passed }));
+    }
+
+    /// Where the others of the session stood when it began, if it has not caught up since.
+    pub fn passed(&self) -> Option<&Passed> {
+        self.past.as_ref()?.passed.as_ref()
+    }
+
+    /// It has caught up.
+    pub fn forget_passed(&mut self) {
+        let Some(past) = &mut self.past else { return };
+        past.passed = None;
+        if past.filtered_from == self.start {
+            self.past = None;
+        }
     }
 
     /// Whether it is served from the history.
@@ -374,7 +429,7 @@ mod tests {
             gap: Gap::NONE,
             policy: Policy::Disconnect,
             filter: None,
-            passed: None,
+            past: None,
         }
     }
 

@@ -252,7 +252,7 @@ impl Turn<'_> {
         // Everything that is queued is owed, and so is the event for which there was no room.
         let (owed, queue) = (client.owed_events(), vigil.queue_events.unwrap_or(self.queue_events.1));
         let has_bytes = client.owed_bytes(book) > self.queue_bytes;
-        let is_full = was_blocked && client.may_be_slow && (owed > queue || has_bytes || client.is_vague);
+        let is_full = was_blocked && client.may_be_slow && (owed > queue || has_bytes || client.is_unsure());
         let is_due = |reason: &CloseReason| match reason {
             CloseReason::ClientClosed if client.shape.kind.is_web_socket() => client.close_sent.is_some(),
             // The end of an event stream's socket is all the good-bye that there is.

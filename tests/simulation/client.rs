@@ -93,6 +93,7 @@ pub struct Context<'a> {
     pub has_drained: bool,
     pub max_subscriptions: usize,
     pub max_patterns: usize,
+    pub max_topics: usize,
     /// Close codes seen on the wire.
     pub closes: &'a mut HashMap<u16, u64>,
 }
@@ -239,6 +240,14 @@ impl Client {
         let expected = self.expected.iter().flatten().map(|(_, number)| *number);
         let loose = self.loose.iter().map(|loose| book.accepted[loose.order as usize - 1]);
         expected.chain(loose).map(|number| book.events[number].data.len() + 1000).sum()
+    }
+
+    /// Whether it is not known what it is subscribed to: an answer under way may say that there were too many
+    /// topics, and what was asked for after that counted without those.
+    pub fn is_unsure(&self) -> bool {
+        let may_be_refused =
+            |owed: &Owed| matches!(owed, Owed::Subscribed(subscribe, ..) if subscribe.may_be_refused);
+        self.is_vague || self.owed.iter().any(may_be_refused)
     }
 
     /// Events that it is owed at most, as far as is known.
@@ -480,7 +489,7 @@ impl Client {
         if let Some(since) = &since {
             message["since"] = since.iter().map(|topic| (called(*topic).to_owned(), Value::Null)).collect();
         }
-        (Subscribe { topics, filter, droppable, name, since }, message.to_string())
+        (Subscribe { topics, filter, droppable, name, since, may_be_refused: false }, message.to_string())
     }
 }
 

@@ -84,8 +84,9 @@ impl Client {
         }
     }
 
-    fn begin_subscribe(&mut self, subscribe: Subscribe, context: &mut Context<'_>) {
+    fn begin_subscribe(&mut self, mut subscribe: Subscribe, context: &mut Context<'_>) {
         let at = context.book.head();
+        subscribe.may_be_refused = context.max_topics < NAMED;
         let mut new: Vec<usize> = subscribe.topics.clone();
         new.retain(|topic| !self.has(*topic));
         new.sort_unstable();

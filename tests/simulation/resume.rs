@@ -133,6 +133,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
+        fastrand::seed(seed); // Epochs of logs are drawn from the thread's.
         let is_lossless = random.u8(..3) == 0;
         let limits = Limits {
             queue_events: random.usize(3..60),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire::clock::Now;
-use fanwire::config::{Limits, StreamLimits};
+use fanwire::config::{HistoryLimits, Limits, StreamLimits};
 use fanwire::dialect::envelope::Envelopes;
 use fanwire::dialect::path::Streams;
 use fanwire::error::CloseReason;
@@ -19,6 +19,8 @@ use fanwire::fanout::shared::{Access, Shared, State};
 use fanwire::fanout::stages::{Stage, Undo};
 use fanwire::metrics::NotAdmitted;
 use fanwire::publish::wire::Publish;
+use fanwire::session::policy::Policy;
+use fanwire::topic::rules::{Rule, Rules};
 use serde_json::{Value, json};
 
 use crate::frames::{Reader, write};
@@ -42,13 +44,15 @@ struct Script {
 }
 
 impl Script {
-    /// With the streams of the worlds, each held to what `limits` has for it.
+    /// With the streams of the worlds, each held to what `limits` has for it, and history for topics in `h:`.
     fn new(mut limits: Limits) -> Self {
         limits.streams.resize(STREAMS.len(), StreamLimits::default());
         let mut envelopes = Envelopes::built_in();
         let streams = Streams::compile(STREAMS, &[], &mut envelopes).unwrap();
+        let history = HistoryLimits { events: 10_000, bytes: 10 << 20, age: Duration::from_secs(3600) };
+        let rule = Rule { prefix: "h:".into(), history: Some(history), policies: Policy::ALL.into() };
         let shared = Shared::new(1, &limits, Access::default(), START).with_streams(streams, envelopes);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(shared.with_topic_rules(Rules::new(vec![rule])));
         shared.set_state(State::Ready);
         let shard = Shard::new(0, Arc::clone(&shared), Arc::new(limits), 1);
         Self { shared, shard, tape: Tape::default(), pipes: Vec::new(), written: Vec::new(), now: START }
@@ -70,6 +74,14 @@ impl Script {
         self.say(client, message);
         self.read(client);
         client
+    }
+
+    /// Subscribes a client that is there to one topic with history, from its beginning on.
+    fn subscribe_from_the_beginning(&mut self, client: usize, topic: &str) {
+        let epoch = self.shared.topics.find(topic).unwrap().epoch().unwrap();
+        let position = json!({"epoch": format!("{epoch:016x}"), "offset": 0});
+        let message = json!({"type": "subscribe", "topics": [topic], "since": {topic: position}});
+        self.say(client, &message.to_string());
     }
 
     /// A client that asks for a path, and has not read the answer.
@@ -904,4 +916,59 @@ fn every_byte_may_be_the_last_that_the_kernel_takes() {
             }
         }
     }
+}
+
+/// A client that has caught up with `h:d`, is behind with `h:c`, and begins with `h:a`, where it is further behind,
+/// once event 5000 of the three has passed `h:d`. `meanwhile`: what it does then.
+fn one_behind_another(meanwhile: impl Fn(&mut Script, usize)) -> Vec<Value> {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    script.publish_all(publisher, "h:a", 0..2000);
+    script.publish_all(publisher, "h:c", 2000..2500);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["h:d"]}"#);
+    script.stop_reading_after(client, 3000);
+    script.subscribe_from_the_beginning(client, "h:c");
+    script.publish_all(publisher, "h:d\nh:c\nh:a", 5000..5001);
+    script.subscribe_from_the_beginning(client, "h:a");
+    meanwhile(&mut script, client);
+    script.unblock(client);
+    script.publish_all(publisher, "h:a", 5001..5002);
+    script.read(client);
+    script.messages(client).iter().map(|text| serde_json::from_str(text).unwrap()).collect()
+}
+
+/// How often event 5000 of these messages came, and how much of its topics was told to be missing.
+fn came_and_missed(messages: &[Value]) -> (usize, u64) {
+    let came = messages.iter().filter(|message| message["data"] == 5000).count();
+    (came, messages.iter().filter_map(|message| message["data"]["dropped"].as_u64()).sum())
+}
+
+#[test]
+fn what_waits_for_one_that_is_behind_has_not_come_when_another_begins() {
+    let messages = one_behind_another(|_, _| ());
+    assert_eq!(came_and_missed(&messages), (1, 0));
+    assert_eq!(messages.last().unwrap()["data"], 5001);
+}
+
+#[test]
+fn what_waited_for_one_that_is_left_comes_through_the_one_that_began_later() {
+    let leave = |script: &mut Script, client| {
+        script.say(client, r#"{"type":"unsubscribe","topics":["h:c"]}"#);
+    };
+    assert_eq!(came_and_missed(&one_behind_another(leave)), (1, 0));
+}
+
+#[test]
+fn what_was_not_wanted_before_comes_through_one_that_begins_later() {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["h:d"],"events":["other"]}"#);
+    script.publish_all(publisher, "h:d\nh:a", 1000..1001);
+    script.say(client, r#"{"type":"subscribe","topics":["h:d"]}"#);
+    script.publish_all(publisher, "h:d\nh:a", 1001..1002);
+    script.subscribe_from_the_beginning(client, "h:a");
+    script.read(client);
+    let events = script.messages(client);
+    let came = |n: u64| events.iter().filter(|text| text.contains(&format!("\"data\":{n},"))).count();
+    assert_eq!((came(1000), came(1001)), (1, 1), "{events:?}");
 }

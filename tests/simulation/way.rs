@@ -179,6 +179,8 @@ pub struct Subscribe {
     pub name: Option<String>,
     /// It was here before and names these topics.
     pub since: Option<Vec<usize>>,
+    /// When it took effect, the node may have had all the topics that it may have.
+    pub may_be_refused: bool,
 }
 
 /// How a client comes.

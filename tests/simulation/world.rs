@@ -97,6 +97,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
+        fastrand::seed(seed); // Epochs of logs are drawn from the thread's.
         let shards = random.usize(1..=4);
         let large = random.choice([0, 50, 1000, 20_000]).unwrap();
         let limits = Limits {
@@ -435,6 +436,7 @@ impl World {
             has_drained: self.has_drained,
             max_subscriptions,
             max_patterns,
+            max_topics: self.limits.max_topics,
             closes: &mut self.closes,
         };
         let (mut accepted, mut changed) = (0, Vec::new());
