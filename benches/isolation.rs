@@ -50,7 +50,7 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     topics: usize,
     /// Events a second.
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = 50.0)]
     rate: f64,
     /// Shards of the node.
     #[arg(long, default_value_t = 1)]

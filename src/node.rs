@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings};
 use crate::fanout::connection::Door;
-use crate::fanout::shared::{Access, Shared, State};
+use crate::fanout::shared::{Access, Shared};
 use crate::fanout::stages::Undo;
 use crate::logs::Logs;
 use crate::net::listener::{Bound, Tuning, check_congestion};
@@ -61,7 +61,8 @@ fn start(
         operator_token: settings.operator_token.clone(),
         has_admin: !settings.admin.is_empty(),
         has_diagnostics: settings.diagnostics,
-        origins: Origins::new(settings.allowed_origins.clone(), settings.require_origin),
+        origins: Origins::new(settings.allowed_origins.clone(), settings.require_origin)
+            .guarded(settings.publish_token.is_some() || settings.operator_token.is_some()),
     };
     let limits = Arc::new(settings.limits.clone());
     let Prepared { streams, envelopes, rules, topic_rules, catalogs: _ } = prepared;
@@ -80,7 +81,7 @@ fn start(
     }
     let handle = signals.handle();
     // Before anybody can say that it ends.
-    shared.set_state(State::Ready);
+    shared.open();
     let watcher = {
         let (shared, logs) = (Arc::clone(&shared), logs.clone());
         let watch = move || watch(signals, &shared, clock, settings, &reload, &logs);

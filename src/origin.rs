@@ -143,6 +143,8 @@ pub enum Wish {
 pub struct Origins {
     allowed: Vec<AllowedOrigin>,
     is_required: bool,
+    /// Whether operators and publishers show a token.
+    is_guarded: bool,
 }
 
 impl Default for Origins {
@@ -155,7 +157,13 @@ impl Default for Origins {
 impl Origins {
     /// Pages of the origins in `allowed`. `is_required`: who names none may not listen either.
     pub fn new(allowed: Vec<AllowedOrigin>, is_required: bool) -> Self {
-        Self { allowed, is_required }
+        Self { allowed, is_required, is_guarded: false }
+    }
+
+    /// The same where operators and publishers show a token. Then a page under any name that the node has may ask for
+    /// what is theirs: one whose owner pointed his name to the node (DNS rebinding) does not have it.
+    pub fn guarded(self, is_guarded: bool) -> Self {
+        Self { is_guarded, ..self }
     }
 
     fn has_any(&self) -> bool {
@@ -199,7 +207,7 @@ impl Origins {
         // The node's own page comes from the host that it asks.
         let is_own =
             text.split_once("://").zip(host).is_some_and(|((_, site), host)| site.eq_ignore_ascii_case(host));
-        (is_own && (self.has_any() || origin.is_pinned()))
+        (is_own && ((self.has_any() && self.is_guarded) || origin.is_pinned()))
             || self.allowed.iter().any(|allowed| matches!(allowed, AllowedOrigin::One(one) if *one == origin))
     }
 }
@@ -269,10 +277,11 @@ mod tests {
 
     #[test]
     fn a_name_is_the_nodes_own_only_where_nobody_else_can_take_it() {
-        let own = |list: &[&str], origin: &str, host: &str| {
-            origins(list, false).check(Wish::Operate, Some(origin), Some(host)).is_ok()
+        let own = |list: &[&str], is_guarded: bool, origin: &str, host: &str| {
+            let origins = origins(list, false).guarded(is_guarded);
+            origins.check(Wish::Operate, Some(origin), Some(host)).is_ok()
         };
-        for (origin, host, by_default, with_a_list) in [
+        for (origin, host, with_a_token, with_a_list) in [
             ("http://127.0.0.1:8080", "127.0.0.1:8080", true, true),
             ("http://localhost:8080", "LOCALHOST:8080", true, true),
             ("http://[::1]:8080", "[::1]:8080", true, true),
@@ -285,8 +294,11 @@ mod tests {
             ("null", "null", false, false),
             ("http://app.example", "node.example", false, true),
         ] {
-            assert_eq!(own(&["*"], origin, host), by_default, "{origin} at {host}");
-            assert_eq!(own(&["http://app.example"], origin, host), with_a_list, "{origin} at {host}");
+            assert_eq!(own(&["*"], true, origin, host), with_a_token, "{origin} at {host}");
+            assert_eq!(own(&["http://app.example"], true, origin, host), with_a_list, "{origin} at {host}");
+            // Without a token a page whose name was pointed here could do all that the node's own can.
+            let is_pinned = with_a_token && with_a_list;
+            assert_eq!(own(&["*"], false, origin, host), is_pinned, "{origin} at {host}");
         }
     }
 

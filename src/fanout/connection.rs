@@ -193,6 +193,14 @@ impl<T: Transport> Connection<T> {
         }
     }
 
+    /// Whether it is a request that waits for its answer.
+    pub fn is_being_answered(&self) -> bool {
+        match &self.role {
+            Role::Http(http) => http.batch.is_some() || http.awaits.is_some() || !self.outbox.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether nothing is left that a client is to get before it is closed.
     pub fn has_all(&self) -> bool {
         self.outbox.is_empty() && !self.has_gaps && !self.is_replaying

@@ -231,7 +231,9 @@ impl<T: Transport> Shard<T> {
     /// connections.
     pub fn is_finished(&self) -> bool {
         let is_over = self.drain.is_in(Stage::Farewell);
-        is_over && self.counts.clients + self.counts.publishers + self.counts.closing == 0
+        is_over
+            && self.counts.clients + self.counts.publishers + self.counts.closing == 0
+            && !self.connections.iter().any(|(_, connection)| connection.is_being_answered())
     }
 
     /// Whether the time for the shutdown is up.

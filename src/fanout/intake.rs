@@ -30,6 +30,9 @@ use crate::transport::Transport;
 
 /// Connections read in one turn, but for requests.
 const READS: usize = 256;
+/// How many times fewer clients are read, and newcomers let in, in a turn while some wait for events: each takes as
+/// long as several writes.
+const FEWER_WHILE_LIVE: usize = 8;
 /// Bytes read from one client or request in one turn.
 pub(super) const CLIENT_READ: usize = 64 << 10;
 /// Where many clients have something to say at once, each is read so little that all together come to about this …
@@ -50,21 +53,32 @@ pub(super) enum Read {
 }
 
 impl<T: Transport> Shard<T> {
-    /// Reads what the ready connections have, each once, publishers together no more than one buffer full. Requests
-    /// have a list and a bound of their own: a handshake costs much more than a client's message, and those who come
-    /// are not to hold up those who are there.
+    /// Reads what the ready connections have, each once: publishers first, together no more than one buffer full, for
+    /// everybody waits for what they bring; then clients; then requests, with a bound of their own: a handshake costs
+    /// much more than a client's message, and those who come are not to hold up those who are there.
     pub(super) fn read_ready(&mut self, now: Now) {
         let mut publish_budget = self.buffer.len();
         let of_each = CLIENTS_READ / self.ready.len().clamp(1, READS);
         let of_each = of_each.clamp(LEAST_READ, CLIENT_READ);
-        for _ in 0..self.ready.len().min(READS) {
+        for _ in 0..self.sources.len().min(READS) {
+            let Some(number) = self.sources.pop_front() else { break };
+            self.read_one(number, of_each, &mut publish_budget, now);
+        }
+        let reads = if self.sweep.is_live() { READS / FEWER_WHILE_LIVE } else { READS };
+        for _ in 0..self.ready.len().min(reads) {
             let Some(number) = self.ready.pop_front() else { break };
             self.read_one(number, of_each, &mut publish_budget, now);
         }
-        for _ in 0..self.requests.len().min(self.limits.accepts_per_turn) {
+        for _ in 0..self.requests.len().min(self.newcomers_per_turn()) {
             let Some(number) = self.requests.pop_front() else { break };
             self.read_one(number, of_each, &mut publish_budget, now);
         }
+    }
+
+    /// How many connections are accepted in a turn, and how many requests read.
+    pub fn newcomers_per_turn(&self) -> usize {
+        let most = self.limits.accepts_per_turn;
+        if self.sweep.is_live() { (most / FEWER_WHILE_LIVE).max(1) } else { most }
     }
 
     fn read_one(&mut self, number: u32, of_each: usize, publish_budget: &mut usize, now: Now) {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::event::Round;
-use crate::fanout::connection::{Connection, FLUSH_BYTES, Role};
+use crate::fanout::connection::{FLUSH_BYTES, Role};
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::Message;
 use crate::publish::wire::encode_receipt;
-use crate::receipt::{Asker, Expected, Fate, Key, Receipt};
-use crate::session::session::{Session, Subscription};
+use crate::receipt::{Asker, Expected, Key, Receipt};
+use crate::session::session::Session;
 use crate::topic::log::NO_SLOT;
 use crate::transport::Transport;
 
@@ -28,19 +28,10 @@ pub(super) struct Unflushed {
     again: usize,
 }
 
-/// How a session without a place among those who are served by the link gets an event.
-enum Found {
-    /// It does not.
-    Not,
-    /// It waits in a history for it.
-    Waits,
-    /// It has been sent it from a history.
-    Has,
-}
-
 impl<T: Transport> Shard<T> {
     /// Counts the sessions that get events of a round from a history, or have got them from there: dispatching it
-    /// passes them over. To be called before that.
+    /// passes them over. Whether such an event has gone out already is not known, so it counts as waiting. To be
+    /// called before dispatching.
     pub(super) fn match_replaying(&self, round: &Round, expected: &[Expected]) {
         let is_served_by_history = round.topics.iter().any(|placed| {
             let local = match placed.topic.slot(self.id) {
@@ -48,7 +39,7 @@ impl<T: Transport> Shard<T> {
                 slot => self.subscribers.get(slot),
             };
             let listed: usize = local.lists.iter().map(|list| list.members.len()).sum();
-            local.members() > listed || (round.several != 0 && placed.topic.epoch().is_some())
+            local.members() > listed || placed.offset <= local.joined
         });
         if expected.is_empty() || !is_served_by_history {
             return;
@@ -56,47 +47,33 @@ impl<T: Transport> Shard<T> {
         for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.has_replayed) {
             let Role::Client(session) = &connection.role else { continue };
             for Expected { place, receipt } in expected {
-                let found = self.find_replaying(connection, session, round, *place);
-                if matches!(found, Found::Not) {
-                    continue;
-                }
-                receipt.add_matched(1);
-                if matches!(found, Found::Has) {
-                    receipt.note(Fate::Written);
+                if self.is_served_by_history(session, round, *place) {
+                    receipt.add_matched(1);
                 }
             }
         }
     }
 
-    fn find_replaying(
-        &self,
-        connection: &Connection<T>,
-        session: &Session,
-        round: &Round,
-        place: u32,
-    ) -> Found {
-        let Some(event) = round.events.range(place as usize..place as usize + 1).next() else {
-            return Found::Not;
-        };
-        let subscriptions = round.topics.iter().filter_map(|placed| {
+    /// Whether an event comes to a session from a history, or has come: dispatching it passes the session over.
+    fn is_served_by_history(&self, session: &Session, round: &Round, place: u32) -> bool {
+        let Some(event) = round.events.range(place as usize..place as usize + 1).next() else { return false };
+        let mut is_its = false;
+        for placed in &round.topics {
             let slot = placed.topic.slot(self.id);
-            let number = (slot != NO_SLOT).then(|| session.subscriptions.find(slot))??;
-            let (subscription, offset) =
-                (session.subscriptions.get(number), placed.offset + u64::from(place));
-            subscription.wants(offset, event.name, &round.category).then_some((subscription, offset))
-        });
-        let mut found = Found::Not;
-        for (subscription, offset) in subscriptions {
-            let Subscription { topic, joined, .. } = *subscription;
-            let through = || comes_through(session, &self.subscribers, round, self.id, topic, Way::Link);
-            if !subscription.is_replaying() && (round.several == 0 || (joined < offset && through())) {
-                return Found::Not; // It is counted where it is pushed.
+            let number = (slot != NO_SLOT).then(|| session.subscriptions.find(slot)).flatten();
+            let Some(subscription) = number.map(|number| session.subscriptions.get(number)) else { continue };
+            let offset = placed.offset + u64::from(place);
+            if !subscription.wants(offset, event.name, &round.category) {
+                continue;
             }
-            // Whether what was sent has gone out is known only of who is owed nothing.
-            let has = !matches!(found, Found::Waits) && joined >= offset && connection.outbox.is_empty();
-            found = if has { Found::Has } else { Found::Waits };
+            is_its = true;
+            let is_pushed = !subscription.is_replaying() && subscription.joined < offset;
+            let through = || comes_through(session, &self.subscribers, round, self.id, slot, Way::Link);
+            if is_pushed && (round.several == 0 || through()) {
+                return false; // It is counted where it is pushed.
+            }
         }
-        found
+        is_its
     }
 
     /// The receipts of a round that was dispatched just now wait until every connection that is owed it has been
@@ -124,7 +101,9 @@ impl<T: Transport> Shard<T> {
         {
             waiting -= 1;
             let is_owed = |expected: &Expected| expected.receipt.reach().queued > 0;
-            if round.postponed != self.postponed && round.again > 0 && round.receipts.iter().any(is_owed) {
+            // Whoever is owed it still stands in the sweep, or is blocked by now.
+            let waits = all > popped && round.postponed != self.postponed;
+            if waits && round.again > 0 && round.receipts.iter().any(is_owed) {
                 round.swept = Some(all);
                 round.postponed = self.postponed;
                 round.again -= 1;

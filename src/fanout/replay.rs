@@ -384,7 +384,18 @@ pub(super) fn comes_through(
             Way::History => reached(subscription, subscribers.get(subscription.topic).seen) >= offset,
         }
     });
-    has_reached_others && (way == Way::Link || !was_brought(session, round, slot))
+    has_reached_others
+        && match way {
+            // From its own history it has it.
+            Way::Link => !own.is_some_and(|own| has_had(session, slot, round.topics[own].offset)),
+            Way::History => !was_brought(session, round, slot),
+        }
+}
+
+/// Whether the event at an offset has come to a subscription, or came before it.
+fn has_had(session: &Session, slot: u32, offset: u64) -> bool {
+    let own = session.subscriptions.find(slot);
+    own.is_some_and(|own| session.subscriptions.get(own).joined >= offset)
 }
 
 /// Whether an event of several topics had come before the subscription to the topic at `slot` began: if all that

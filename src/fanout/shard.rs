@@ -29,6 +29,7 @@ use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
 use crate::fanout::subscribers::{Member, Subscribers};
 use crate::fanout::sweep::Sweep;
+use crate::fanout::tidy::Needs;
 use crate::link::Link;
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::publish::ingress::Ingress;
@@ -43,6 +44,8 @@ use crate::transport::Transport;
 
 /// Connections flushed in one turn.
 pub const SLICE: usize = 100;
+/// Of those, so many that catch up from a history while others wait: each costs several times what one of those does.
+const SLICE_CATCHING_UP: usize = 20;
 /// Publishers are not read while the connection whose turn is next is owed more events than this …
 pub const CAP_EVENTS: u32 = 512;
 /// … or more bytes than this. Large enough that a write's fixed cost is spread over many events.
@@ -67,6 +70,8 @@ pub struct Shard<T: Transport> {
     pub(super) unflushed: VecDeque<Unflushed>,
     /// Connections with something to read that has not been read to the end …
     pub(super) ready: VecDeque<u32>,
+    /// The publishers among those.
+    pub(super) sources: VecDeque<u32>,
     /// … and those of them that are HTTP: handshakes and requests.
     pub(super) requests: VecDeque<u32>,
     /// Publishers that wait for a link's credit.
@@ -88,6 +93,7 @@ pub struct Shard<T: Transport> {
     pub(super) awake_until: u64,
     /// Whether nothing is held that nobody needs.
     pub(super) is_tidy: bool,
+    pub(super) needs: Needs,
     scratch: Scratch,
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
@@ -163,6 +169,7 @@ impl<T: Transport> Shard<T> {
             postponed: 0,
             unflushed: VecDeque::new(),
             ready: VecDeque::new(),
+            sources: VecDeque::new(),
             requests: VecDeque::new(),
             starved: Vec::new(),
             handshakes: VecDeque::new(),
@@ -178,6 +185,7 @@ impl<T: Transport> Shard<T> {
             amnesty: 0,
             awake_until: u64::MAX,
             is_tidy: true,
+            needs: Needs::default(),
             scratch: Scratch::default(),
             work: Work::default(),
             condemned: Vec::new(),
@@ -267,7 +275,8 @@ impl<T: Transport> Shard<T> {
         self.keep_budget(now);
         self.settle_receipts(now);
         self.look(clock);
-        let is_idle = self.sweep.is_empty() && self.ready.is_empty() && self.requests.is_empty();
+        let has_read_all = self.ready.is_empty() && self.sources.is_empty() && self.requests.is_empty();
+        let is_idle = self.sweep.is_empty() && has_read_all;
         if !is_idle || !self.link().is_empty() {
             self.awake_until = now.mono;
             return Next::Now;
@@ -286,8 +295,8 @@ impl<T: Transport> Shard<T> {
 
     /// Whether the connection whose turn is next is owed so much that nothing more may come in before it.
     pub(super) fn is_behind(&self) -> bool {
-        let head = self.sweep.front().and_then(|number| self.connections.get(number as usize));
-        head.is_some_and(|head| head.outbox.events() > CAP_EVENTS || head.outbox.bytes() > CAP_BYTES)
+        let mut heads = self.sweep.fronts().filter_map(|number| self.connections.get(number as usize));
+        heads.any(|head| head.outbox.events() > CAP_EVENTS || head.outbox.bytes() > CAP_BYTES)
     }
 
     /// Takes what is in the link, as long as nobody is too far behind.
@@ -512,6 +521,7 @@ impl<T: Transport> Shard<T> {
             connection.is_ready = true;
             match connection.role {
                 Role::Http(_) => self.requests.push_back(number),
+                Role::Publisher(_) => self.sources.push_back(number),
                 _ => self.ready.push_back(number),
             }
         }
@@ -523,23 +533,27 @@ impl<T: Transport> Shard<T> {
         if !connection.is_owed || connection.is_held {
             connection.is_owed = true;
             connection.is_held = false;
-            self.sweep.push(number);
+            match connection.is_replaying {
+                true => self.sweep.push_catching_up(number),
+                false => self.sweep.push(number),
+            }
         }
     }
 
     /// Flushes the connections whose turn it is.
     fn flush_slice(&mut self, clock: &impl Fn() -> Now) {
+        let mut catching_up = if self.sweep.is_live() { SLICE_CATCHING_UP } else { SLICE };
         let mut flushed = 0;
         while flushed < SLICE
             && let Some(number) = self.sweep.pop()
         {
-            let Some(connection) = self.connections.get_mut(number as usize) else { continue };
-            if !std::mem::take(&mut connection.is_owed) {
-                continue;
-            }
-            connection.is_held = false;
-            flushed += 1;
-            self.flush(number, clock);
+            flushed += usize::from(self.flush_if_owed(number, clock));
+        }
+        while catching_up > 0
+            && let Some(number) = self.sweep.pop_catching_up()
+        {
+            catching_up -= 1;
+            flushed += usize::from(self.flush_if_owed(number, clock));
         }
         if flushed == 0 {
             return;
@@ -554,6 +568,17 @@ impl<T: Transport> Shard<T> {
         for (ingress, count) in work.ingresses.drain(..) {
             latency.record(now.mono.saturating_sub(ingress) / 1000, count, now.mono);
         }
+    }
+
+    /// Flushes a connection that has left the sweep, if it is still there and owed something.
+    fn flush_if_owed(&mut self, number: u32, clock: &impl Fn() -> Now) -> bool {
+        let Some(connection) = self.connections.get_mut(number as usize) else { return false };
+        let is_owed = std::mem::take(&mut connection.is_owed);
+        if is_owed {
+            connection.is_held = false;
+            self.flush(number, clock);
+        }
+        is_owed
     }
 
     fn flush(&mut self, number: u32, clock: &impl Fn() -> Now) {
@@ -654,8 +679,8 @@ impl<T: Transport> Shard<T> {
         self.next_look = now.mono + 250_000_000;
         self.tidy();
         self.shared.topics.sweep_next(now.mono);
-        let head = self.sweep.front().and_then(|number| self.connections.get(number as usize));
-        let mut oldest = head.and_then(|head| head.outbox.oldest(&self.chunks));
+        let heads = self.sweep.fronts().filter_map(|number| self.connections.get(number as usize));
+        let mut oldest = heads.filter_map(|head| head.outbox.oldest(&self.chunks)).min();
         if self.counts.blocked > 0 {
             let waiting = self.connections.iter().filter_map(|(_, c)| c.outbox.oldest(&self.chunks));
             oldest = waiting.chain(oldest).min();
@@ -715,21 +740,19 @@ impl Delivery<'_> {
         let queue_events = session.terms(self.limits).queue_events;
         let bound = Bound { events: queue_events as u32, bytes: self.limits.queue_bytes };
         let subscription = session.subscriptions.get_mut(member.subscription);
-        let (start, joined) = (subscription.start, subscription.joined);
-        let mut gap = std::mem::take(&mut subscription.gap);
+        let (joined, mut gap) = (subscription.joined, std::mem::take(&mut subscription.gap));
         let wants = wanted(subscription.filter.as_deref(), round);
         let mut verdict = Verdict::Queued;
         let droppable = member.policy.drops_queued();
         for (place, is_wanted) in wants.into_iter().enumerate() {
-            if !is_wanted || offset + place as u64 <= start {
+            if !is_wanted || offset + place as u64 <= joined {
                 continue;
             }
             if let Some(receipt) = self.receipt(place) {
                 receipt.add_matched(1);
             }
-            // It comes from the history, or has.
-            if offset + place as u64 <= joined || verdict == Verdict::Behind {
-                continue;
+            if verdict == Verdict::Behind {
+                continue; // It comes from the history.
             }
             connection.last_several = round.several;
             let start = all.start + place as u32;

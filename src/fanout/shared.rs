@@ -201,6 +201,13 @@ impl Shared {
         }
     }
 
+    /// All shards are up: the node serves, unless somebody has told it to end already.
+    pub fn open(&self) {
+        let (starting, ready) = (State::Starting as u8, State::Ready as u8);
+        // Where it is ending by now, it goes on with that.
+        let _ = self.state.compare_exchange(starting, ready, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     /// Says what the node is doing.
     pub fn set_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Release);

@@ -3,6 +3,9 @@
 //! With a latency budget, those that are owed events only are held back together until it is used up, so that one
 //! write carries more of them. Whatever else is owed (answers, control frames, what a socket refused before) goes
 //! at once, and takes the connection's events along.
+//!
+//! Those that catch up from a history have a queue of their own, of which a few go in each turn: thousands that come
+//! back together are not to stand before those who are there.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,6 +18,7 @@ use crate::slack::is_loose;
 pub(super) struct Sweep {
     due: VecDeque<u32>,
     held: VecDeque<u32>,
+    catching_up: VecDeque<u32>,
     /// Whether the round that is being pushed is held back.
     holds: bool,
     /// Until when the held ones are, in nanoseconds.
@@ -33,22 +37,28 @@ const HELD_BYTES: usize = 64 << 10;
 impl Sweep {
     /// Whether nobody is owed anything that is to go now.
     pub(super) fn is_empty(&self) -> bool {
-        self.due.is_empty()
+        self.due.is_empty() && self.catching_up.is_empty()
+    }
+
+    /// Whether anybody waits who is not catching up, and is not held.
+    pub(super) fn is_live(&self) -> bool {
+        !self.due.is_empty()
     }
 
     /// How many wait, those that are held too.
     pub(super) fn len(&self) -> usize {
-        self.due.len() + self.held.len()
+        self.due.len() + self.held.len() + self.catching_up.len()
     }
 
-    /// The one whose turn is next.
-    pub(super) fn front(&self) -> Option<u32> {
-        self.due.front().or_else(|| self.held.front()).copied()
+    /// The one whose turn is next, and the next of those that catch up.
+    pub(super) fn fronts(&self) -> impl Iterator<Item = u32> {
+        let live = self.due.front().or_else(|| self.held.front());
+        live.into_iter().chain(self.catching_up.front()).copied()
     }
 
     /// Gives back room that is not needed any more.
     pub(super) fn tidy(&mut self) {
-        for queue in [&mut self.due, &mut self.held] {
+        for queue in [&mut self.due, &mut self.held, &mut self.catching_up] {
             if is_loose(queue.capacity(), queue.len()) {
                 queue.shrink_to(2 * queue.len());
             }
@@ -58,6 +68,16 @@ impl Sweep {
     /// Its turn comes behind all others.
     pub(super) fn push(&mut self, number: u32) {
         self.due.push_back(number);
+    }
+
+    /// The same, among those that catch up.
+    pub(super) fn push_catching_up(&mut self, number: u32) {
+        self.catching_up.push_back(number);
+    }
+
+    /// Takes the next of those that catch up.
+    pub(super) fn pop_catching_up(&mut self) -> Option<u32> {
+        self.catching_up.pop_front()
     }
 
     /// Takes the one whose turn it is.
@@ -129,8 +149,8 @@ mod tests {
         hold(&mut sweep, 50, 1, 10, 1);
         hold(&mut sweep, 90, 1, 10, 2);
         sweep.push(3);
-        assert_eq!((sweep.held_until(), sweep.len(), sweep.front()), (Some(150), 3, Some(3)));
-        assert_eq!((sweep.pop(), sweep.pop(), sweep.front()), (Some(3), None, Some(1)));
+        assert_eq!((sweep.held_until(), sweep.len(), sweep.fronts().next()), (Some(150), 3, Some(3)));
+        assert_eq!((sweep.pop(), sweep.pop(), sweep.fronts().next()), (Some(3), None, Some(1)));
         assert!(!sweep.release(149));
         assert!(sweep.release(150));
         assert!(!sweep.release(150));
@@ -157,5 +177,16 @@ mod tests {
         let (queue, is_held) = sweep.queue();
         queue.push_back(7);
         assert_eq!((is_held, sweep.held_until(), sweep.pop()), (false, None, Some(7)));
+    }
+
+    #[test]
+    fn those_that_catch_up_wait_apart() {
+        let mut sweep = Sweep::default();
+        sweep.push_catching_up(1);
+        assert!(!sweep.is_live() && !sweep.is_empty());
+        sweep.push(2);
+        assert_eq!((sweep.len(), sweep.fronts().collect::<Vec<_>>()), (2, vec![2, 1]));
+        assert_eq!((sweep.pop(), sweep.pop(), sweep.pop_catching_up()), (Some(2), None, Some(1)));
+        assert!(sweep.is_empty());
     }
 }

@@ -5,10 +5,42 @@ use crate::fanout::shard::Shard;
 use crate::slack::is_loose;
 use crate::transport::Transport;
 
+/// What a connection, and a subscription, take about, in bytes.
+const CONNECTION: usize = 1024;
+const SUBSCRIPTION: usize = 512;
+/// So many bytes must have gone before the allocator is asked for them.
+const MUCH: usize = 256 << 10;
+
+/// How much a shard needs, and needed at most since the allocator was last asked for what went.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    most: usize,
+    has_given: bool,
+}
+
+impl Needs {
+    /// Notes what is needed now, in bytes. Where that is a quarter less than it was at most, the rest is given back.
+    fn note(&mut self, now: usize) {
+        self.most = self.most.max(now);
+        if self.most - now >= MUCH && now < self.most / 4 * 3 {
+            self.most = now;
+            self.has_given = true;
+        }
+    }
+}
+
 impl<T: Transport> Shard<T> {
+    /// Whether much has been given to the allocator since this was last asked: it may be given back to the system.
+    pub fn takes_much_back(&mut self) -> bool {
+        std::mem::take(&mut self.needs.has_given)
+    }
+
     /// Gives back what is not needed any more. To be called a few times a second, and again after the last time that
     /// something went.
     pub(super) fn tidy(&mut self) {
+        let (connections, subscriptions) = (self.connections.len(), self.subscribers.members());
+        let bytes = self.held_bytes() + self.chunks.pooled_bytes();
+        self.needs.note(connections * CONNECTION + subscriptions * SUBSCRIPTION + bytes);
         macro_rules! tighten {
             ($($queue:ident)*) => {
                 $(if is_loose(self.$queue.capacity(), self.$queue.len()) {
@@ -17,7 +49,7 @@ impl<T: Transport> Shard<T> {
             };
         }
         self.sweep.tidy();
-        tighten!(ready starved handshakes due);
+        tighten!(ready sources requests starved handshakes due);
         if is_loose(self.connections.capacity(), self.connections.len()) {
             // Only behind the last connection that is there: all keep their numbers.
             self.connections.shrink_to_fit();
@@ -25,5 +57,28 @@ impl<T: Transport> Shard<T> {
         self.subscribers.tidy();
         self.chunks.tidy();
         self.is_tidy = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_is_given_back_once_it_is_a_quarter_and_much() {
+        let mut needs = Needs::default();
+        let mut given = |now: usize| {
+            needs.note(now << 18);
+            std::mem::take(&mut needs.has_given)
+        };
+        assert_eq!(
+            [given(8), given(7), given(6), given(5), given(5), given(4)],
+            [false, false, false, true, false, false]
+        );
+        assert_eq!([given(3), given(2), given(9), given(0)], [true, true, false, true]);
+        let mut needs = Needs::default();
+        needs.note(MUCH - 1);
+        needs.note(0);
+        assert!(!needs.has_given, "it is not worth a call");
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod diag;
+mod heap;
 pub mod listener;
 pub mod reactor;
 pub mod stream;

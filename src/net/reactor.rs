@@ -15,6 +15,7 @@ use crate::config::Limits;
 use crate::fanout::shard::{Next, Shard};
 use crate::fanout::shared::Shared;
 use crate::link::Wake;
+use crate::net::heap;
 use crate::net::listener::{Listener, Tuning};
 use crate::net::stream::Stream;
 
@@ -104,6 +105,9 @@ impl Reactor {
             }
             self.accept();
             next = self.shard.turn(&now);
+            if self.shard.takes_much_back() {
+                heap::give_back();
+            }
             if self.shard.is_ending() && (self.shard.is_finished() || self.shard.is_overdue(now())) {
                 return Ok(());
             }
@@ -149,7 +153,7 @@ impl Reactor {
         // Another door is first each turn, so that a storm at one does not shut the others.
         self.first_door = (self.first_door + 1) % self.doors.len();
         let (behind, ahead) = self.doors.split_at_mut(self.first_door);
-        let mut left = self.shard.limits().accepts_per_turn;
+        let mut left = self.shard.newcomers_per_turn();
         for door in ahead.iter_mut().chain(behind) {
             while door.is_ready && door.paused_until <= now.mono && left > 0 {
                 left -= 1;

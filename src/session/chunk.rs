@@ -171,6 +171,11 @@ impl Chunks {
         self.chunks.is_empty()
     }
 
+    /// Bytes of empty buffers kept for the next chunks.
+    pub fn pooled_bytes(&self) -> usize {
+        self.pool_bytes
+    }
+
     /// How many empty ones are kept for the next chunks.
     pub fn pooled(&self) -> usize {
         self.pool.len()
