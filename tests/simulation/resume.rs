@@ -139,6 +139,10 @@ struct World {
     is_lossless: bool,
     has_several: bool,
     has_filters: bool,
+    /// Nobody goes on from a history: what becomes of an event is seen to the end by its receipt.
+    is_live: bool,
+    /// Receipts that are complete, with their events, until it is seen.
+    complete: Vec<(usize, Arc<Receipt>)>,
     delivered: u64,
     resumed: u64,
     told: u64,
@@ -197,6 +201,8 @@ impl World {
             is_lossless,
             has_several: random.bool(),
             has_filters: random.u8(..3) == 0,
+            is_live: random.u8(..4) == 0,
+            complete: Vec::new(),
             random,
             delivered: 0,
             resumed: 0,
@@ -369,6 +375,7 @@ impl World {
             assert!(known <= reach.matched, "event {event}: {reach:?}");
             assert!(reach.written <= *delivered, "event {event} came {delivered} times: {reach:?}");
             let is_exact = least == most;
+            self.complete.push((event, receipt));
             self.receipts[0] += 1;
             self.receipts[1] += u64::from(is_exact);
             self.receipts[2] += if is_exact { least as u64 } else { 0 };
@@ -382,8 +389,13 @@ impl World {
         let kind = random.choice([Kind::Json, Kind::Json, Kind::Json, Kind::Sse, Kind::Path]).unwrap();
         let count = if kind == Kind::Path { 1 } else { random.usize(1..=3) };
         let policy = match self.is_lossless {
+            true if self.is_live => Some(Policy::Disconnect),
             true => random.choice([Policy::Disconnect, Policy::Replay]),
-            false => random.choice(Policy::ALL),
+            false => {
+                let all = Policy::ALL.into_iter();
+                let all = all.filter(|policy| !self.is_live || *policy != Policy::Replay);
+                random.choice(all.collect::<Vec<_>>())
+            }
         };
         let names = (self.has_filters && random.bool())
             .then(|| (0..NAMES.len()).filter(|_| random.bool()).collect::<Vec<_>>())
@@ -424,7 +436,7 @@ impl World {
                 if connection.subs.contains_key(&topic) && !client.topics.contains(&topic) {
                     return; // It leaves, and what comes until then is not known yet.
                 }
-                let place = client.places.get(&topic).cloned();
+                let place = client.places.get(&topic).filter(|_| !self.is_live).cloned();
                 client.topics.insert(topic);
                 let since = place.map(|place| BTreeMap::from([(topic, Some(place))])).unwrap_or_default();
                 let last = random.u8(..6) == 0;
@@ -503,7 +515,7 @@ impl World {
             Kind::Path => connection.subs = unknown(&client.topics),
             Kind::Sse => {
                 connection.subs = unknown(&client.topics);
-                if let Some(id) = &client.last_id {
+                if let Some(id) = client.last_id.as_ref().filter(|_| !self.is_live) {
                     headers += &format!("Last-Event-ID: {id}\r\n");
                     let (epoch, offset) = id.split_once('-').unwrap();
                     let offset: u64 = offset.parse().unwrap();
@@ -522,7 +534,7 @@ impl World {
                 .topics
                 .iter()
                 .filter_map(|topic| {
-                    let place = client.places.get(topic)?;
+                    let place = client.places.get(topic).filter(|_| !self.is_live)?;
                     Some((*topic, Some(place.clone())))
                 })
                 .collect();
@@ -971,6 +983,11 @@ impl World {
         self.check_receipts();
         let are_all_there = self.shards.iter().all(Option::is_some);
         assert!(!are_all_there || self.watched.is_empty(), "receipts that never come");
+        // Nobody waits for anything any more.
+        for (event, receipt) in self.complete.drain(..).filter(|_| self.is_live) {
+            let reach = receipt.reach();
+            assert_eq!(reach.queued, 0, "event {event} was lost sight of: {reach:?}");
+        }
         // The books of the histories.
         let topics = TOPICS.iter().filter_map(|name| self.shared.topics.find(name));
         let kept: usize = topics.filter_map(|topic| topic.kept()).map(|(_, bytes)| bytes).sum();

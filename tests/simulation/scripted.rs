@@ -15,11 +15,12 @@ use fanwire::dialect::path::Streams;
 use fanwire::error::CloseReason;
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Shared, State};
+use fanwire::fanout::shared::{Access, Origin, Shared, State};
 use fanwire::fanout::stages::{Stage, Undo};
 use fanwire::metrics::NotAdmitted;
+use fanwire::publish::ingress::Ingress;
 use fanwire::publish::wire::{FLAG_RECEIPT, HEADER_LEN, Header, Kind, Publish, decode_receipt};
-use fanwire::receipt::Reach;
+use fanwire::receipt::{Asker, Key, Reach, Receipt};
 use fanwire::session::policy::Policy;
 use fanwire::topic::rules::{Rule, Rules};
 use serde_json::{Value, json};
@@ -1001,13 +1002,22 @@ fn receipts_wait_for_who_takes_more_than_one_flush_and_not_for_who_takes_nothing
     script.subscribe(usize::MAX, &subscribe.to_string());
     let publisher = script.connect(Door::Publish, usize::MAX);
     script.publish(publisher, "a", 20);
-    // One read. The shard sleeps after it, with everything done that it can do.
-    script.send(publisher, &events("a", FLAG_RECEIPT, 20..3020));
-    let receipts = script.receipts(publisher);
-    assert_eq!(receipts.len(), 3000);
-    let all = Reach { matched: 2, written: 1, ..Reach::default() };
-    assert_eq!(receipts[0], (20, Reach { left_out: 1, ..all }));
-    assert_eq!(receipts[2999], (3019, Reach { queued: 1, ..all }));
+    // From another shard. This one then sleeps, with everything done that it can do.
+    let asker = Asker { shard: 0, key: Key { number: u32::MAX, generation: 0 } };
+    let (mut ingress, to) = (Ingress::default(), Origin { shared: &script.shared, shard: 0 });
+    let all: Vec<_> = (20..3020).map(|n| Receipt::new(asker, n)).collect();
+    for receipt in &all {
+        let data = receipt.sequence.to_string();
+        let event = Publish { topics: "a", event: "e", key: "", data: &data, timestamp_ms: 1 };
+        ingress.add(&event, Some(receipt), script.now, &to, &script.shared.metrics[0]);
+    }
+    ingress.commit(script.now, &to);
+    all.iter().for_each(|receipt| assert!(!receipt.let_go()));
+    script.run();
+    assert!(all.iter().all(|receipt| receipt.is_complete()));
+    let half = Reach { matched: 2, written: 1, ..Reach::default() };
+    assert_eq!(all[0].reach(), Reach { left_out: 1, ..half });
+    assert_eq!(all[2999].reach(), Reach { queued: 1, ..half });
     script.read(blocked);
 }
 

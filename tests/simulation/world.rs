@@ -217,7 +217,7 @@ impl World {
             95 => {
                 if self.random.u8(..4) == 0 {
                     self.rest();
-                } else if self.random.u8(..8) == 0 && !self.draining {
+                } else if self.random.u8(..if burst == 500 { 2 } else { 8 }) == 0 && !self.draining {
                     self.measure();
                 }
             }
