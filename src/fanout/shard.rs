@@ -219,6 +219,11 @@ impl<T: Transport> Shard<T> {
             && self.unflushed.is_empty()
     }
 
+    /// Rounds whose receipts wait until everybody who gets them has been flushed.
+    pub fn unflushed(&self) -> usize {
+        self.unflushed.len()
+    }
+
     /// What each connection is owed.
     pub fn queues(&self) -> impl Iterator<Item = Queue> {
         self.connections.iter().map(|(number, connection)| Queue {

@@ -52,6 +52,32 @@ fn matching(topic: usize) -> Vec<usize> {
     all
 }
 
+/// How far an event went, as a RECEIPT says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    pub matched: u32,
+    pub written: u32,
+    pub queued: u32,
+    pub left_out: u32,
+    pub closed: u32,
+}
+
+impl Reach {
+    /// The body of a RECEIPT.
+    pub fn read(body: &[u8]) -> Self {
+        let (counts, rest) = body.as_chunks::<4>();
+        assert_eq!((counts.len(), rest.len()), (5, 0), "a receipt of {body:?}");
+        Self::of(std::array::from_fn(|place| u32::from_le_bytes(counts[place])))
+    }
+
+    /// The counts in their order, which agree with each other.
+    pub fn of([matched, written, queued, left_out, closed]: [u32; 5]) -> Self {
+        let reach = Self { matched, written, queued, left_out, closed };
+        assert!(written + queued + left_out + closed <= matched, "more than all: {reach:?}");
+        reach
+    }
+}
+
 /// One event that a publisher wrote.
 #[derive(Debug)]
 pub struct Event {
@@ -66,8 +92,24 @@ pub struct Event {
     pub stamp_ms: u64,
     /// Its place in the order of all accepted events, from 1 on; 0: not accepted (yet).
     pub order: u64,
+    /// Sessions that it was for when it was accepted, and how many it can have been for.
+    pub served: u32,
+    pub may_serve: u32,
+    /// How often it was seen on the wire.
+    pub delivered: u32,
+    /// How far it went, where somebody asked and was told.
+    pub reach: Option<Reach>,
     /// The shapes that somebody may have asked for it in, by their numbers.
     shapes: Vec<usize>,
+}
+
+impl Event {
+    /// It comes to no more sessions than it was for, and to none that it was left out for. Those that were closed
+    /// may have got the rest of what was begun.
+    fn check_reach(&self, number: usize) {
+        let may_come = self.reach.is_none_or(|reach| self.delivered <= reach.matched - reach.left_out);
+        assert!(may_come, "event {number} came {} times: {:?}", self.delivered, self.reach);
+    }
 }
 
 /// All events, by their number, which is also in their data.
@@ -80,6 +122,10 @@ pub struct Book {
     pub dispatched: Vec<u64>,
     /// Event frames seen on the wire.
     pub delivered: u64,
+    /// Receipts seen of events that were not known already.
+    pub receipts: u64,
+    /// Deliveries that receipts told of exactly as they had to.
+    pub measured: u64,
     /// Messages of several lines seen on the wire.
     pub shared_messages: u64,
     /// How often the node may have written an event: once for each and each shape it is asked for in.
@@ -118,8 +164,20 @@ impl Book {
         let given_ms = if random.bool() { 0 } else { random.u64(1..=EPOCH_MS * 2) };
         let name = random.usize(..NAMES.len());
         let key = random.choice(KEYS).unwrap();
-        let shapes = Vec::new();
-        self.events.push(Event { topics, name, data, key, given_ms, stamp_ms: 0, order: 0, shapes });
+        self.events.push(Event {
+            topics,
+            name,
+            data,
+            key,
+            given_ms,
+            stamp_ms: 0,
+            order: 0,
+            served: 0,
+            may_serve: 0,
+            delivered: 0,
+            reach: None,
+            shapes: Vec::new(),
+        });
         number
     }
 
@@ -130,6 +188,25 @@ impl Book {
         assert_eq!(event.order, 0, "event {number} was accepted twice");
         event.order = self.accepted.len() as u64;
         event.stamp_ms = if event.given_ms == 0 { wall_ms } else { event.given_ms };
+    }
+
+    /// A receipt came. What the kernel has, the far ends were seen to get.
+    pub fn take_receipt(&mut self, number: usize, reach: Reach) {
+        self.receipts += 1;
+        let event = &mut self.events[number];
+        assert!(reach.matched <= event.may_serve, "event {number} can be for {}: {reach:?}", event.may_serve);
+        assert!(reach.written <= event.delivered, "event {number} came {} times: {reach:?}", event.delivered);
+        event.reach = Some(reach);
+        event.check_reach(number);
+    }
+
+    /// An event was seen on the wire.
+    pub fn deliver(&mut self, number: usize) {
+        self.delivered += 1;
+        let event = &mut self.events[number];
+        assert!(event.order > 0, "event {number} was never accepted");
+        event.delivered += 1;
+        event.check_reach(number);
     }
 
     /// The order of the newest accepted event.

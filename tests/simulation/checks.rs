@@ -118,6 +118,8 @@ pub fn after_turn(world: &World, id: usize, shard: &Shard<SimSocket>, queues: &H
     let most = world.watch.max_link_bytes + shared.shards() * READ_COST;
     assert!(in_flight <= most, "{in_flight} bytes are in flight");
     assert_eq!(sum(shared, |m| m.events_in.get()), world.book.head(), "accepted and seen to go in");
+    let duplicates = sum(shared, |m| m.events_duplicate.get());
+    assert_eq!(duplicates, world.names.duplicates, "events that were known already");
     let writes = sum(shared, |m| m.envelope_writes.get());
     assert!(writes <= world.book.writes, "{writes} writes where {} are enough", world.book.writes);
     check_closes(world);

@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use crate::book::{Book, NAMES, SOCKET_TOPICS, TOPICS};
+use crate::book::{Book, NAMES, Reach, SOCKET_TOPICS, TOPICS};
 use crate::socket::Pipe;
 
 #[derive(Debug)]
 enum Request {
-    Publish(Vec<usize>),
+    /// Whether it asks how far they went.
+    Publish(Vec<usize>, bool),
     BadPublish,
     Status,
     Topic(usize),
@@ -90,7 +91,8 @@ impl Caller {
                     format!("{{\"topic\":\"{}\",\"event\":{name},\"data\":{}}}", TOPICS[topic], event.data)
                 };
                 let body = events.iter().map(entry).collect::<Vec<_>>().join(",");
-                self.post(&format!("[{body}]"), Request::Publish(events), random);
+                let receipt = random.u8(..3) == 0;
+                self.post(&format!("[{body}]"), Request::Publish(events, receipt), random);
             }
         }
     }
@@ -101,7 +103,9 @@ impl Caller {
     }
 
     fn post(&mut self, body: &str, request: Request, random: &mut fastrand::Rng) {
-        let head = "POST /api/publish HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n";
+        let query = if matches!(request, Request::Publish(_, true)) { "?receipt=1" } else { "" };
+        let head =
+            format!("POST /api/publish{query} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n");
         let text = match random.u8(..3) {
             0 => format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
             _ => format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()),
@@ -112,7 +116,7 @@ impl Caller {
     fn put(&mut self, bytes: &[u8], request: Request) {
         self.outgoing.extend(bytes);
         self.queued += bytes.len();
-        if let Request::Publish(events) = &request {
+        if let Request::Publish(events, _) = &request {
             self.unaccepted.extend(events.iter().map(|event| (self.queued, *event)));
         }
         self.requests.push_back((self.queued, request));
@@ -196,8 +200,18 @@ impl Caller {
         };
         assert_eq!(status, expected, "for {request:?}: {}", String::from_utf8_lossy(body));
         match request {
-            Request::Publish(events) => {
-                assert_eq!(json(), serde_json::json!({"accepted": events.len()}));
+            Request::Publish(events, receipt) => {
+                let mut answer = json();
+                let reach = answer.as_object_mut().and_then(|answer| answer.remove("receipt"));
+                assert_eq!(
+                    (reach.is_some(), answer),
+                    (*receipt, serde_json::json!({"accepted": events.len()}))
+                );
+                if let Some(reach) = reach {
+                    let count = |name: &str| u32::try_from(reach[name].as_u64().unwrap()).unwrap();
+                    let counts = ["matched", "written", "queued", "leftOut", "closed"].map(count);
+                    Reach::of(counts);
+                }
                 let waits = self.unaccepted.front().is_some_and(|(_, event)| events.contains(event));
                 assert!(!waits, "an answer to events that were not accepted");
             }

@@ -156,6 +156,7 @@ impl Client {
             let may_have = |topic: &usize| self.is_vague || self.has(*topic);
             if book.events[number].topics.iter().any(may_have) {
                 book.allow_write(number, self.shape_number);
+                book.events[number].may_serve += 1;
             }
         }
         if self.phase != Phase::Open {
@@ -168,6 +169,7 @@ impl Client {
         };
         if let Some(via) = event.topics.iter().find(wants) {
             self.expected[*via].push_back((event.order, number));
+            book.events[number].served += 1;
         }
     }
 
@@ -353,8 +355,7 @@ impl Client {
 
     fn take_event(&mut self, number: usize, text: &str, context: &mut Context<'_>) {
         let book = &mut *context.book;
-        book.delivered += 1;
-        assert!(book.events[number].order > 0, "event {number} was never accepted");
+        book.deliver(number);
         let mut names = vec![self.name.clone(), self.confirmed_name.clone()];
         names.extend(self.owed.iter().filter_map(|owed| match owed {
             Owed::Subscribed(subscribe, ..) => Some(subscribe.name.clone()),

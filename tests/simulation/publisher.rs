@@ -1,10 +1,10 @@
 //! A publisher on the publish socket and the model of what the node must answer.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use crate::book::{Book, NAMES, SOCKET_TOPICS, TOPICS};
+use crate::book::{Book, NAMES, Reach, SOCKET_TOPICS, TOPICS};
 use crate::socket::Pipe;
 
 /// What a read of a connection that is on its way out asks for; a publisher is read otherwise.
@@ -12,10 +12,13 @@ const DISCARDING_READ: usize = 64 << 10;
 
 #[derive(Debug)]
 enum Wrote {
+    /// From now on it has this name of [`Names`], or none.
+    Hello(Option<usize>),
     Good {
         event: usize,
         sequence: u64,
         ack: bool,
+        receipt: bool,
     },
     Bad {
         sequence: u64,
@@ -32,6 +35,42 @@ enum Wrote {
     },
 }
 
+/// What was accepted from the publishers' names.
+#[derive(Debug)]
+pub struct Names {
+    /// The highest sequence accepted, and when; of each name that was ever given.
+    highest: [Option<(u64, u64)>; Self::COUNT],
+    /// How long that counts, in nanoseconds.
+    window: u64,
+    /// Events that were known already.
+    pub duplicates: u64,
+}
+
+impl Names {
+    pub const COUNT: usize = 3;
+
+    pub fn new(window: u64) -> Self {
+        Self { highest: [None; Self::COUNT], window, duplicates: 0 }
+    }
+
+    /// Where somebody of that name goes on who does not know what arrived.
+    fn resume(&self, name: usize, random: &mut fastrand::Rng) -> u64 {
+        self.highest[name].map_or(0, |(sequence, _)| sequence.saturating_sub(random.u64(..60)))
+    }
+
+    /// Whether an event is new.
+    fn accept(&mut self, name: usize, sequence: u64, mono: u64) -> bool {
+        let highest = self.highest[name].as_mut().expect("a name was given");
+        let is_new = sequence == 0 || sequence > highest.0 || mono - highest.1 > self.window;
+        if !is_new {
+            self.duplicates += 1;
+        } else if sequence > 0 {
+            *highest = (sequence, mono);
+        }
+        is_new
+    }
+}
+
 pub struct Publisher {
     pub id: usize,
     pub pipe: Rc<RefCell<Pipe>>,
@@ -41,8 +80,12 @@ pub struct Publisher {
     consumed: usize,
     written: VecDeque<(usize, Wrote)>,
     sequence: u64,
+    /// Its name, once the node has read it.
+    name: Option<usize>,
     /// Sequences of the accepted frames.
     accepted: Vec<u64>,
+    /// Receipts that are to come, by their sequence: of which event. `None`: it was known already.
+    receipts: BTreeMap<u64, Option<usize>>,
     /// How many were accepted when one last asked for an ACK.
     ack_wanted: u64,
     acked: u64,
@@ -70,7 +113,9 @@ impl Publisher {
             consumed: 0,
             written: VecDeque::new(),
             sequence: random.u64(..1000),
+            name: None,
             accepted: Vec::new(),
+            receipts: BTreeMap::new(),
             ack_wanted: 0,
             acked: 0,
             errors: VecDeque::new(),
@@ -84,9 +129,22 @@ impl Publisher {
 
     // What the publisher does.
 
+    /// Says who it is, and begins before where somebody of its name was.
+    pub fn introduce(&mut self, names: &Names, random: &mut fastrand::Rng) {
+        let name = random.usize(..Names::COUNT);
+        self.sequence = names.resume(name, random);
+        self.say_hello(Some(name));
+    }
+
+    fn say_hello(&mut self, name: Option<usize>) {
+        let text = name.map_or_else(String::new, |name| format!("p{name}"));
+        let body = [&[0, 0, text.len() as u8, 0], text.as_bytes()].concat();
+        self.put(1, 0, &body, Wrote::Hello(name), 0);
+    }
+
     /// Writes a few frames.
     pub fn act(&mut self, burst: usize, large: usize, book: &mut Book, random: &mut fastrand::Rng) {
-        if self.outgoing.len() > 100_000 {
+        if self.outgoing.len() > 100_000 || self.pipe.borrow().ended {
             return;
         }
         for _ in 0..random.usize(1..=burst) {
@@ -100,12 +158,50 @@ impl Publisher {
                 12 if random.bool() => return self.write_fatal(random),
                 13 if random.bool() => return self.pipe.borrow_mut().end(random.bool()),
                 14 if random.bool() => return self.pipe.borrow_mut().break_off(),
-                _ => self.write_good(large, book, random),
+                15 if random.bool() => {
+                    let name = random.usize(..=Names::COUNT);
+                    self.say_hello((name < Names::COUNT).then_some(name));
+                }
+                16 if random.bool() => {
+                    // It publishes no more, and waits for what it asked for.
+                    (0..random.usize(1..10)).for_each(|_| {
+                        self.sequence += 1;
+                        self.write_good(large, true, book, random);
+                    });
+                    self.pump(true, random);
+                    return self.pipe.borrow_mut().end(false);
+                }
+                _ => {
+                    let receipt = random.u8(..4) == 0;
+                    self.write_good(large, receipt, book, random);
+                }
             }
         }
     }
 
-    fn write_good(&mut self, large: usize, book: &mut Book, random: &mut fastrand::Rng) {
+    /// Writes a few events, all with a receipt; answers which.
+    pub fn ask(&mut self, large: usize, book: &mut Book, random: &mut fastrand::Rng) -> Vec<usize> {
+        let write = |_| {
+            self.sequence += 1;
+            self.write_good(large, true, book, random)
+        };
+        (0..write_count(large)).map(write).collect()
+    }
+
+    /// Whether what it writes now is read and answered.
+    pub fn is_well(&self) -> bool {
+        let pipe = self.pipe.borrow();
+        let is_there = pipe.number.is_some() && !pipe.dropped && !pipe.shut && pipe.is_intact();
+        is_there && !self.is_dead && self.dismissed.is_none()
+    }
+
+    fn write_good(
+        &mut self,
+        large: usize,
+        receipt: bool,
+        book: &mut Book,
+        random: &mut fastrand::Rng,
+    ) -> usize {
         let count = if random.u8(..5) == 0 { random.usize(2..=3) } else { 1 };
         let any = |random: &mut fastrand::Rng| match random.u8(..3) {
             0 => random.usize(..SOCKET_TOPICS),
@@ -117,8 +213,11 @@ impl Publisher {
         let written = &book.events[event];
         let ack = random.u8(..4) == 0;
         let body = body(&names, NAMES[written.name], written.key, written.given_ms, written.data.as_bytes());
-        let good = Wrote::Good { event, sequence: self.sequence, ack };
-        self.put(2, u16::from(ack), &body, good, 0);
+        // Sequence 0 is any number of events'.
+        let sequence = if receipt || random.u8(..30) > 0 { self.sequence } else { 0 };
+        let good = Wrote::Good { event, sequence, ack, receipt };
+        self.put_as(sequence, (2, u16::from(ack) | u16::from(receipt) << 1), &body, good, 0);
+        event
     }
 
     fn write_bad(&mut self, random: &mut fastrand::Rng) {
@@ -129,7 +228,7 @@ impl Publisher {
             3 => (body("a", "e", "", 0, b"{\"n\":"), 5),
             _ => (body("a", "e", "", 0, b"\"\xff\""), 5),
         };
-        self.put(2, random.u16(..2), &body, Wrote::Bad { sequence: self.sequence, code }, 0);
+        self.put(2, random.u16(..4), &body, Wrote::Bad { sequence: self.sequence, code }, 0);
     }
 
     fn write_fatal(&mut self, random: &mut fastrand::Rng) {
@@ -149,10 +248,14 @@ impl Publisher {
 
     /// Adds a frame that is processed `early` bytes before its end.
     fn put(&mut self, kind: u8, flags: u16, body: &[u8], wrote: Wrote, early: usize) {
+        self.put_as(self.sequence, (kind, flags), body, wrote, early);
+    }
+
+    fn put_as(&mut self, sequence: u64, (kind, flags): (u8, u16), body: &[u8], wrote: Wrote, early: usize) {
         let mut frame = (body.len() as u32).to_le_bytes().to_vec();
         frame.extend([1, kind]);
         frame.extend(flags.to_le_bytes());
-        frame.extend(self.sequence.to_le_bytes());
+        frame.extend(sequence.to_le_bytes());
         frame.extend(body);
         self.queued += frame.len();
         self.outgoing.extend(frame);
@@ -191,8 +294,8 @@ impl Publisher {
 
     // What happens at the node.
 
-    /// The node has read so many bytes; answers the events that it must have accepted.
-    pub fn consume(&mut self, bytes: usize, asked: usize) -> Vec<usize> {
+    /// The node has read so many bytes; answers the events that it must have accepted as new.
+    pub fn consume(&mut self, bytes: usize, asked: usize, mono: u64, names: &mut Names) -> Vec<usize> {
         let mut events = Vec::new();
         if asked == DISCARDING_READ || self.is_dead {
             return events;
@@ -203,12 +306,23 @@ impl Publisher {
             && let Some((_, wrote)) = self.written.pop_front()
         {
             match wrote {
-                Wrote::Good { event, sequence, ack } => {
+                Wrote::Hello(name) => {
+                    self.name = name;
+                    if let Some(name) = name {
+                        names.highest[name].get_or_insert((0, mono));
+                    }
+                }
+                Wrote::Good { event, sequence, ack, receipt } => {
                     self.accepted.push(sequence);
                     if ack {
                         self.ack_wanted = self.accepted.len() as u64;
                     }
-                    events.push(event);
+                    let is_new = self.name.is_none_or(|name| names.accept(name, sequence, mono));
+                    events.extend(is_new.then_some(event));
+                    if receipt {
+                        let known = self.receipts.insert(sequence, is_new.then_some(event));
+                        assert_eq!(known, None, "one receipt for each sequence");
+                    }
                 }
                 Wrote::Bad { sequence, code } => self.errors.push_back((sequence, code)),
                 Wrote::Ping { sequence, body } => self.pongs.push_back((sequence, body)),
@@ -223,7 +337,7 @@ impl Publisher {
     }
 
     /// The node wrote bytes to it.
-    pub fn take_bytes(&mut self, bytes: &[u8]) {
+    pub fn take_bytes(&mut self, bytes: &[u8], book: &mut Book) {
         self.answers.extend_from_slice(bytes);
         while let Some(header) = self.answers.first_chunk::<16>() {
             let length = u32::from_le_bytes(header[..4].try_into().unwrap()) as usize;
@@ -262,6 +376,14 @@ impl Publisher {
                     }
                 }
                 6 => assert_eq!(self.pongs.pop_front(), Some((sequence, body.to_vec()))),
+                7 => {
+                    let reach = Reach::read(body);
+                    let due = self.receipts.remove(&sequence);
+                    match due.unwrap_or_else(|| panic!("a receipt for {sequence}: twice, or not asked for")) {
+                        Some(event) => book.take_receipt(event, reach),
+                        None => assert_eq!(reach, Reach::default(), "it was known already"),
+                    }
+                }
                 _ => panic!("a frame of kind {kind}"),
             }
         }
@@ -269,6 +391,7 @@ impl Publisher {
 
     /// Everything was read and written: every answer has come.
     pub fn check_quiet(&self, is_ending: bool) {
+        self.check_receipts();
         let pipe = self.pipe.borrow();
         if self.dismissed.is_some() || !pipe.is_intact() {
             return;
@@ -284,9 +407,31 @@ impl Publisher {
         assert!(!self.is_dead || pipe.shut || pipe.dropped, "a fatal frame and the connection is open");
     }
 
+    /// The node dropped the connection.
+    pub fn take_drop(&self) {
+        // Who did not take its answers in time is excused.
+        if !self.pipe.borrow().has_refused {
+            self.check_receipts();
+        }
+    }
+
+    /// Who publishes no more and still reads has got every receipt, as has who is there.
+    fn check_receipts(&self) {
+        let pipe = self.pipe.borrow();
+        if self.dismissed.is_none() && !self.is_dead && !pipe.deaf && !pipe.reset {
+            let (id, receipts) = (self.id, &self.receipts);
+            assert!(receipts.is_empty(), "publisher {id} waits for {receipts:?}: {}", pipe.state());
+        }
+    }
+
     pub fn is_gone(&self) -> bool {
         self.pipe.borrow().dropped
     }
+}
+
+/// Fewer where they are large.
+fn write_count(large: usize) -> usize {
+    if large > 1000 { 3 } else { 20 }
 }
 
 fn body(topics: &str, event: &str, key: &str, timestamp_ms: u64, data: &[u8]) -> Vec<u8> {

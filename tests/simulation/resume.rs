@@ -22,6 +22,7 @@ use fanwire::fanout::shared::{Access, Origin, Shared, State};
 use fanwire::metrics::DropReason;
 use fanwire::publish::ingress::Ingress;
 use fanwire::publish::wire::Publish;
+use fanwire::receipt::{Asker, Key, Receipt};
 use fanwire::session::policy::Policy;
 use fanwire::topic::rules::{Rule, Rules};
 use serde_json::{Value, json};
@@ -46,6 +47,18 @@ struct Event {
     /// Topic, epoch and offset.
     places: Vec<(usize, String, u64)>,
     name: usize,
+    /// How often it came to anybody.
+    delivered: u32,
+}
+
+/// A receipt under way.
+struct Watched {
+    receipt: Arc<Receipt>,
+    event: usize,
+    /// Connections whose sessions the event is for …
+    sure: BTreeSet<usize>,
+    /// … and those of which that is not known: they came, went, or asked for something meanwhile.
+    maybe: BTreeSet<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,14 +133,21 @@ struct World {
     events: Vec<Event>,
     logs: HashMap<(usize, String), Log>,
     clients: Vec<Client>,
+    watched: Vec<Watched>,
     connections: usize,
     /// Nothing may ever be missing: histories are large, and nobody chooses to leave out.
     is_lossless: bool,
     has_several: bool,
     has_filters: bool,
+    /// Nobody goes on from a history: what becomes of an event is seen to the end by its receipt.
+    is_live: bool,
+    /// Receipts that are complete, with their events, until it is seen.
+    complete: Vec<(usize, Arc<Receipt>)>,
     delivered: u64,
     resumed: u64,
     told: u64,
+    /// Receipts, those of them of which it was known what they had to say, and all sessions that these counted.
+    receipts: [u64; 3],
 }
 
 impl World {
@@ -176,14 +196,18 @@ impl World {
             events: Vec::new(),
             logs: HashMap::new(),
             clients: Vec::new(),
+            watched: Vec::new(),
             connections: 0,
             is_lossless,
             has_several: random.bool(),
             has_filters: random.u8(..3) == 0,
+            is_live: random.u8(..4) == 0,
+            complete: Vec::new(),
             random,
             delivered: 0,
             resumed: 0,
             told: 0,
+            receipts: [0; 3],
         }
     }
 
@@ -218,6 +242,7 @@ impl World {
         let (mut ingress, to) = (Ingress::default(), Origin { shared, shard });
         let now = Now { mono: self.mono.get(), wall_ms: 1 };
         let mut batch: Vec<(usize, Vec<usize>, usize)> = Vec::new();
+        let mut asked = Vec::new();
         let most = random.choice([1, 5, 60]).unwrap();
         for _ in 0..random.usize(1..=most) {
             let mut topics = vec![random.usize(..TOPICS.len())];
@@ -237,7 +262,9 @@ impl World {
                 data: &data,
                 timestamp_ms: 1,
             };
-            ingress.add(&publish, None, now, &to, &shared.metrics[shard]);
+            let receipt = (random.u8(..3) == 0).then(|| Receipt::new(some_asker(shared, random), 0));
+            ingress.add(&publish, receipt.as_ref(), now, &to, &shared.metrics[shard]);
+            asked.extend(receipt.map(|receipt| (number, receipt)));
             // One at a time: then the model knows where each stands, also where a history keeps nothing of it.
             ingress.commit(now, &to);
             batch.push((number, topics, name));
@@ -252,8 +279,9 @@ impl World {
                 log.push(number);
                 assert_eq!(log.len() as u64, *offset, "an offset is left out or given twice");
             }
-            self.events.push(Event { places, name });
+            self.events.push(Event { places, name, delivered: 0 });
         }
+        self.watch(asked);
     }
 
     /// Many events at once, so that rounds have more than one.
@@ -263,14 +291,16 @@ impl World {
         let (mut ingress, to) = (Ingress::default(), Origin { shared, shard: 0 });
         let now = Now { mono: self.mono.get(), wall_ms: 1 };
         let count = random.usize(2..80);
-        let mut names = Vec::new();
+        let (mut names, mut asked) = (Vec::new(), Vec::new());
         for number in self.events.len()..self.events.len() + count {
             let name = random.usize(..NAMES.len());
             let data = format!("{{\"n\":{number},\"pad\":\"{}\"}}", "x".repeat(random.usize(..600)));
             let key = random.choice(KEYS).unwrap();
             let publish =
                 Publish { topics: TOPICS[topic], event: NAMES[name], key, data: &data, timestamp_ms: 1 };
-            ingress.add(&publish, None, now, &to, &shared.metrics[0]);
+            let receipt = (random.u8(..8) == 0).then(|| Receipt::new(some_asker(shared, random), 0));
+            ingress.add(&publish, receipt.as_ref(), now, &to, &shared.metrics[0]);
+            asked.extend(receipt.map(|receipt| (number, receipt)));
             names.push(name);
         }
         ingress.commit(now, &to);
@@ -281,7 +311,74 @@ impl World {
             let log = self.logs.entry((topic, epoch.clone())).or_default();
             log.push(self.events.len());
             assert_eq!(log.len() as u64, offset);
-            self.events.push(Event { places: vec![(topic, epoch.clone(), offset)], name });
+            self.events.push(Event { places: vec![(topic, epoch.clone(), offset)], name, delivered: 0 });
+        }
+        self.watch(asked);
+    }
+
+    // Receipts.
+
+    /// What was published just now is held to what its receipts say. No shard has had a turn since.
+    fn watch(&mut self, asked: Vec<(usize, Arc<Receipt>)>) {
+        for (event, receipt) in asked {
+            let (mut sure, mut maybe) = (BTreeSet::new(), BTreeSet::new());
+            for client in &self.clients {
+                let Some(connection) = &client.connection else { continue };
+                let Event { places, name, .. } = &self.events[event];
+                if !client.is_settled() {
+                    maybe.insert(connection.id);
+                } else if self.is_session(connection)
+                    && client.names.as_ref().is_none_or(|names| names.contains(name))
+                    && places.iter().any(|(topic, ..)| connection.subs.contains_key(topic))
+                {
+                    sure.insert(connection.id);
+                }
+            }
+            receipt.let_go();
+            self.watched.push(Watched { receipt, event, sure, maybe });
+        }
+    }
+
+    /// Whether the node has a session for a connection.
+    fn is_session(&self, connection: &Connection) -> bool {
+        let pipe = connection.pipe.borrow();
+        let Some(shard) = self.shards[connection.shard].as_ref().filter(|_| !pipe.dropped) else {
+            return false;
+        };
+        shard.queues().any(|queue| queue.is_client && Some(queue.number) == pipe.number)
+    }
+
+    /// From now on it is not known whether what is under way is for a connection.
+    fn unsettle(&mut self, id: usize) {
+        for Watched { sure, maybe, .. } in &mut self.watched {
+            sure.remove(&id);
+            maybe.insert(id);
+        }
+    }
+
+    /// Holds the receipts that are complete to what is known.
+    fn check_receipts(&mut self) {
+        let (complete, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.watched).into_iter().partition(|watched| watched.receipt.is_complete());
+        self.watched = waiting;
+        for Watched { receipt, event, sure, maybe } in complete {
+            let reach = receipt.reach();
+            let connections = self.clients.iter().filter_map(|client| client.connection.as_ref());
+            let left: BTreeSet<usize> = connections.filter(|c| self.is_session(c)).map(|c| c.id).collect();
+            let (least, most) = (sure.intersection(&left).count(), sure.union(&maybe).count());
+            let Event { places, delivered, .. } = &self.events[event];
+            assert!(
+                (least..=most).contains(&(reach.matched as usize)),
+                "event {event} of {places:?} is for {sure:?} of {left:?}, maybe {maybe:?}: {reach:?}"
+            );
+            let known = reach.written + reach.queued + reach.left_out + reach.closed;
+            assert!(known <= reach.matched, "event {event}: {reach:?}");
+            assert!(reach.written <= *delivered, "event {event} came {delivered} times: {reach:?}");
+            let is_exact = least == most;
+            self.complete.push((event, receipt));
+            self.receipts[0] += 1;
+            self.receipts[1] += u64::from(is_exact);
+            self.receipts[2] += if is_exact { least as u64 } else { 0 };
         }
     }
 
@@ -292,8 +389,13 @@ impl World {
         let kind = random.choice([Kind::Json, Kind::Json, Kind::Json, Kind::Sse, Kind::Path]).unwrap();
         let count = if kind == Kind::Path { 1 } else { random.usize(1..=3) };
         let policy = match self.is_lossless {
+            true if self.is_live => Some(Policy::Disconnect),
             true => random.choice([Policy::Disconnect, Policy::Replay]),
-            false => random.choice(Policy::ALL),
+            false => {
+                let all = Policy::ALL.into_iter();
+                let all = all.filter(|policy| !self.is_live || *policy != Policy::Replay);
+                random.choice(all.collect::<Vec<_>>())
+            }
         };
         let names = (self.has_filters && random.bool())
             .then(|| (0..NAMES.len()).filter(|_| random.bool()).collect::<Vec<_>>())
@@ -319,6 +421,9 @@ impl World {
             return;
         }
         let number = self.random.usize(..self.clients.len());
+        if let Some(connection) = &self.clients[number].connection {
+            self.unsettle(connection.id);
+        }
         let client = &mut self.clients[number];
         let Some(connection) = &mut client.connection else { return self.connect(number) };
         let random = &mut self.random;
@@ -331,7 +436,7 @@ impl World {
                 if connection.subs.contains_key(&topic) && !client.topics.contains(&topic) {
                     return; // It leaves, and what comes until then is not known yet.
                 }
-                let place = client.places.get(&topic).cloned();
+                let place = client.places.get(&topic).filter(|_| !self.is_live).cloned();
                 client.topics.insert(topic);
                 let since = place.map(|place| BTreeMap::from([(topic, Some(place))])).unwrap_or_default();
                 let last = random.u8(..6) == 0;
@@ -410,7 +515,7 @@ impl World {
             Kind::Path => connection.subs = unknown(&client.topics),
             Kind::Sse => {
                 connection.subs = unknown(&client.topics);
-                if let Some(id) = &client.last_id {
+                if let Some(id) = client.last_id.as_ref().filter(|_| !self.is_live) {
                     headers += &format!("Last-Event-ID: {id}\r\n");
                     let (epoch, offset) = id.split_once('-').unwrap();
                     let offset: u64 = offset.parse().unwrap();
@@ -429,7 +534,7 @@ impl World {
                 .topics
                 .iter()
                 .filter_map(|topic| {
-                    let place = client.places.get(topic)?;
+                    let place = client.places.get(topic).filter(|_| !self.is_live)?;
                     Some((*topic, Some(place.clone())))
                 })
                 .collect();
@@ -444,6 +549,7 @@ impl World {
             connection.pipe.borrow_mut().number = Some(node.next_number());
             node.accept(socket, Door::Public, "sim", now);
             client.connection = Some(connection);
+            self.unsettle(id);
         }
     }
 
@@ -522,6 +628,7 @@ impl World {
                 _ => {}
             }
         }
+        self.check_receipts();
     }
 
     /// Bytes come to a connection.
@@ -716,6 +823,7 @@ impl World {
         let client = &mut self.clients[number];
         let connection = client.connection.as_mut().unwrap();
         let n = message["data"]["n"].as_u64().unwrap() as usize;
+        self.events[n].delivered += 1;
         let event = &self.events[n];
         if let Some(names) = &client.names {
             assert!(names.contains(&event.name), "event {n} is not wanted");
@@ -872,6 +980,14 @@ impl World {
                 );
             }
         }
+        self.check_receipts();
+        let are_all_there = self.shards.iter().all(Option::is_some);
+        assert!(!are_all_there || self.watched.is_empty(), "receipts that never come");
+        // Nobody waits for anything any more.
+        for (event, receipt) in self.complete.drain(..).filter(|_| self.is_live) {
+            let reach = receipt.reach();
+            assert_eq!(reach.queued, 0, "event {event} was lost sight of: {reach:?}");
+        }
         // The books of the histories.
         let topics = TOPICS.iter().filter_map(|name| self.shared.topics.find(name));
         let kept: usize = topics.filter_map(|topic| topic.kept()).map(|(_, bytes)| bytes).sum();
@@ -905,6 +1021,22 @@ impl World {
             self.rest();
             self.mono.set(self.mono.get() + SECOND / 4);
         }
+    }
+}
+
+/// Somebody who is not there, or is no publisher.
+fn some_asker(shared: &Shared, random: &mut fastrand::Rng) -> Asker {
+    let number = if random.bool() { random.u32(..8) } else { u32::MAX };
+    Asker { shard: random.usize(..shared.shards()), key: Key { number, generation: random.u32(..8) } }
+}
+
+impl Client {
+    /// Whether the node has answered all that it asked for.
+    fn is_settled(&self) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        let is_sent = connection.outgoing.is_empty() && connection.pipe.borrow().inbound.is_empty();
+        let is_answered = connection.is_open && connection.asked.is_empty();
+        is_sent && is_answered && connection.subs.keys().eq(&self.topics)
     }
 }
 
@@ -946,6 +1078,7 @@ fn whoever_goes_on_misses_nothing_that_it_is_not_told() {
         first.unwrap_or(0)..first.unwrap_or(0) + runs.unwrap_or(if first.is_some() { 1 } else { RUNS });
     let is_sweep = seeds.end - seeds.start >= 100;
     let (mut delivered, mut resumed, mut told, mut replayed) = (0, 0, 0, 0);
+    let mut receipts = [0; 3];
     for seed in seeds {
         let at = Cell::new(0);
         let run = || {
@@ -959,7 +1092,7 @@ fn whoever_goes_on_misses_nothing_that_it_is_not_told() {
             let sent: u64 = world.shared.metrics.iter().map(|metrics| metrics.replayed.get()).sum();
             let shared = Arc::downgrade(&world.shared);
             let topic = world.shared.topics.find(TOPICS[0]).map(|topic| Arc::downgrade(&topic));
-            let all = (world.delivered, world.resumed, world.told, sent);
+            let all = (world.delivered, world.resumed, world.told, sent, world.receipts);
             drop(world);
             assert!(shared.upgrade().is_none());
             assert!(
@@ -974,6 +1107,7 @@ fn whoever_goes_on_misses_nothing_that_it_is_not_told() {
                 resumed += counts.1;
                 told += counts.2;
                 replayed += counts.3;
+                receipts.iter_mut().zip(counts.4).for_each(|(all, n)| *all += n);
             }
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().cloned();
@@ -985,5 +1119,7 @@ fn whoever_goes_on_misses_nothing_that_it_is_not_told() {
     println!(
         "{delivered} events came, {replayed} from histories, {resumed} went on, {told} were told missing"
     );
-    assert!(!is_sweep || (delivered > 0 && replayed > 0 && resumed > 0 && told > 0));
+    let [all, exact, matched] = receipts;
+    println!("{all} receipts, {exact} of which it was known what they had to say, of {matched} sessions");
+    assert!(!is_sweep || (delivered > 0 && replayed > 0 && resumed > 0 && told > 0 && matched > 0));
 }

@@ -15,10 +15,12 @@ use fanwire::dialect::path::Streams;
 use fanwire::error::CloseReason;
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Shared, State};
+use fanwire::fanout::shared::{Access, Origin, Shared, State};
 use fanwire::fanout::stages::{Stage, Undo};
 use fanwire::metrics::NotAdmitted;
-use fanwire::publish::wire::Publish;
+use fanwire::publish::ingress::Ingress;
+use fanwire::publish::wire::{FLAG_RECEIPT, HEADER_LEN, Header, Kind, Publish, decode_receipt};
+use fanwire::receipt::{Asker, Key, Reach, Receipt};
 use fanwire::session::policy::Policy;
 use fanwire::topic::rules::{Rule, Rules};
 use serde_json::{Value, json};
@@ -150,13 +152,20 @@ impl Script {
 
     /// Publishes these numbers with one read.
     fn publish_all(&mut self, publisher: usize, topics: &str, numbers: Range<u64>) {
-        let mut bytes = Vec::new();
-        for n in numbers {
-            let data = n.to_string();
-            let publish = Publish { topics, event: "e", key: "", data: &data, timestamp_ms: 1 };
-            publish.encode(0, n, &mut bytes).unwrap();
+        self.send(publisher, &events(topics, 0, numbers));
+    }
+
+    /// The receipts that came to a publisher, each with its sequence.
+    fn receipts(&self, publisher: usize) -> Vec<(u64, Reach)> {
+        let (mut rest, mut all) = (&self.written[publisher][..], Vec::new());
+        while let Some((header, behind)) = rest.split_first_chunk::<HEADER_LEN>() {
+            let header = Header::parse(header);
+            let (body, behind) = behind.split_at(header.length as usize);
+            assert_eq!(Kind::from_byte(header.kind), Some(Kind::Receipt));
+            all.push((header.sequence, decode_receipt(body).unwrap()));
+            rest = behind;
         }
-        self.send(publisher, &bytes);
+        all
     }
 
     /// Takes what the kernel holds for a client until nothing more comes.
@@ -237,6 +246,17 @@ impl Script {
             }
         }
     }
+}
+
+/// These numbers as a publisher writes them.
+fn events(topics: &str, flags: u16, numbers: Range<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for n in numbers {
+        let data = n.to_string();
+        let publish = Publish { topics, event: "e", key: "", data: &data, timestamp_ms: 1 };
+        publish.encode(flags, n, &mut bytes).unwrap();
+    }
+    bytes
 }
 
 #[test]
@@ -971,4 +991,55 @@ fn what_was_not_wanted_before_comes_through_one_that_begins_later() {
     let events = script.messages(client);
     let came = |n: u64| events.iter().filter(|text| text.contains(&format!("\"data\":{n},"))).count();
     assert_eq!((came(1000), came(1001)), (1, 1), "{events:?}");
+}
+
+#[test]
+fn receipts_wait_for_who_takes_more_than_one_flush_and_not_for_who_takes_nothing() {
+    let mut script = Script::new(Limits::default());
+    let blocked = script.subscribe(600, r#"{"type":"subscribe","topics":["a"],"policy":"drop-oldest"}"#);
+    let name = "n".repeat(100);
+    let subscribe = json!({"type": "subscribe", "topics": ["a"], "clientId": name});
+    script.subscribe(usize::MAX, &subscribe.to_string());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    script.publish(publisher, "a", 20);
+    // From another shard. This one then sleeps, with everything done that it can do.
+    let asker = Asker { shard: 0, key: Key { number: u32::MAX, generation: 0 } };
+    let (mut ingress, to) = (Ingress::default(), Origin { shared: &script.shared, shard: 0 });
+    let all: Vec<_> = (20..3020).map(|n| Receipt::new(asker, n)).collect();
+    for receipt in &all {
+        let data = receipt.sequence.to_string();
+        let event = Publish { topics: "a", event: "e", key: "", data: &data, timestamp_ms: 1 };
+        ingress.add(&event, Some(receipt), script.now, &to, &script.shared.metrics[0]);
+    }
+    ingress.commit(script.now, &to);
+    all.iter().for_each(|receipt| assert!(!receipt.let_go()));
+    script.run();
+    assert!(all.iter().all(|receipt| receipt.is_complete()));
+    let half = Reach { matched: 2, written: 1, ..Reach::default() };
+    assert_eq!(all[0].reach(), Reach { left_out: 1, ..half });
+    assert_eq!(all[2999].reach(), Reach { queued: 1, ..half });
+    script.read(blocked);
+}
+
+#[test]
+fn who_catches_up_while_an_event_is_on_its_way_has_it_and_counts_once() {
+    for topics in ["h:x", "h:x\nh:y", "h:y\nh:x"] {
+        let mut script = Script::new(Limits::default());
+        let publisher = script.connect(Door::Publish, usize::MAX);
+        script.publish_all(publisher, topics, 0..1);
+        let busy = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a","h:x"]}"#);
+        let client = script.open(usize::MAX, "/ws", UPGRADE);
+        // One turn, in which another client is owed so much that the last event stays in the link, while this one
+        // reads it from the history.
+        let bytes = [events("a", 0, 1..601), events(topics, FLAG_RECEIPT, 601..602)].concat();
+        script.pipes[publisher].borrow_mut().send(&bytes);
+        let mut ping = Vec::new();
+        write(&mut ping, true, 9, b"its turn is the first", &mut fastrand::Rng::with_seed(0));
+        script.pipes[busy].borrow_mut().send(&ping);
+        script.subscribe_from_the_beginning(client, "h:x");
+        script.read(client);
+        assert_eq!(script.messages(client).iter().filter(|text| text.contains("\"data\":601,")).count(), 1);
+        let both = Reach { matched: 2, written: 2, ..Reach::default() };
+        assert_eq!(script.receipts(publisher), [(601, both)], "{topics:?}");
+    }
 }

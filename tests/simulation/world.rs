@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fanwire::clock::Now;
+use fanwire::clock::{Now, nanos};
 use fanwire::config::Limits;
 use fanwire::dialect::envelope::Envelopes;
 use fanwire::dialect::path::Streams;
@@ -19,11 +19,11 @@ use fanwire::fanout::stages::{Stage, Undo};
 use fanwire::link::Wake;
 
 use crate::audit::{Amnesty, Turn, ends};
-use crate::book::{Book, EPOCH_MS};
+use crate::book::{Book, EPOCH_MS, Reach};
 use crate::checks::Watch;
 use crate::client::{Client, Context, Nature, Phase};
 use crate::http::Caller;
-use crate::publisher::Publisher;
+use crate::publisher::{Names, Publisher};
 use crate::socket::{Op, Pipe, SimSocket, Tape, Temper};
 use crate::way::{STREAMS, Visit, stream_limits};
 
@@ -75,6 +75,7 @@ pub struct World {
     pub book: Book,
     pub clients: Vec<Client>,
     pub publishers: Vec<Publisher>,
+    pub names: Names,
     pub callers: Vec<Caller>,
     pub limits: Limits,
     /// A shutdown is under way; and one ever was.
@@ -120,6 +121,7 @@ impl World {
             drain_spread: Duration::from_millis(random.choice([0, 30, 10_000]).unwrap()),
             publish_timeout: Duration::from_secs(random.choice([30, 1 << 30]).unwrap()),
             latency_budget: Duration::from_millis(random.choice([0, 0, 2, 60]).unwrap()),
+            idempotency_window: Duration::from_secs(random.choice([1, 120, 1 << 30]).unwrap()),
             streams: stream_limits(&mut random),
             ..Limits::default()
         };
@@ -152,6 +154,7 @@ impl World {
             book: Book::new(shards),
             clients: Vec::new(),
             publishers: Vec::new(),
+            names: Names::new(nanos(limits.idempotency_window)),
             callers: Vec::new(),
             limits,
             draining: false,
@@ -214,6 +217,8 @@ impl World {
             95 => {
                 if self.random.u8(..4) == 0 {
                     self.rest();
+                } else if self.random.u8(..if burst == 500 { 2 } else { 8 }) == 0 && !self.draining {
+                    self.measure();
                 }
             }
             96..98 => {
@@ -299,7 +304,11 @@ impl World {
             let temper = self.temper();
             let capacity = self.random.choice([100, 5000, 100_000]).unwrap();
             let (id, _, pipe) = self.connect(Door::Publish, capacity, temper);
-            self.publishers.push(Publisher::new(id, pipe, &mut self.random));
+            let mut publisher = Publisher::new(id, pipe, &mut self.random);
+            if self.random.u8(..3) == 0 {
+                publisher.introduce(&self.names, &mut self.random);
+            }
+            self.publishers.push(publisher);
         }
     }
 
@@ -386,6 +395,9 @@ impl World {
         let next = shard.turn(&|| self.clock.now());
         // A shutdown begins by publishing the rest of what is published in part.
         let is_full = is_full && was_ending == shard.is_ending();
+        // What receipts wait for is on its way out, or held back by the budget.
+        let may_wait = next == Next::Now || (next != Next::Wait && !self.limits.latency_budget.is_zero());
+        assert!(shard.unflushed() == 0 || may_wait, "shard {id} sleeps over receipts: {next:?}");
         let after = self.watch.queues(shard);
         let now = self.clock.first.get().expect("a turn looks at the clock");
         self.nodes[id].next = next;
@@ -446,7 +458,7 @@ impl World {
                 client.consume(*bytes, &mut context);
                 changed.push(*connection);
             } else if let Some(publisher) = self.publishers.iter_mut().find(|p| p.id == *connection) {
-                for event in publisher.consume(*bytes, *asked) {
+                for event in publisher.consume(*bytes, *asked, now.mono, &mut self.names) {
                     accepted += 1;
                     context.book.accept(event, now.wall_ms);
                     for client in &mut self.clients {
@@ -484,7 +496,7 @@ impl World {
                         client.vigil.take();
                         client.take_bytes(bytes, &mut context);
                     } else if let Some(publisher) = self.publishers.iter_mut().find(|p| p.id == *connection) {
-                        publisher.take_bytes(bytes);
+                        publisher.take_bytes(bytes, context.book);
                     } else if let Some(caller) = self.callers.iter_mut().find(|c| c.id == *connection) {
                         caller.take_bytes(bytes);
                     }
@@ -497,6 +509,8 @@ impl World {
                 Op::Dropped { connection } => {
                     if let Some(client) = find(&mut self.clients, *connection) {
                         client.take_drop(&context);
+                    } else if let Some(publisher) = self.publishers.iter().find(|p| p.id == *connection) {
+                        publisher.take_drop();
                     }
                 }
                 Op::Read { .. } => {}
@@ -613,8 +627,9 @@ impl World {
                 }
             }
             if !has_turned {
-                // What the latency budget holds back goes when that is over.
-                let is_held = self.shared.metrics.iter().any(|metrics| metrics.pending() > 0);
+                // What the latency budget holds back goes when that is over, and so do receipts.
+                let is_held = self.shared.metrics.iter().any(|metrics| metrics.pending() > 0)
+                    || self.nodes.iter().filter_map(|node| node.shard.as_ref()).any(|s| s.unflushed() > 0);
                 if self.limits.latency_budget.is_zero() || !is_held || !self.next_timer() {
                     break;
                 }
@@ -626,6 +641,39 @@ impl World {
         for (id, temper) in tempers {
             if let Some((pipe, _)) = self.pipes.get(&id) {
                 pipe.borrow_mut().temper = temper;
+            }
+        }
+    }
+
+    /// At rest, and with room in every kernel: receipts say that all who get an event have it.
+    fn measure(&mut self) {
+        self.rest();
+        let closed = self.closed();
+        let well = self.publishers.iter_mut().filter(|publisher| publisher.is_well());
+        let Some(publisher) = self.random.choice(well.collect::<Vec<_>>()) else { return };
+        let id = publisher.id;
+        let events = publisher.ask(self.large, &mut self.book, &mut self.random);
+        let mut capacities = Vec::new();
+        for (pipe, _) in self.pipes.values() {
+            let mut pipe = pipe.borrow_mut();
+            capacities.push((pipe.id, std::mem::replace(&mut pipe.capacity, usize::MAX)));
+        }
+        self.rest();
+        for (id, capacity) in capacities {
+            if let Some((pipe, _)) = self.pipes.get(&id) {
+                pipe.borrow_mut().capacity = capacity;
+            }
+        }
+        let is_well = self.publishers.iter().any(|publisher| publisher.id == id && publisher.is_well());
+        if !is_well || closed != self.closed() {
+            return;
+        }
+        for number in events {
+            let event = &self.book.events[number];
+            if event.order > 0 {
+                let all = Reach { matched: event.served, written: event.served, ..Reach::default() };
+                assert_eq!(event.reach, Some(all), "event {number} of {:?}", event.topics);
+                self.book.measured += u64::from(event.served);
             }
         }
     }
