@@ -52,6 +52,9 @@ struct Options {
     /// Events a second.
     #[arg(long, default_value_t = 50.0)]
     rate: f64,
+    /// Events a second that are published to the herd meanwhile [default: 1000]
+    #[arg(long)]
+    herd_rate: Option<f64>,
     /// Shards of the node.
     #[arg(long, default_value_t = 1)]
     shards: usize,
@@ -154,7 +157,8 @@ fn be_the_attacker(attack: Attack, options: &Options) -> io::Result<()> {
 }
 
 fn scale(options: &Options) -> Scale {
-    if is_quick(options) { Scale::small() } else { Scale::full() }
+    let scale = if is_quick(options) { Scale::small() } else { Scale::full() };
+    Scale { herd_rate: options.herd_rate.unwrap_or(scale.herd_rate), ..scale }
 }
 
 fn is_quick(options: &Options) -> bool {

@@ -29,7 +29,7 @@ use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
 
 /// Connections read in one turn, but for requests.
-const READS: usize = 256;
+const READS: usize = 64;
 /// How many times fewer clients are read, and newcomers let in, in a turn while some wait for events: each takes as
 /// long as several writes.
 const FEWER_WHILE_LIVE: usize = 8;
