@@ -193,10 +193,11 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    /// Whether it is a request that waits for its answer.
+    /// Whether it is a request whose answer may not be lost: what it published is accepted. One that every shard has a
+    /// part in is not waited for: others may have ended.
     pub fn is_being_answered(&self) -> bool {
         match &self.role {
-            Role::Http(http) => http.batch.is_some() || http.awaits.is_some() || !self.outbox.is_empty(),
+            Role::Http(http) => http.batch.is_some() || (http.awaits.is_none() && !self.outbox.is_empty()),
             _ => false,
         }
     }

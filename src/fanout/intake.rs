@@ -57,6 +57,8 @@ impl<T: Transport> Shard<T> {
     /// everybody waits for what they bring; then clients; then requests, with a bound of their own: a handshake costs
     /// much more than a client's message, and those who come are not to hold up those who are there.
     pub(super) fn read_ready(&mut self, now: Now) {
+        // Who waits now for events, waited before anything is read.
+        let (newcomers, is_live) = (self.newcomers_per_turn(), self.sweep.is_live());
         let mut publish_budget = self.buffer.len();
         let of_each = CLIENTS_READ / self.ready.len().clamp(1, READS);
         let of_each = of_each.clamp(LEAST_READ, CLIENT_READ);
@@ -64,12 +66,12 @@ impl<T: Transport> Shard<T> {
             let Some(number) = self.sources.pop_front() else { break };
             self.read_one(number, of_each, &mut publish_budget, now);
         }
-        let reads = if self.sweep.is_live() { READS / FEWER_WHILE_LIVE } else { READS };
+        let reads = if is_live { READS / FEWER_WHILE_LIVE } else { READS };
         for _ in 0..self.ready.len().min(reads) {
             let Some(number) = self.ready.pop_front() else { break };
             self.read_one(number, of_each, &mut publish_budget, now);
         }
-        for _ in 0..self.requests.len().min(self.newcomers_per_turn()) {
+        for _ in 0..self.requests.len().min(newcomers) {
             let Some(number) = self.requests.pop_front() else { break };
             self.read_one(number, of_each, &mut publish_budget, now);
         }

@@ -10,7 +10,7 @@ use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shard::Shard;
 use crate::fanout::shared::Message;
 use crate::publish::wire::encode_receipt;
-use crate::receipt::{Asker, Expected, Key, Receipt};
+use crate::receipt::{Asker, Expected, Fate, Key, Receipt};
 use crate::session::session::Session;
 use crate::topic::log::NO_SLOT;
 use crate::transport::Transport;
@@ -30,8 +30,8 @@ pub(super) struct Unflushed {
 
 impl<T: Transport> Shard<T> {
     /// Counts the sessions that get events of a round from a history, or have got them from there: dispatching it
-    /// passes them over. Whether such an event has gone out already is not known, so it counts as waiting. To be
-    /// called before dispatching.
+    /// passes them over. To be called before
+    /// dispatching.
     pub(super) fn match_replaying(&self, round: &Round, expected: &[Expected]) {
         let is_served_by_history = round.topics.iter().any(|placed| {
             let local = match placed.topic.slot(self.id) {
@@ -47,17 +47,21 @@ impl<T: Transport> Shard<T> {
         for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.has_replayed) {
             let Role::Client(session) = &connection.role else { continue };
             for Expected { place, receipt } in expected {
-                if self.is_served_by_history(session, round, *place) {
-                    receipt.add_matched(1);
+                let Some(has_it) = self.is_served_by_history(session, round, *place) else { continue };
+                receipt.add_matched(1);
+                // Whether what was sent has gone out is known only of who is owed nothing.
+                if has_it && connection.outbox.is_empty() {
+                    receipt.note(Fate::Written);
                 }
             }
         }
     }
 
-    /// Whether an event comes to a session from a history, or has come: dispatching it passes the session over.
-    fn is_served_by_history(&self, session: &Session, round: &Round, place: u32) -> bool {
-        let Some(event) = round.events.range(place as usize..place as usize + 1).next() else { return false };
-        let mut is_its = false;
+    /// Whether an event that comes to a session from a history, so that dispatching it passes the session over, has
+    /// come; `None`: it does not come from there.
+    fn is_served_by_history(&self, session: &Session, round: &Round, place: u32) -> Option<bool> {
+        let event = round.events.range(place as usize..place as usize + 1).next()?;
+        let mut has_it = None;
         for placed in &round.topics {
             let slot = placed.topic.slot(self.id);
             let number = (slot != NO_SLOT).then(|| session.subscriptions.find(slot)).flatten();
@@ -66,14 +70,17 @@ impl<T: Transport> Shard<T> {
             if !subscription.wants(offset, event.name, &round.category) {
                 continue;
             }
-            is_its = true;
+            // Past what its history had let go of before it was read, it has only come by.
+            let is_kept = || self.shared.topics.oldest(&placed.topic).is_some_and(|oldest| oldest <= offset);
+            let has_come = subscription.joined >= offset && is_kept();
+            has_it = Some(has_it.unwrap_or(true) && has_come);
             let is_pushed = !subscription.is_replaying() && subscription.joined < offset;
             let through = || comes_through(session, &self.subscribers, round, self.id, slot, Way::Link);
             if is_pushed && (round.several == 0 || through()) {
-                return false; // It is counted where it is pushed.
+                return None; // It is counted where it is pushed.
             }
         }
-        is_its
+        has_it
     }
 
     /// The receipts of a round that was dispatched just now wait until every connection that is owed it has been

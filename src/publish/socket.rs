@@ -215,13 +215,6 @@ impl Publisher {
         if !is_secret(terms.token, Some(hello.token)) {
             return Err(Refusal::new(ErrorCode::Unauthorised, "HELLO carries the wrong token"));
         }
-        if !self.name.is_empty() && hello.name != &*self.name {
-            // Each name is remembered for a while: one connection is not to take the room of all.
-            return Err(Refusal::new(
-                ErrorCode::Malformed,
-                "HELLO: this connection has another name already",
-            ));
-        }
         self.authorised = true;
         self.name = hello.name.into();
         let is_named = !hello.name.is_empty();

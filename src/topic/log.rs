@@ -336,6 +336,11 @@ impl Topics {
         Reading { head, oldest: history.oldest().unwrap_or(head + 1), pieces: history.read(after, bytes) }
     }
 
+    /// The offset of the oldest event that a topic's history keeps.
+    pub fn oldest(&self, topic: &Topic) -> Option<u64> {
+        topic.log.lock().history.as_ref()?.oldest()
+    }
+
     /// Everything that the history of a topic keeps.
     pub fn kept(&self, topic: &Topic, now: u64) -> Vec<Piece> {
         let mut log = topic.log.lock();
