@@ -28,7 +28,7 @@ const LAYERS: &[Layer] = &[
     ("origin",      &["origin"],                                    &[]),
     ("rate",        &["session/rate"],                              &[]),
     ("config",      &["config"],                                    &["origin"]),
-    ("admission",   &["fanout/admission"],                          &[]),
+    ("admission",   &["fanout/admission"],                          &["rate"]),
     ("stages",      &["fanout/stages"],                             &["clock"]),
     ("wire",        &["publish/wire"],                              &["clock", "error", "names", "receipt"]),
     ("rules",       &["topic/rules"],                               &["config", "names", "policy"]),
@@ -66,8 +66,8 @@ const LAYERS: &[Layer] = &[
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
-    // The shard: one type in nine files, and its queue.
-    ("shard",       &["fanout/shard", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy"],
+    // The shard: one type in ten files, and its queue.
+    ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),

@@ -1,9 +1,10 @@
 //! How many sessions may be opened: a token bucket for the whole node, which all shards take from. Pure.
 //!
-//! It is kept as one number, the time up to which everything is spent (the generic cell rate algorithm, ITU-T I.371).
-//! So it needs no lock and nobody has to fill it, and who is refused only reads.
+//! It is one number, as every bucket of `session::rate`. So it needs no lock, and who is refused only reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::session::rate::spend;
 
 /// The bucket.
 #[derive(Debug)]
@@ -48,10 +49,7 @@ impl Admission {
 
     /// `spent` with one token more, if there is one.
     fn after_one(&self, spent: u64, now: u64) -> Option<u64> {
-        // What is not taken beyond a full bucket is lost.
-        let spent = spent.max(now);
-        let has_one = spent - now <= self.ahead.load(Ordering::Relaxed);
-        has_one.then(|| spent.saturating_add(self.interval.load(Ordering::Relaxed)))
+        spend(spent, now, self.interval.load(Ordering::Relaxed), self.ahead.load(Ordering::Relaxed))
     }
 }
 

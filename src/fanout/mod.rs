@@ -1,11 +1,12 @@
 //! DELIVERY: what one shard does with connections, rounds and clients. Pure, generic over the transport.
 //!
-//! `shard` is the loop's turn and the way of an event through it; `intake` is what comes from
+//! `shard` is the loop's turn and the way of an event through it, `delivery` its push to one subscriber; `intake` is what comes from
 //! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go, `drain` how
 //! all of them go at a shutdown, and `tidy` what becomes of the room that they took.
 
 pub mod admission;
 pub mod connection;
+mod delivery;
 mod drain;
 pub mod intake;
 pub mod lifecycle;

@@ -1,8 +1,18 @@
-//! How many messages a client may send in a second: a token bucket in one number (the virtual scheduling of ITU-T
-//! I.371, "GCRA"). Pure: the time is passed in.
+//! A token bucket in one number, the time up to which everything is spent (the generic cell rate algorithm, ITU-T
+//! I.371): nobody has to fill it. And with it, how many messages a client may send in a second. Pure: the time is
+//! passed in.
 
 /// Nanoseconds of a second: what a bucket holds, and how long it takes to fill.
 const SECOND: u64 = 1_000_000_000;
+
+/// Takes a token at `now` from a bucket that is spent up to a time, of which one comes in `interval`, and of which a full
+/// bucket has so many that they come in `ahead` but for one; all in nanoseconds. Answers up to when it is spent then;
+/// `None`: there was no token.
+pub fn spend(spent: u64, now: u64, interval: u64, ahead: u64) -> Option<u64> {
+    // What is not taken beyond a full bucket is lost.
+    let spent = spent.max(now);
+    (spent - now <= ahead).then(|| spent.saturating_add(interval))
+}
 
 /// One client's bucket. It holds the messages of one second, so that a client may send them all at once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,12 +25,10 @@ impl Rate {
     /// Takes a message's place at `now`, in nanoseconds, where so many are allowed in a second. Answers whether there was
     /// one.
     pub fn take(&mut self, now: u64, per_second: usize) -> bool {
-        let full = self.full.max(now).saturating_add(SECOND / per_second.max(1) as u64);
-        let has_place = full <= now.saturating_add(SECOND);
-        if has_place {
-            self.full = full;
-        }
-        has_place
+        let interval = SECOND / per_second.max(1) as u64;
+        let spent = spend(self.full, now, interval, SECOND - interval);
+        self.full = spent.unwrap_or(self.full);
+        spent.is_some()
     }
 }
 
