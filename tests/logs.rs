@@ -118,7 +118,7 @@ fn a_log_that_nobody_reads_does_not_keep_the_process() {
         come_and_go(&node);
         check_delivery(&node, &mut healthy, 1);
         // One that takes nothing holds up the shutdown for the second signal.
-        let stuck = (signals == 2).then(|| stuck_client(&node));
+        let stuck = (signals == 2).then(|| node.stuck_client());
         node.signal(Signal::TERM);
         assert_eq!(healthy.wait_closed(PATIENCE).unwrap().0, 1001);
         drop(healthy);
@@ -159,23 +159,10 @@ impl Drop for Killed {
     }
 }
 
-/// A client that reads nothing and is owed something.
-fn stuck_client(node: &Node) -> WebSocket {
-    let mut client = WebSocket::connect_narrow(node.http_addr(), "/ws?categories=stuck&policy=drop-oldest");
-    client.next_json(PATIENCE);
-    let data = json!("x".repeat(100_000));
-    wait_until(PATIENCE, || {
-        node.publish(&["stuck"], "e", &data);
-        (node.stats()["outbox"]["blockedClients"] == 1).then_some(())
-    })
-    .expect("the client does not block");
-    client
-}
-
 #[test]
 fn the_last_line_before_a_sudden_end_is_written() {
     let node = Node::start(&["--send-buffer", "8KiB", "--drain-timeout", "60s"]);
-    let _stuck = stuck_client(&node);
+    let _stuck = node.stuck_client();
     let mut idle = node.websocket();
     node.signal(Signal::TERM);
     assert_eq!(idle.wait_closed(PATIENCE).unwrap().0, 1001);

@@ -22,20 +22,6 @@ use fanwire::publish::wire::{self, Header, Kind, Publish};
 use serde_json::{Value, json};
 use socket2::SockRef;
 
-/// A client that is owed more than the kernel takes, and reads nothing: a shutdown has to wait for it.
-fn stuck_client(node: &Node) -> WebSocket {
-    let mut client = WebSocket::connect_narrow(node.http_addr(), "/ws");
-    client.send_json(&json!({"type":"subscribe","topics":["stuck"],"policy":"drop-oldest"}));
-    client.next_json(PATIENCE);
-    let data = json!("x".repeat(100_000));
-    wait_until(PATIENCE, || {
-        node.publish(&["stuck"], "e", &data);
-        (node.stats()["outbox"]["blockedClients"] == 1).then_some(())
-    })
-    .expect("the client does not block");
-    client
-}
-
 /// How a client was closed, and what came before it.
 fn read_to_close(client: &mut WebSocket) -> (Vec<Value>, Option<(u16, String)>) {
     let mut messages = Vec::new();
@@ -131,7 +117,7 @@ fn while_it_drains_it_says_so_and_it_ends_in_time_whoever_reads() {
     // From the first moment it is in the stages in which it takes nothing.
     let flags = ["--send-buffer", "8KiB", "--drain-spread", "0s", "--drain-timeout", "3s"];
     let node = Node::start(&flags);
-    let mut stuck = stuck_client(&node);
+    let mut stuck = node.stuck_client();
     let mut idle = node.websocket();
     idle.subscribe(&["other"]);
     // An idle connection that asks again during the drain.
@@ -191,7 +177,7 @@ fn a_second_signal_ends_it_at_once() {
         [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)]
     {
         let node = Node::start(&["--send-buffer", "8KiB", "--drain-timeout", "60s"]);
-        let _stuck = stuck_client(&node);
+        let _stuck = node.stuck_client();
         node.signal(first);
         wait_until(PATIENCE, || (status_of(node.http_addr(), "/readyz") == 503).then_some(()))
             .expect("it drains");

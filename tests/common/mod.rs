@@ -273,6 +273,20 @@ impl Node {
         serde_json::from_slice(&body).expect("stats are JSON")
     }
 
+    /// A client that is owed more than the kernel takes, and reads nothing.
+    pub fn stuck_client(&self) -> WebSocket {
+        let mut client = WebSocket::connect_narrow(self.http_addr(), "/ws");
+        client.send_json(&json!({"type":"subscribe","topics":["stuck"],"policy":"drop-oldest"}));
+        client.next_json(PATIENCE);
+        let data = json!("x".repeat(100_000));
+        wait_until(PATIENCE, || {
+            self.publish(&["stuck"], "e", &data);
+            (self.stats()["outbox"]["blockedClients"] == 1).then_some(())
+        })
+        .expect("the client does not block");
+        client
+    }
+
     /// Waits until the figures are as `is_so` wants them, and returns them. `what` is for who reads the failure.
     pub fn wait_stats(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
