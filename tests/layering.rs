@@ -77,7 +77,7 @@ const LAYERS: &[Layer] = &[
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
     ("node",        &["node"],                                      &["clock", "config", "connection", "logs", "net", "origin", "prepare", "shared", "stages"]),
-    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "logs", "node", "prepare"]),
+    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "load", "logs", "node", "prepare"]),
 ];
 
 /// Files that only say which modules there are.

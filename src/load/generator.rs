@@ -425,6 +425,12 @@ impl Load {
         (self.expected() - expected_before).saturating_sub(received + skipped)
     }
 
+    /// How far publishing is behind the pace now.
+    pub fn lag(&self) -> Duration {
+        let due = self.publisher.as_ref().map_or(u64::MAX, |publisher| publisher.pace.due());
+        Duration::from_nanos(self.now().saturating_sub(due))
+    }
+
     /// Goes on for this long: publishes what is due, reads what comes.
     ///
     /// # Errors
