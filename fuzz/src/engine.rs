@@ -145,7 +145,12 @@ impl World {
         };
         let streams = Streams::compile([definition], &[], &mut envelopes).expect("a stream that is right");
         let history = HistoryLimits { events: 20, bytes: 5000, age: Duration::from_secs(10) };
-        let rule = Rule { prefix: "h".into(), history: Some(history), policies: Policy::ALL.into() };
+        let rule = Rule {
+            prefix: "h".into(),
+            history: Some(history),
+            policies: Policy::ALL.into(),
+            compress_above: None,
+        };
         let access = Access {
             publish_token: (shape & 4 != 0).then(|| "secret".to_owned()),
             has_admin: shape & 8 != 0,

@@ -174,7 +174,12 @@ impl World {
                 2 => HistoryLimits { age: Duration::from_millis(random.u64(100..20_000)), ..huge },
                 _ => huge,
             };
-            Rule { prefix: prefix.to_owned(), history: Some(history), policies: Policy::ALL.into() }
+            Rule {
+                prefix: prefix.to_owned(),
+                history: Some(history),
+                policies: Policy::ALL.into(),
+                compress_above: None,
+            }
         };
         let rules = Rules::new(TOPICS.iter().map(|topic| limit(topic)).collect());
         let mut envelopes = Envelopes::built_in();
