@@ -98,15 +98,15 @@ fn run(decompress: &mut Decompress, message: &[u8], most: usize, out: &mut Vec<u
         }
         let (taken, made) = (decompress.total_in(), out.len());
         let status = decompress.decompress_vec(input, out, FlushDecompress::Sync);
-        let status = status.map_err(|_| Violation::BadDeflate)?;
         if out.len() > most {
             return Err(Violation::TooBig);
         }
+        let status = status.map_err(|_| Violation::BadDeflate)?;
         let taken = (decompress.total_in() - taken) as usize;
         input = &input[taken..];
         match status {
             // Of the end itself, or of a last block that nothing follows.
-            Status::StreamEnd if input.is_empty() => return Ok(()),
+            Status::StreamEnd if input.is_empty() || (is_end && input.len() == END.len()) => return Ok(()),
             Status::StreamEnd => {
                 last_blocks += 1;
                 if last_blocks > MAX_LAST_BLOCKS {
