@@ -523,8 +523,8 @@ impl Topics {
             let is_keyed = !matches.patterns().is_empty() && events.have_keys();
             let names = if is_keyed { self.hasher.hash_one(names) } else { 0 };
             let round = round(topics, category, events, several, ingress, interest);
-            // Those of patterns have chunks of their own then, and the same frames.
-            let shared = round.shared || is_keyed;
+            // Those of patterns have chunks of their own then, and the same frames; so have those who get them compressed.
+            let shared = round.shared || is_keyed || self.rules.compress_any();
             let round = Arc::new(Round { names, shared, ..round });
             for log in &mut logs {
                 let offset = log.head;

@@ -22,13 +22,15 @@ pub struct Rule {
 pub struct Rules {
     /// Longest first.
     rules: Vec<Rule>,
+    compress_any: bool,
 }
 
 impl Rules {
     /// The rules in any order.
     pub fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
-        Self { rules }
+        let compress_any = rules.iter().any(|rule| rule.compress_above.is_some());
+        Self { rules, compress_any }
     }
 
     /// The rule for a topic; `None`: it has no history, and every policy that needs none may be chosen.
@@ -38,7 +40,7 @@ impl Rules {
 
     /// Whether there is a topic whose events may be compressed.
     pub fn compress_any(&self) -> bool {
-        self.rules.iter().any(|rule| rule.compress_above.is_some())
+        self.compress_any
     }
 
     /// From how many bytes on events of a topic are compressed; `None`: never.
