@@ -272,7 +272,7 @@ fn who_names_himself_gets_his_name_and_so_nothing_compressed() {
     for client in [&mut other, &mut client, &mut named] {
         assert!(client.next().0.contains("subscription-ack"));
     }
-    let mut expect = |client: &mut Deflating, name: Option<&str>| {
+    let expect = |client: &mut Deflating, name: Option<&str>| {
         let (text, is_deflated) = client.next();
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((read["clientId"].as_str(), is_deflated), (name, name.is_none()), "{text}");
