@@ -290,6 +290,13 @@ fn who_names_himself_gets_his_name_and_so_nothing_compressed() {
     client.subscribe(&json!({"topics": ["big:3"]}));
     node.publish(&["big:3"], "e", &large);
     expect(&mut client, Some("me"));
+    // In what a path stream gets there is no name.
+    let mut stream = Deflating::open(&node, "/s/3?clientId=me");
+    node.wait_stats("the stream", |stats| stats["dialects"]["path"] == 1);
+    node.publish(&["big:3"], "e", &large);
+    expect(&mut client, Some("me"));
+    assert!(stream.next().1);
+    stream.0.send(&masked(0x88, &[3, 232]));
     named.0.send(&masked(0x88, &[3, 232]));
     client.0.send(&masked(0x88, &[3, 232]));
     for _ in 0..2 {

@@ -425,6 +425,8 @@ impl<T: Transport> Shard<T> {
         let mut recovery = Recovery::default();
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
         let had = session.subscriptions.len();
+        // Who names himself gets his name in every event, where his dialect says it.
+        let is_named = subscribe.client_id.as_ref().is_some_and(|id| session.dialect.suffix(id).is_some());
         let filter = filter_of(subscribe);
         let filtered = filter.is_some();
         let mut failure = None;
@@ -451,9 +453,7 @@ impl<T: Transport> Shard<T> {
                 break;
             }
             let subscription = session.subscriptions.len() as u32;
-            // Who names himself gets his name in every event.
-            let form =
-                session.form(subscribe.client_id.is_none() && shared.topics.rules().may_compress(name));
+            let form = session.form(!is_named && shared.topics.rules().may_compress(name));
             let Some(Joined { topic, list, head }) = subscribers.join(&shared.topics, name, form) else {
                 failure = Some(format!("the node holds {} topics already (max_topics)", limits.max_topics));
                 break;

@@ -6,7 +6,7 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use crate::proto::websocket::{Opcode, RSV1, Violation, write_header};
+use super::websocket::{Opcode, RSV1, Violation, write_header};
 
 /// Above it, JSON comes out a few percent smaller and takes up to three times as long.
 const LEVEL: u32 = 3;
@@ -146,7 +146,7 @@ mod tests {
             inflater.recycle(inflated);
             let mut frame = Vec::new();
             write_deflated_frame(&mut frame, &deflated);
-            assert_eq!((frame[0], crate::proto::websocket::payload(&frame)), (0xc1, &deflated[..]));
+            assert_eq!((frame[0], super::super::websocket::payload(&frame)), (0xc1, &deflated[..]));
         }
     }
 
