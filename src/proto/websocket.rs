@@ -538,6 +538,52 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_compressed_where_its_first_frame_says_so() {
+        use Violation::{Protocol, TooBig};
+        let accept = Accept { max_message_bytes: 80, deflated: true, ..ACCEPT };
+        let input = [
+            frame(0xc1, b"\xff\xfe"), // Nobody looks at it before it is inflated.
+            frame(0x41, b"\xe2"),
+            frame(0x89, b""),
+            frame(0x00, b"\x82"),
+            frame(0x80, b"\xff"),
+            frame(0x81, b"text"),
+            frame(0xc2, &[7; 154]), // What does not compress grows a little.
+        ]
+        .concat();
+        let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+            let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
+            for piece in pieces {
+                let (mut piece, mut at) = (piece.to_vec(), 0);
+                while at < piece.len() {
+                    let (taken, message) = decoder.decode(&mut piece[at..], accept).unwrap();
+                    let seen_of = |m: Message| (m.opcode, m.is_deflated, m.payload.bytes(&piece[at..]).len());
+                    seen.extend(message.map(seen_of));
+                    at += taken;
+                }
+            }
+            seen
+        };
+        let (text, binary, ping) = (Opcode::Text, Opcode::Binary, Opcode::Ping);
+        let expected =
+            [(text, true, 2), (ping, false, 0), (text, true, 3), (text, false, 4), (binary, true, 154)];
+        assert_eq!(read(&mut std::iter::once(&input[..])), expected);
+        assert_eq!(read(&mut input.chunks(1)), expected);
+        for (input, violation) in [
+            (frame(0xc1, &[0; 155]), TooBig),
+            ([frame(0x41, &[0; 150]), frame(0x80, &[0; 5])].concat(), TooBig),
+            ([frame(0xc1, &[0; 90]), frame(0x81, &[b'x'; 81])].concat(), TooBig),
+            (frame(0xc9, b""), Protocol("a reserved bit is set")),
+            ([frame(0x41, b""), frame(0xc0, b"")].concat(), Protocol("a reserved bit is set")),
+            (frame(0xa1, b""), Protocol("a reserved bit is set")),
+            (frame(0xd1, b""), Protocol("a reserved bit is set")),
+        ] {
+            assert_eq!(run([&input[..]], accept).1, Some(violation), "{input:x?}");
+            assert_eq!(run(input.chunks(1), accept).1, Some(violation), "{input:x?}");
+        }
+    }
+
+    #[test]
     fn bad_utf8_fails_before_the_message_is_whole() {
         let mut input = frame(0x81, &[b'a', 0xff, b'b', b'c']);
         input.truncate(input.len() - 2);
