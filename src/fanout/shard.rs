@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slab::Slab;
@@ -36,6 +37,7 @@ use crate::metrics::{DropReason, ShardMetrics};
 use crate::proto::deflate::{Deflater, Inflater};
 use crate::publish::ingress::Ingress;
 use crate::receipt::{Expected, Key, Receipts};
+use crate::session::brought::Account;
 use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
 use crate::session::timer::{Due, Wheel};
 use crate::topic::log::NO_SLOT;
@@ -96,6 +98,8 @@ pub struct Shard<T: Transport> {
     /// Whether nothing is held that nobody needs.
     pub(super) is_tidy: bool,
     pub(super) needs: Needs,
+    /// Bytes held of what sessions had of histories that they are behind with.
+    pub(super) brought_bytes: Account,
     pub(super) scratch: Scratch,
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
@@ -192,6 +196,7 @@ impl<T: Transport> Shard<T> {
             needs: Needs::default(),
             scratch: Scratch::default(),
             work: Work::default(),
+            brought_bytes: Account::default(),
             condemned: Vec::new(),
             rewound: Vec::new(),
             next_look: 0,
@@ -209,9 +214,9 @@ impl<T: Transport> Shard<T> {
         &self.limits
     }
 
-    /// Bytes held for clients: chunks, and what is private.
+    /// Bytes held for clients: chunks, what is private, and what they have had of histories that they are behind with.
     pub fn held_bytes(&self) -> usize {
-        self.chunks.held() + self.counts.private_bytes
+        self.chunks.held() + self.counts.private_bytes + self.brought_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the shard holds nothing for anybody: no chunk, no topic, nobody in a queue.

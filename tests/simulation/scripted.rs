@@ -976,6 +976,46 @@ fn what_waits_for_one_that_is_behind_has_not_come_when_another_begins() {
 }
 
 #[test]
+fn what_had_come_when_one_began_has_come_for_all_that_begin_later_while_it_is_behind() {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["h:c"]}"#);
+    script.publish_all(publisher, "h:a", 0..1000);
+    script.publish_all(publisher, "h:b", 1000..2000);
+    script.publish_all(publisher, "h:a\nh:b\nh:c", 5000..5001);
+    script.read(client);
+    script.stop_reading_after(client, 3000);
+    script.subscribe_from_the_beginning(client, "h:b");
+    script.publish_all(publisher, "h:a\nh:b\nh:c", 5001..5002);
+    script.subscribe_from_the_beginning(client, "h:a");
+    script.unblock(client);
+    assert_eq!(script.shard.held_bytes(), 0);
+    let messages = script.messages(client);
+    let came = |n: u64| messages.iter().filter(|text| text.contains(&format!("\"data\":{n},"))).count();
+    assert_eq!((came(0), came(1000), came(5000), came(5001)), (1, 1, 1, 1));
+}
+
+#[test]
+fn what_came_through_one_does_not_come_again_where_one_that_is_behind_wants_more() {
+    let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["h:c"]}"#);
+    script.publish_all(publisher, "h:b", 1000..2000);
+    script.stop_reading_after(client, 3000);
+    let epoch = script.shared.topics.find("h:b").unwrap().epoch().unwrap();
+    let since = json!({"h:b": {"epoch": format!("{epoch:016x}"), "offset": 0}});
+    let message = json!({"type": "subscribe", "topics": ["h:b"], "since": since, "onlyCategories": ["h:b"]});
+    script.say(client, &message.to_string());
+    script.publish_all(publisher, "h:c\nh:b", 5000..5001);
+    script.say(client, r#"{"type":"subscribe","topics":["h:b"]}"#);
+    script.publish_all(publisher, "h:c\nh:b", 5001..5002);
+    script.unblock(client);
+    let messages = script.messages(client);
+    let came = |n: u64| messages.iter().filter(|text| text.contains(&format!("\"data\":{n},"))).count();
+    assert_eq!((came(1000), came(1999), came(5000), came(5001)), (1, 1, 1, 1));
+}
+
+#[test]
 fn what_waited_for_one_that_is_left_comes_through_the_one_that_began_later() {
     let leave = |script: &mut Script, client| {
         script.say(client, r#"{"type":"unsubscribe","topics":["h:c"]}"#);
