@@ -54,7 +54,7 @@ const LAYERS: &[Layer] = &[
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
     // One publisher: the node's side, and the other side, which the node does not use.
-    ("dedupe",      &["publish/dedupe"],                            &["clock", "error", "receipt"]),
+    ("dedupe",      &["publish/dedupe"],                            &["clock", "error", "receipt", "slack"]),
     ("socket",      &["publish/socket"],                            &["catalog", "dedupe", "error", "metrics", "names", "receipt", "wire"]),
     ("batch",       &["publish/http"],                              &["catalog", "clock", "dedupe", "error", "names", "proto", "receipt", "wire"]),
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "receipt", "wire"]),

@@ -183,7 +183,7 @@ impl<T: Transport> Shard<T> {
         if !answers.is_empty() {
             publisher.unread_since.get_or_insert(now.mono);
         }
-        self.ingress.commit(now, &to);
+        self.ingress.commit(now, &to, metrics);
         receipts.iter().for_each(|receipt| self.let_go(receipt));
         if !answers.is_empty() {
             self.push_first(number, &answers);

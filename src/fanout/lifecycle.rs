@@ -20,6 +20,9 @@ use crate::session::session::{NOT_LISTED, Session};
 use crate::session::timer::Due;
 use crate::transport::Transport;
 
+/// What has come of a message by the end of its time is read within this, in nanoseconds.
+const UNREAD: u64 = 1_000_000_000;
+
 impl<T: Transport> Shard<T> {
     /// The number that the next accepted connection will have, and so the token to register its socket with.
     pub fn next_number(&self) -> u32 {
@@ -256,7 +259,11 @@ impl<T: Transport> Shard<T> {
                         self.close_client(number, CloseReason::MessageTimeout, detail, now);
                         return;
                     }
-                    inbound.begun = Some(now.mono);
+                    inbound.begun = Some(match now.mono < self.amnesty || is_paused {
+                        true => now.mono,
+                        // The rest may be there already; a byte now and then does not buy the whole time anew.
+                        false => (now.mono + UNREAD).saturating_sub(nanos(limits.message_timeout)),
+                    });
                 }
                 if session.pinged + nanos(terms.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;
@@ -478,7 +485,8 @@ impl<T: Transport> Shard<T> {
         connection.is_paused = false;
         match std::mem::replace(&mut connection.role, closing) {
             Role::Http(_) => self.counts.http -= 1,
-            Role::Publisher(_) => {
+            Role::Publisher(mut publisher) => {
+                publisher.let_go(&self.shared.dedupe);
                 self.counts.publishers -= 1;
                 self.shared.publishers.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
             }
@@ -534,7 +542,8 @@ impl<T: Transport> Shard<T> {
         match connection.role {
             Role::Http(_) => self.counts.http -= 1,
             Role::Closing(_) => self.counts.closing -= 1,
-            Role::Publisher(_) => {
+            Role::Publisher(mut publisher) => {
+                publisher.let_go(&self.shared.dedupe);
                 self.counts.publishers -= 1;
                 self.shared.publishers.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
             }

@@ -280,7 +280,7 @@ impl<T: Transport> Shard<T> {
         let receipt = batch.receipt().cloned();
         let accept = |publish: &Publish<'_>| ingress.add(publish, receipt.as_ref(), now, &to, metrics);
         let is_done = batch.publish(body, bytes, accept);
-        ingress.commit(now, &to);
+        ingress.commit(now, &to, metrics);
         is_done
     }
 

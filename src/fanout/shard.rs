@@ -24,7 +24,7 @@ use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::delivery::{Delivery, Verdict, leave_out, note_gap};
 use crate::fanout::drain::Drain;
-use crate::fanout::intake::{FEWER_WHILE_LIVE, REPLY_CAP};
+use crate::fanout::intake::{FEWER_WHILE_LIVE, REPLY_CAP, window};
 use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
@@ -684,6 +684,7 @@ impl<T: Transport> Shard<T> {
         self.next_look = now.mono + 250_000_000;
         self.tidy();
         self.shared.topics.sweep_next(now.mono);
+        self.shared.dedupe.tidy(now.mono, window(&self.limits));
         let heads = self.sweep.fronts().filter_map(|number| self.connections.get(number as usize));
         let mut oldest = heads.filter_map(|head| head.outbox.oldest(&self.chunks)).min();
         if self.counts.blocked > 0 {

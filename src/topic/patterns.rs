@@ -12,11 +12,12 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use smallvec::SmallVec;
 
+use crate::slack::is_loose;
 use crate::topic::log::Topic;
 use crate::topic::name::pattern_prefix;
 
@@ -26,6 +27,8 @@ pub struct Patterns {
     table: RwLock<Table>,
     /// As many as the table has: without any, a publish does not ask for the lock.
     count: AtomicUsize,
+    /// Changes, under the table's lock, whenever a shard comes to be interested in a pattern.
+    version: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +45,7 @@ struct Table {
 pub struct Matches<'a> {
     found: SmallVec<[Arc<Topic>; 4]>,
     probes: u64,
-    table: Option<RwLockReadGuard<'a, Table>>,
+    _held: Option<RwLockReadGuard<'a, Table>>,
 }
 
 impl Matches<'_> {
@@ -57,7 +60,38 @@ impl Matches<'_> {
     }
 }
 
+/// The table, held: nobody joins or leaves it.
+#[derive(Debug)]
+pub struct Held<'a> {
+    table: RwLockReadGuard<'a, Table>,
+    version: u64,
+}
+
+impl Held<'_> {
+    /// Whether whoever has come to a pattern had come by the time of this [`Patterns::version`].
+    pub fn is_as_in(&self, version: u64) -> bool {
+        self.version == version
+    }
+
+    /// What an event of these topics, joined by `\n`, matches.
+    pub fn matching(&self, names: &str) -> Matches<'static> {
+        self.table.matching(names)
+    }
+}
+
 impl Patterns {
+    /// Tells whether somebody has come to a pattern since.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Keeps everybody from joining or leaving the table.
+    pub fn hold(&self) -> Held<'_> {
+        // Whoever has matched an event holds it already, and somebody may be waiting to join.
+        let table = self.table.read_recursive();
+        Held { version: self.version(), table }
+    }
+
     /// How many patterns there are.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
@@ -65,24 +99,12 @@ impl Patterns {
 
     /// What an event of these topics, joined by `\n`, matches.
     pub fn matching(&self, names: &str) -> Matches<'_> {
-        let mut matches = Matches::default();
         if self.count() == 0 {
-            return matches;
+            return Matches::default();
         }
         let table = self.table.read();
-        for (place, name) in names.split('\n').enumerate() {
-            // What matches no more than an earlier name begins with was found there.
-            let known = names.split('\n').take(place).map(|earlier| common(earlier, name)).max();
-            let lengths = table.lengths.iter().map(|(length, _)| *length);
-            for length in lengths.take_while(|length| known.is_none_or(|known| *length > known)) {
-                // A prefix is whole characters, so it matches nothing that ends inside of one.
-                let Some(prefix) = name.get(..length) else { continue };
-                matches.probes += 1;
-                matches.found.extend(table.patterns.get(prefix).map(|found| Arc::clone(&found.0)));
-            }
-        }
-        matches.table = Some(table);
-        matches
+        let Matches { found, probes, .. } = table.matching(names);
+        Matches { found, probes, _held: Some(table) }
     }
 
     /// Registers the interest of `shard` in a pattern, which it will keep at `slot`; `create` makes the pattern where
@@ -109,6 +131,7 @@ impl Patterns {
             }
         };
         let head = pattern.join(shard, slot);
+        self.version.fetch_add(1, Ordering::Release);
         Some((pattern, head))
     }
 
@@ -125,6 +148,22 @@ impl Patterns {
 }
 
 impl Table {
+    fn matching(&self, names: &str) -> Matches<'static> {
+        let mut matches = Matches::default();
+        for (place, name) in names.split('\n').enumerate() {
+            // What matches no more than an earlier name begins with was found there.
+            let known = names.split('\n').take(place).map(|earlier| common(earlier, name)).max();
+            let lengths = self.lengths.iter().map(|(length, _)| *length);
+            for length in lengths.take_while(|length| known.is_none_or(|known| *length > known)) {
+                // A prefix is whole characters, so it matches nothing that ends inside of one.
+                let Some(prefix) = name.get(..length) else { continue };
+                matches.probes += 1;
+                matches.found.extend(self.patterns.get(prefix).map(|found| Arc::clone(&found.0)));
+            }
+        }
+        matches
+    }
+
     fn insert(&mut self, pattern: Arc<Topic>, length: usize) {
         self.patterns.insert(ByPrefix(pattern));
         match self.place(length) {
@@ -140,6 +179,9 @@ impl Table {
             self.lengths[place].1 -= 1;
             if self.lengths[place].1 == 0 {
                 self.lengths.remove(place);
+            }
+            if is_loose(self.patterns.capacity(), self.patterns.len()) {
+                self.patterns.shrink_to(2 * self.patterns.len());
             }
         }
     }
@@ -297,6 +339,24 @@ mod tests {
         // What an earlier topic of the event has in common is not looked for again.
         let matches = topics.patterns().matching(&[&*long; 16].join("\n"));
         assert_eq!((matches.probes(), matches.patterns().len()), (255, 255));
+    }
+
+    #[test]
+    fn the_table_gives_back_what_many_patterns_took() {
+        let topics = Topics::new(1, 1_000_000, 0);
+        let names = (0..10_000).map(|n| format!("p{n}:*"));
+        let mut all: Vec<_> = names.map(|name| topics.register(&name, 0, 0).unwrap().0).collect();
+        let room = || topics.patterns().table.read().patterns.capacity();
+        assert!(room() >= 10_000);
+        for pattern in all.drain(100..) {
+            topics.release(&pattern, 0);
+        }
+        assert!(room() <= 1_000, "{}", room());
+        assert_eq!(names_of(&topics, "p42:x"), ["p42:*"]);
+    }
+
+    fn names_of(topics: &Topics, name: &str) -> Vec<String> {
+        names(&topics.patterns().matching(name))
     }
 
     #[test]

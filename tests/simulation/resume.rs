@@ -271,7 +271,7 @@ impl World {
             ingress.add(&publish, receipt.as_ref(), now, &to, &shared.metrics[shard]);
             asked.extend(receipt.map(|receipt| (number, receipt)));
             // One at a time: then the model knows where each stands, also where a history keeps nothing of it.
-            ingress.commit(now, &to);
+            ingress.commit(now, &to, &shared.metrics[shard]);
             batch.push((number, topics, name));
             let (number, topics, name) = batch.pop().unwrap();
             let places = topics.iter().map(|topic| {
@@ -308,7 +308,7 @@ impl World {
             asked.extend(receipt.map(|receipt| (number, receipt)));
             names.push(name);
         }
-        ingress.commit(now, &to);
+        ingress.commit(now, &to, &shared.metrics[0]);
         let found = shared.topics.find(TOPICS[topic]).expect("a topic with history is there");
         let (epoch, head) = (format!("{:016x}", found.epoch().unwrap()), found.head());
         for (place, name) in names.into_iter().enumerate() {

@@ -1056,7 +1056,7 @@ fn receipts_wait_for_who_takes_more_than_one_flush_and_not_for_who_takes_nothing
         let event = Publish { topics: "a", event: "e", key: "", data: &data, timestamp_ms: 1 };
         ingress.add(&event, Some(receipt), script.now, &to, &script.shared.metrics[0]);
     }
-    ingress.commit(script.now, &to);
+    ingress.commit(script.now, &to, &script.shared.metrics[0]);
     all.iter().for_each(|receipt| assert!(!receipt.let_go()));
     script.run();
     assert!(all.iter().all(|receipt| receipt.is_complete()));
