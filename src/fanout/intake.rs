@@ -13,7 +13,7 @@ use crate::fanout::connection::Role;
 use crate::fanout::lifecycle::log_publisher;
 use crate::fanout::replay::{End, brought, position, reached};
 use crate::fanout::shard::Shard;
-use crate::fanout::shared::{Origin, Shared};
+use crate::fanout::shared::{FromShard, Shared};
 use crate::fanout::subscribers::{Joined, Member};
 use crate::metrics::BadInput;
 use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame};
@@ -168,7 +168,7 @@ impl<T: Transport> Shard<T> {
         let (terms, asker) = (terms(&shared, &self.limits), self.asker(number));
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
-        let to = Origin { shared: &shared, shard: self.id };
+        let to = FromShard { shared: &shared, shard: self.id };
         let mut receipts = Vec::new();
         let accept = |publish: &Publish<'_>, sequence: Option<u64>| {
             let receipt = sequence.map(|sequence| Receipt::new(asker, sequence));
@@ -210,7 +210,7 @@ impl<T: Transport> Shard<T> {
             return;
         }
         match self.read(number, most) {
-            Read::Nothing => {}
+            Read::Nothing => self.close_if_overdue(number, now),
             Read::End => self.handle_end(number, now),
             Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
@@ -244,7 +244,7 @@ impl<T: Transport> Shard<T> {
                     taken += count;
                     if let Some(message) = message {
                         if inbound.decoder.is_idle() {
-                            inbound.begun = None;
+                            (inbound.begun, inbound.is_overdue) = (None, false);
                         }
                         if per_second.is_some_and(|most| !inbound.rate.take(now.mono, most)) {
                             self.metrics().refuse_input(BadInput::Rate);

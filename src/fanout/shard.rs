@@ -39,6 +39,7 @@ use crate::publish::ingress::Ingress;
 use crate::receipt::{Expected, Key, Receipts};
 use crate::session::brought::Account;
 use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
+use crate::session::policy::Policy;
 use crate::session::timer::{Due, Wheel};
 use crate::topic::log::NO_SLOT;
 use crate::transport::Transport;
@@ -630,7 +631,7 @@ impl<T: Transport> Shard<T> {
     /// While all outboxes together hold more than they may, the blocked sessions pay, furthest behind first: what
     /// may be left out of a queue is, and where nothing may be, the session is closed.
     fn keep_budget(&mut self, now: Now) {
-        let budget = self.limits.max_outbox_bytes / self.shared.shards();
+        let budget = self.outbox_budget();
         while self.held_bytes() > budget && self.counts.blocked > 0 {
             let blocked = self.connections.iter().filter(|(_, connection)| {
                 connection.outbox.is_blocked() && matches!(connection.role, Role::Client(_))
@@ -657,9 +658,33 @@ impl<T: Transport> Shard<T> {
             note_gap(connection, drop.topic, drop.pending_gap);
         }
         leave_out(&self.shared.metrics[self.id], connection, DropReason::DropOldest, dropped);
+        dropped += self.drop_newest(number);
         if dropped == 0 {
             self.close_client(number, CloseReason::OutboxMemory, "", now);
         }
+    }
+
+    /// Leaves out the newest of what is queued through subscriptions that drop the newest, until all outboxes together
+    /// are within their bound. Answers how many events went.
+    fn drop_newest(&mut self, number: u32) -> u64 {
+        let mut dropped = 0;
+        while self.held_bytes() > self.outbox_budget() {
+            let connection = &mut self.connections[number as usize];
+            let Role::Client(session) = &connection.role else { break };
+            let policy = |topic| Some(session.subscriptions.get(session.subscriptions.find(topic)?).policy);
+            let may_go = |topic| policy(topic) == Some(Policy::DropNewest);
+            let Some(drop) = connection.outbox.drop_newest(may_go, &mut self.chunks) else { break };
+            dropped += 1;
+            note_gap(connection, drop.topic, drop.pending_gap);
+        }
+        let connection = &mut self.connections[number as usize];
+        leave_out(&self.shared.metrics[self.id], connection, DropReason::DropNewest, dropped);
+        dropped
+    }
+
+    /// Bytes that this shard may hold for clients.
+    fn outbox_budget(&self) -> usize {
+        self.limits.max_outbox_bytes / self.shared.shards()
     }
 
     /// Brings the figures that are states, not counts, up to date.

@@ -90,6 +90,7 @@ impl Ingress {
             }
             return;
         }
+        matches.let_go();
         self.commit(now, to, metrics);
         let held = patterns.hold();
         if !held.is_as_in(version) {

@@ -272,6 +272,8 @@ pub struct Inbound {
     pub decoder: Decoder,
     /// Since when it has been partial, in nanoseconds; `None`: nothing is.
     pub begun: Option<u64>,
+    /// Its time was up when more of it was there to read.
+    pub is_overdue: bool,
     /// How many messages may still come now.
     pub rate: Rate,
 }

@@ -240,6 +240,10 @@ impl Turn<'_> {
             match queue {
                 Some(queue) => {
                     client.vigil.was_session = true;
+                    if queue.private_bytes > HELD_UP {
+                        // What it asked for may wait until its answers have gone out.
+                        (client.is_vague, client.may_be_too_fast) = (true, true);
+                    }
                     dialects[client.shape.kind.dialect()] += 1;
                     self.check_left(client, queue);
                 }

@@ -465,7 +465,7 @@ impl Client {
 
     /// Begins a message, and says nothing more.
     fn stop_inside(&mut self, random: &mut fastrand::Rng) {
-        self.is_leaving = true;
+        (self.is_leaving, self.is_eager) = (true, false);
         let mut frame = Vec::new();
         write(&mut frame, random.bool(), 1, br#"{"type":"ping"}"#, random);
         let rest = random.usize(1..frame.len());

@@ -16,7 +16,7 @@ use crate::sse::Item;
 use crate::way::{Form, Kind, Subscribe, tokens};
 
 /// Answers that may wait for a client before the node looks at no more of what it sends.
-const MANY_ANSWERS: usize = 400;
+const MANY_ANSWERS: usize = 100;
 
 impl Client {
     // What happens at the node.
