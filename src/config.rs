@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use sources::{ConfigError, Loaded, Origin, Problem, Sources, environment_name};
+pub use sources::{ConfigError, Loaded, Problem, Sources, ValueOrigin, environment_name};
 pub use table::{Group, SETTINGS, Setting};
 pub use tables::{Key, TABLES, Table, TableOrigin};
 pub use value::{Shape, duration};
@@ -209,6 +209,8 @@ pub struct Topic {
     /// What a subscriber may choose, of `disconnect`, `drop-oldest`, `drop-newest`, `conflate` and `replay`: at least
     /// one, none twice, `replay` only with a history. `None`: all.
     pub policies: Option<Vec<String>>,
+    /// From so many bytes on events are compressed for clients that negotiated it, 1 byte to 1 GiB; `None`: never.
+    pub compress_above: Option<usize>,
 }
 
 /// What is kept of one topic's events: the newest, as long as all three hold.

@@ -24,6 +24,7 @@ const LAYERS: &[Layer] = &[
     ("names",       &["topic/name"],                                &[]),
     ("receipt",     &["receipt"],                                   &[]),
     ("policy",      &["session/policy"],                            &[]),
+    ("brought",     &["session/brought"],                           &[]),
     ("timer",       &["session/timer"],                             &["slack"]),
     ("origin",      &["origin"],                                    &[]),
     ("rate",        &["session/rate"],                              &[]),
@@ -34,7 +35,7 @@ const LAYERS: &[Layer] = &[
     ("rules",       &["topic/rules"],                               &["config", "names", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
-    ("event",       &["event", "topic/log", "topic/patterns", "topic/history", "dialect/envelope"],
+    ("event",       &["event", "topic/log", "topic/patterns", "topic/history", "dialect/envelope", "dialect/deflated"],
                     &["clock", "config", "names", "proto", "rules", "slack", "wire"]),
     ("chunk",       &["session/chunk"],                             &["event", "receipt", "slack"]),
     // What clients say, and what is said to them.
@@ -48,12 +49,12 @@ const LAYERS: &[Layer] = &[
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("outbox",      &["session/outbox"],                            &["chunk", "event", "receipt"]),
-    ("session",     &["session/session"],                           &["address", "chunk", "config", "dialect", "event", "metrics", "policy", "proto", "rate"]),
+    ("session",     &["session/session"],                           &["address", "brought", "chunk", "config", "dialect", "event", "metrics", "policy", "proto", "rate"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
     // One publisher: the node's side, and the other side, which the node does not use.
-    ("dedupe",      &["publish/dedupe"],                            &["clock", "error", "receipt"]),
+    ("dedupe",      &["publish/dedupe"],                            &["clock", "error", "receipt", "slack"]),
     ("socket",      &["publish/socket"],                            &["catalog", "dedupe", "error", "metrics", "names", "receipt", "wire"]),
     ("batch",       &["publish/http"],                              &["catalog", "clock", "dedupe", "error", "names", "proto", "receipt", "wire"]),
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "receipt", "wire"]),
@@ -66,9 +67,9 @@ const LAYERS: &[Layer] = &[
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
-    // The shard: one type in ten files, and its queue.
-    ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy"],
-                    &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
+    // The shard: one type in eleven files, and its queue.
+    ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy", "fanout/writing"],
+                    &["admin", "batch", "brought", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
     // A generator of load: the other side of everything, which the node does not use.

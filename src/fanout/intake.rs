@@ -11,9 +11,9 @@ use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
 use crate::fanout::lifecycle::log_publisher;
-use crate::fanout::replay::{End, position, reached};
+use crate::fanout::replay::{End, brought, position, reached};
 use crate::fanout::shard::Shard;
-use crate::fanout::shared::{Origin, Shared};
+use crate::fanout::shared::{FromShard, Shared};
 use crate::fanout::subscribers::{Joined, Member};
 use crate::metrics::BadInput;
 use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame};
@@ -23,7 +23,7 @@ use crate::publish::wire::Publish;
 use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Past, Subscription};
+use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
@@ -168,7 +168,7 @@ impl<T: Transport> Shard<T> {
         let (terms, asker) = (terms(&shared, &self.limits), self.asker(number));
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
-        let to = Origin { shared: &shared, shard: self.id };
+        let to = FromShard { shared: &shared, shard: self.id };
         let mut receipts = Vec::new();
         let accept = |publish: &Publish<'_>, sequence: Option<u64>| {
             let receipt = sequence.map(|sequence| Receipt::new(asker, sequence));
@@ -183,7 +183,7 @@ impl<T: Transport> Shard<T> {
         if !answers.is_empty() {
             publisher.unread_since.get_or_insert(now.mono);
         }
-        self.ingress.commit(now, &to);
+        self.ingress.commit(now, &to, metrics);
         receipts.iter().for_each(|receipt| self.let_go(receipt));
         if !answers.is_empty() {
             self.push_first(number, &answers);
@@ -205,12 +205,12 @@ impl<T: Transport> Shard<T> {
             return;
         }
         if let Some(mut unread) = session.unread.take() {
-            self.handle_input(number, &mut unread, now);
+            self.handle_input(number, &mut unread, most, now);
             self.remember(number);
             return;
         }
         match self.read(number, most) {
-            Read::Nothing => {}
+            Read::Nothing => self.close_if_overdue(number, now),
             Read::End => self.handle_end(number, now),
             Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
@@ -222,20 +222,21 @@ impl<T: Transport> Shard<T> {
                     return self.remember(number); // There is nothing to say on an event stream.
                 }
                 let mut buffer = std::mem::take(&mut self.buffer);
-                self.handle_input(number, &mut buffer[..count], now);
+                self.handle_input(number, &mut buffer[..count], most, now);
                 self.buffer = buffer;
                 self.remember(number);
             }
         }
     }
 
-    /// Takes a client's bytes apart and does what its messages ask for.
-    fn handle_input(&mut self, number: u32, input: &mut [u8], now: Now) {
+    /// Takes a client's bytes apart and does what its messages ask for. Where they inflate to more than `most`, the
+    /// rest waits for the next turn: a few bytes can say much.
+    fn handle_input(&mut self, number: u32, input: &mut [u8], most: usize, now: Now) {
         let Role::Client(session) = &mut self.connections[number as usize].role else { return };
         let mut inbound = session.inbound.take().map_or_else(Inbound::default, |inbound| *inbound);
         let accept = session.terms(&self.limits).accept;
         let per_second = self.limits.max_messages_per_second;
-        let mut taken = 0;
+        let (mut taken, mut inflated) = (0, 0);
         while taken < input.len() {
             let rest = &mut input[taken..];
             match inbound.decoder.decode(rest, accept) {
@@ -243,7 +244,7 @@ impl<T: Transport> Shard<T> {
                     taken += count;
                     if let Some(message) = message {
                         if inbound.decoder.is_idle() {
-                            inbound.begun = None;
+                            (inbound.begun, inbound.is_overdue) = (None, false);
                         }
                         if per_second.is_some_and(|most| !inbound.rate.take(now.mono, most)) {
                             self.metrics().refuse_input(BadInput::Rate);
@@ -251,25 +252,28 @@ impl<T: Transport> Shard<T> {
                             self.close_client(number, CloseReason::MessageRate, detail, now);
                             return;
                         }
-                        self.handle_message(number, message.opcode, message.payload.bytes(rest), now);
+                        let (opcode, payload) = (message.opcode, message.payload.bytes(rest));
+                        if !message.is_deflated {
+                            self.handle_message(number, opcode, payload, now);
+                        } else {
+                            match self.inflate(opcode, payload, accept.max_message_bytes) {
+                                Ok(payload) => {
+                                    inflated += payload.len();
+                                    self.handle_message(number, opcode, &payload, now);
+                                    self.inflater.recycle(payload);
+                                }
+                                Err(violation) => return self.fail(number, violation, now),
+                            }
+                        }
                     }
                 }
-                Err(violation) => {
-                    self.metrics().refuse_input(BadInput::Frame);
-                    let (reason, detail) = match violation {
-                        Violation::Protocol(detail) => (CloseReason::ProtocolError, detail),
-                        Violation::Binary => (CloseReason::BinaryFrame, "this protocol is text"),
-                        Violation::BadUtf8 => (CloseReason::BadUtf8, "the text is not UTF-8"),
-                        Violation::TooBig => (CloseReason::MessageTooBig, "above max_message_bytes"),
-                    };
-                    self.close_client(number, reason, detail, now);
-                    return;
-                }
+                Err(violation) => return self.fail(number, violation, now),
             }
             let connection = &mut self.connections[number as usize];
             let Role::Client(session) = &mut connection.role else { return };
-            if connection.outbox.reply_bytes() > REPLY_CAP {
-                connection.is_paused = true;
+            let is_deaf = connection.outbox.reply_bytes() > REPLY_CAP;
+            if is_deaf || inflated > most {
+                connection.is_paused |= is_deaf;
                 if taken < input.len() {
                     session.unread = Some(Box::new(input[taken..].to_vec()));
                 }
@@ -286,6 +290,31 @@ impl<T: Transport> Shard<T> {
             session.inbound = Some(Box::new(inbound));
             self.arm(number);
         }
+    }
+
+    /// What a compressed message says.
+    fn inflate(&mut self, opcode: Opcode, payload: &[u8], most: usize) -> Result<Vec<u8>, Violation> {
+        let message = self.inflater.inflate(payload, most)?;
+        if opcode == Opcode::Text && std::str::from_utf8(&message).is_err() {
+            return Err(Violation::BadUtf8);
+        }
+        let metrics = self.metrics();
+        metrics.messages_inflated.one();
+        metrics.inflated_bytes.add(message.len() as u64);
+        Ok(message)
+    }
+
+    /// A client broke its protocol.
+    fn fail(&mut self, number: u32, violation: Violation, now: Now) {
+        self.metrics().refuse_input(BadInput::Frame);
+        let (reason, detail) = match violation {
+            Violation::Protocol(detail) => (CloseReason::ProtocolError, detail),
+            Violation::Binary => (CloseReason::BinaryFrame, "this protocol is text"),
+            Violation::BadUtf8 => (CloseReason::BadUtf8, "the text is not UTF-8"),
+            Violation::BadDeflate => (CloseReason::BadCompression, "what is compressed comes to no message"),
+            Violation::TooBig => (CloseReason::MessageTooBig, "above max_message_bytes"),
+        };
+        self.close_client(number, reason, detail, now);
     }
 
     fn handle_message(&mut self, number: u32, opcode: Opcode, payload: &[u8], now: Now) {
@@ -391,11 +420,12 @@ impl<T: Transport> Shard<T> {
         let rules = self.shared.topics.rules();
         let policies = subscribe.topics.iter().map(|topic| rules.policy(topic, subscribe.policy));
         let policies: Vec<Policy> = policies.collect::<Result<_, _>>()?;
-        let passed = subscribe.since.as_ref().and_then(|_| self.passed(number));
-        let Self { connections, subscribers, shared, limits, .. } = self;
+        let Self { connections, subscribers, shared, limits, brought_bytes, id, .. } = self;
         let mut recovery = Recovery::default();
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
         let had = session.subscriptions.len();
+        // Who names himself gets his name in every event, where his dialect says it.
+        let is_named = subscribe.client_id.as_ref().is_some_and(|id| session.dialect.suffix(id).is_some());
         let filter = filter_of(subscribe);
         let filtered = filter.is_some();
         let mut failure = None;
@@ -422,8 +452,8 @@ impl<T: Transport> Shard<T> {
                 break;
             }
             let subscription = session.subscriptions.len() as u32;
-            let envelope = (session.envelope, session.values.as_ref());
-            let Some(Joined { topic, list, head }) = subscribers.join(&shared.topics, name, envelope) else {
+            let form = session.form(!is_named && shared.topics.rules().may_compress(name));
+            let Some(Joined { topic, list, head }) = subscribers.join(&shared.topics, name, form) else {
                 failure = Some(format!("the node holds {} topics already (max_topics)", limits.max_topics));
                 break;
             };
@@ -448,8 +478,10 @@ impl<T: Transport> Shard<T> {
                 // More may have been appended since it joined, and be gone: then it begins after that.
                 subscribers.enlist((topic, list), start, member)
             };
-            let passed = passed.clone().filter(|_| place == NOT_LISTED);
-            let past = passed.map(|passed| Box::new(Past { filtered_from: start, passed: Some(passed) }));
+            // Of a session that had nothing before, nothing can have come.
+            let brought = (place == NOT_LISTED && had > 0)
+                .then(|| brought(session, subscribers, &shared.topics, *id, (topic, start), brought_bytes))
+                .flatten();
             session.subscriptions.push(Subscription {
                 topic,
                 list,
@@ -459,8 +491,9 @@ impl<T: Transport> Shard<T> {
                 gap: Gap::NONE,
                 policy,
                 filter: filter.clone(),
-                past,
+                past: None,
             });
+            session.subscriptions.get_mut(subscription).note_brought(brought);
         }
         if let Some(Since::Positions(positions)) = &subscribe.since {
             // Who names a topic and does not subscribe to it is not told that all is well.
@@ -476,8 +509,17 @@ impl<T: Transport> Shard<T> {
         for (known, _) in &repeated {
             self.give_up(number, *known, End::Filter(filter.as_deref()), now);
         }
-        let Self { connections, subscribers, .. } = self;
+        let Self { connections, subscribers, shared, brought_bytes, id, .. } = self;
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
+        for (known, _) in &repeated {
+            let subscription = session.subscriptions.get(*known);
+            if subscription.is_replaying() && subscription.filter != filter {
+                // What it did not want so far may have come through another.
+                let behind = (subscription.topic, subscription.joined);
+                let brought = brought(session, subscribers, &shared.topics, *id, behind, brought_bytes);
+                session.subscriptions.get_mut(*known).note_brought(brought);
+            }
+        }
         for (known, policy) in repeated {
             let subscription = session.subscriptions.get_mut(known);
             subscription.policy = policy;
@@ -495,6 +537,7 @@ impl<T: Transport> Shard<T> {
         if let Some(id) = &subscribe.client_id {
             let suffix = session.dialect.suffix(id);
             session.identity = Some(Box::new(Identity { client_id: id.as_str().into(), suffix }));
+            self.leave_deflated(number);
         }
         for subscription in behind {
             let Role::Client(session) = &self.connections[number as usize].role else { break };
@@ -502,6 +545,31 @@ impl<T: Transport> Shard<T> {
             self.rewind(number, subscription, after);
         }
         Ok(recovery)
+    }
+
+    /// A client that has something private in its events from now on gets none compressed any more.
+    fn leave_deflated(&mut self, number: u32) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        if !session.deflates || session.form(true).deflated {
+            return;
+        }
+        for subscription in 0..session.subscriptions.len() as u32 {
+            let Self { connections, subscribers, .. } = self;
+            let Role::Client(session) = &mut connections[number as usize].role else { return };
+            let Subscription { topic, list, place, .. } = *session.subscriptions.get(subscription);
+            if !subscribers.list((topic, list)).deflated {
+                continue;
+            }
+            let plain = subscribers.list_of(topic, session.form(false));
+            session.subscriptions.get_mut(subscription).list = plain;
+            let Some(member) = subscribers.member_mut(topic, list, place).copied() else { continue };
+            self.delist((topic, list), place);
+            // It stays a subscriber: what it gets goes on where it is.
+            let place = self.subscribers.enlist((topic, plain), 0, member);
+            if let Role::Client(session) = &mut self.connections[number as usize].role {
+                session.subscriptions.get_mut(subscription).place = place;
+            }
+        }
     }
 
     /// Checks that a client may have the patterns of a subscribe besides those that it has.

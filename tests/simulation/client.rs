@@ -5,11 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use fanwire::config::Limits;
+use fanwire::proto::deflate::Deflater;
 use serde_json::Value;
 
 use crate::audit::Vigil;
 use crate::book::{Book, NAMED, NAMES, TOPICS, called};
-use crate::frames::{Reader, write, write_text};
+use crate::frames::{Reader, stored, write, write_text, write_text_deflated};
 use crate::socket::Pipe;
 use crate::sse::Parser;
 use crate::way::{CLIENT_IDS, Filter, Kind, Shape, Subscribe, Visit, some_topic};
@@ -94,6 +95,7 @@ pub struct Context<'a> {
     pub max_subscriptions: usize,
     pub max_patterns: usize,
     pub max_topics: usize,
+    pub max_messages: Option<usize>,
     /// Close codes seen on the wire.
     pub closes: &'a mut HashMap<u16, u64>,
 }
@@ -124,6 +126,9 @@ pub struct Client {
     asked: VecDeque<(usize, Asked)>,
     head: Vec<u8>,
     pub is_upgraded: bool,
+    /// Compressed messages were agreed on; the last one from the node was one.
+    deflates: bool,
+    was_deflated: bool,
     input: Input,
     subs: Vec<Sub>,
     confirmed: Vec<Sub>,
@@ -137,11 +142,18 @@ pub struct Client {
     may_drop: Vec<bool>,
     /// Whether there ever was a subscription of which nothing may be left out.
     pub may_be_slow: bool,
+    /// How many messages it may send in a second.
+    max_messages: Option<usize>,
     /// The model lost track of what exactly it wants: only order and bytes are checked.
     pub is_vague: bool,
     pub close_sent: Option<Option<u16>>,
     /// What it broke the protocol with, and how many bytes came before.
     violation: Option<(u16, usize)>,
+    /// Up to when, in nanoseconds, the messages that it may send are spent.
+    spent: u64,
+    /// Some of what it sent may have waited before the node looked at it: so how many messages it may send is not
+    /// known any more.
+    pub may_be_too_fast: bool,
     /// Why it was closed, as it was told.
     pub closed: Option<u16>,
     /// It was told why it cannot be served.
@@ -187,6 +199,8 @@ impl Client {
             asked: VecDeque::new(),
             head: Vec::new(),
             is_upgraded: false,
+            deflates: false,
+            was_deflated: false,
             input,
             subs: Vec::new(),
             confirmed: Vec::new(),
@@ -199,9 +213,12 @@ impl Client {
             last: none(),
             may_drop: vec![false; NAMED],
             may_be_slow: false,
+            max_messages: limits.max_messages_per_second,
             is_vague: false,
             close_sent: None,
             violation: None,
+            spent: 0,
+            may_be_too_fast: false,
             closed: None,
             is_turned_away: false,
             awaits_ping: false,
@@ -255,6 +272,15 @@ impl Client {
         self.expected.iter().map(VecDeque::len).sum::<usize>() + self.loose.len()
     }
 
+    /// Writes a text message as a client does that has agreed on compression or not. The node puts off what inflates
+    /// to more than one read, and the model does not: so it is never much.
+    fn write_text(&self, out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
+        match self.deflates && self.outgoing.len() < 1000 {
+            true => write_text_deflated(out, text, random),
+            false => write_text(out, text, random),
+        }
+    }
+
     fn ask(&mut self, asked: Asked, bytes: &[u8]) {
         self.outgoing.extend(bytes);
         self.queued += bytes.len();
@@ -297,7 +323,7 @@ impl Client {
         if std::mem::take(&mut self.pings) > 0 && !self.is_leaving {
             let mut frame = Vec::new();
             if self.is_json() {
-                write_text(&mut frame, br#"{"type":"pong"}"#, random);
+                self.write_text(&mut frame, br#"{"type":"pong"}"#, random);
                 self.ask(Asked::Nothing, &frame);
             } else {
                 write(&mut frame, true, 10, b"", random);
@@ -338,6 +364,9 @@ impl Client {
                 let most = self.vigil.max_message_bytes;
                 let size = if random.bool() { most } else { random.usize(..=most) };
                 match random.bool() {
+                    _ if self.deflates && random.bool() => {
+                        write(&mut frame, true, 0x42, &stored(&vec![0xff; size]), random);
+                    }
                     true => {
                         // In two fragments, with nothing between them that would be a sign of life.
                         write(&mut frame, false, 1, &vec![b'{'; size / 2], random);
@@ -353,11 +382,11 @@ impl Client {
                 let topics = some_topics(random);
                 let names: Vec<&str> = topics.iter().map(|topic| called(*topic)).collect();
                 let text = serde_json::json!({"type": "unsubscribe", "rooms": names}).to_string();
-                write_text(&mut frame, text.as_bytes(), random);
+                self.write_text(&mut frame, text.as_bytes(), random);
                 self.ask(Asked::Unsubscribe(topics), &frame);
             }
             21..25 => {
-                write_text(&mut frame, br#"{"type":"ping"}"#, random);
+                self.write_text(&mut frame, br#"{"type":"ping"}"#, random);
                 self.ask(Asked::Ping, &frame);
             }
             25..29 => {
@@ -368,7 +397,7 @@ impl Client {
             29..32 => {
                 let text =
                     ["", "{", "{\"type\":\"dance\"}", "{\"type\":\"subscribe\",\"topics\":[\"run:**\"]}"];
-                write_text(&mut frame, random.choice(text).unwrap().as_bytes(), random);
+                self.write_text(&mut frame, random.choice(text).unwrap().as_bytes(), random);
                 self.ask(Asked::Bad, &frame);
             }
             32..34 => {
@@ -383,13 +412,14 @@ impl Client {
                     self.ask(Asked::WsPing(vec![b'p'; 125]), &frame);
                 }
             }
+            39 if !self.is_healthy() => self.violate(random),
             _ if random.u8(..3) > 0 => {}
             34..36 => self.say_goodbye(random),
             _ if self.is_healthy() => {}
             36 => self.pipe.borrow_mut().break_off(),
-            37 => self.pipe.borrow_mut().end(random.bool()),
-            38 => self.nature = Nature::Stalled,
-            _ => self.violate(random),
+            37 if random.bool() => self.pipe.borrow_mut().end(random.bool()),
+            38 if random.bool() => self.nature = Nature::Stalled,
+            _ => self.stop_inside(random),
         }
     }
 
@@ -397,7 +427,7 @@ impl Client {
     pub fn ask_to_subscribe(&mut self, random: &mut fastrand::Rng) {
         let mut frame = Vec::new();
         let (subscribe, text) = Self::subscribe(self.is_healthy(), random);
-        write_text(&mut frame, text.as_bytes(), random);
+        self.write_text(&mut frame, text.as_bytes(), random);
         self.ask(Asked::Subscribe(subscribe), &frame);
     }
 
@@ -433,11 +463,37 @@ impl Client {
         self.ask(Asked::Close(code), &frame);
     }
 
+    /// Begins a message, and says nothing more.
+    fn stop_inside(&mut self, random: &mut fastrand::Rng) {
+        (self.is_leaving, self.is_eager) = (true, false);
+        let mut frame = Vec::new();
+        write(&mut frame, random.bool(), 1, br#"{"type":"ping"}"#, random);
+        let rest = random.usize(1..frame.len());
+        self.ask(Asked::Nothing, &frame);
+        self.outgoing.truncate(self.outgoing.len() - rest);
+    }
+
+    /// Sends more messages than it may in a second.
+    fn hurry(&mut self, most: usize, random: &mut fastrand::Rng) {
+        for _ in 0..most + random.usize(1..most) {
+            let mut frame = Vec::new();
+            write(&mut frame, true, 9, b"", random);
+            self.ask(Asked::WsPing(Vec::new()), &frame);
+        }
+    }
+
     /// Breaks the protocol.
     fn violate(&mut self, random: &mut fastrand::Rng) {
         self.is_leaving = true;
+        if let Some(most) = self.max_messages
+            && random.bool()
+        {
+            return self.hurry(most, random);
+        }
         let mut frame = Vec::new();
-        let code = match random.u8(..5) {
+        // Of those who agreed on it, most break it.
+        let least = if self.deflates && random.u8(..4) > 0 { 4 } else { 0 };
+        let code = match random.u8(least..8) {
             0 if self.is_json() => {
                 write(&mut frame, true, 2, b"binary", random);
                 1003
@@ -453,6 +509,26 @@ impl Client {
             3 => {
                 write(&mut frame, true, 0, b"of what?", random);
                 1002
+            }
+            4 => {
+                // Compressed is what begins a message, if that was agreed on.
+                let opcode = if self.deflates { random.choice([0x49, 0x21, 0x11]).unwrap() } else { 0x41 };
+                write(&mut frame, true, opcode, &stored(b"{}"), random);
+                1002
+            }
+            5 if self.deflates => {
+                write(&mut frame, true, 0x41, b"\xff\xff", random);
+                1007
+            }
+            6 if self.deflates => {
+                write(&mut frame, true, 0x41, &stored(b"\xff"), random);
+                1007
+            }
+            7 if self.deflates => {
+                let bomb = vec![b' '; self.vigil.max_message_bytes + 1];
+                let bomb = Deflater::default().deflate(&bomb).expect("it gets smaller").to_vec();
+                write(&mut frame, true, 0x41, &bomb, random);
+                1009
             }
             _ => {
                 let size = self.vigil.max_message_bytes + random.usize(1..1000);
