@@ -549,13 +549,13 @@ mod tests {
         use Violation::{Protocol, TooBig};
         let accept = Accept { max_message_bytes: 80, deflated: true, ..ACCEPT };
         let input = [
-            frame(0xc1, b"\xff\xfe"), // Nobody looks at it before it is inflated.
-            frame(0x41, b"\xe2"),
-            frame(0x89, b""),
-            frame(0x00, b"\x82"),
-            frame(0x80, b"\xff"),
-            frame(0x81, b"text"),
-            frame(0xc2, &[7; 154]), // What does not compress grows a little.
+            masked(0xc1, b"\xff\xfe"), // Nobody looks at it before it is inflated.
+            masked(0x41, b"\xe2"),
+            masked(0x89, b""),
+            masked(0x00, b"\x82"),
+            masked(0x80, b"\xff"),
+            masked(0x81, b"text"),
+            masked(0xc2, &[7; 154]), // What does not compress grows a little.
         ]
         .concat();
         let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
@@ -577,13 +577,13 @@ mod tests {
         assert_eq!(read(&mut std::iter::once(&input[..])), expected);
         assert_eq!(read(&mut input.chunks(1)), expected);
         for (input, violation) in [
-            (frame(0xc1, &[0; 155]), TooBig),
-            ([frame(0x41, &[0; 150]), frame(0x80, &[0; 5])].concat(), TooBig),
-            ([frame(0xc1, &[0; 90]), frame(0x81, &[b'x'; 81])].concat(), TooBig),
-            (frame(0xc9, b""), Protocol("a reserved bit is set")),
-            ([frame(0x41, b""), frame(0xc0, b"")].concat(), Protocol("a reserved bit is set")),
-            (frame(0xa1, b""), Protocol("a reserved bit is set")),
-            (frame(0xd1, b""), Protocol("a reserved bit is set")),
+            (masked(0xc1, &[0; 155]), TooBig),
+            ([masked(0x41, &[0; 150]), masked(0x80, &[0; 5])].concat(), TooBig),
+            ([masked(0xc1, &[0; 90]), masked(0x81, &[b'x'; 81])].concat(), TooBig),
+            (masked(0xc9, b""), Protocol("a reserved bit is set")),
+            ([masked(0x41, b""), masked(0xc0, b"")].concat(), Protocol("a reserved bit is set")),
+            (masked(0xa1, b""), Protocol("a reserved bit is set")),
+            (masked(0xd1, b""), Protocol("a reserved bit is set")),
         ] {
             assert_eq!(run([&input[..]], accept).1, Some(violation), "{input:x?}");
             assert_eq!(run(input.chunks(1), accept).1, Some(violation), "{input:x?}");
