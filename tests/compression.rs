@@ -6,9 +6,10 @@ mod common;
 use std::net::TcpStream;
 
 use common::foreign::Foreign;
-use common::raw::{RawClient, masked};
+use common::raw::RawClient;
 use common::{Incoming, Node, PATIENCE, WebSocket, http};
 use fanwire::proto::deflate::{Deflater, Inflater};
+use fanwire::proto::websocket::masked;
 use serde_json::{Value, json};
 
 const SETTINGS: &str = r#"
