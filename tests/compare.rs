@@ -39,7 +39,10 @@ fn the_page_and_its_plots_are_what_the_results_give() {
     assert!(written.len() > 1, "{:?}", written.keys());
     assert_eq!(written.keys().collect::<Vec<_>>(), kept.keys().collect::<Vec<_>>());
     for (name, text) in &written {
-        assert!(kept[name] == *text, "docs/{name} was not made from {RESULTS}: benches/compare/page.py {RESULTS} docs");
+        assert!(
+            kept[name] == *text,
+            "docs/{name} was not made from {RESULTS}: benches/compare/page.py {RESULTS} docs"
+        );
     }
 }
 
@@ -48,7 +51,8 @@ fn the_page_and_its_plots_are_what_the_results_give() {
 fn the_tables_have_the_medians_of_the_runs() {
     let results: Value = serde_json::from_str(&read(&in_repository(RESULTS))).unwrap();
     let page = read(&in_repository(PAGE));
-    let table = page.split("\n## A steady stream\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let table =
+        page.split("\n## A steady stream\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let mut prices: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for run in results["runs"].as_array().unwrap().iter().filter(|run| run["scenario"] == "steady") {
         let price = run["report"]["server"]["cpu_us_per_delivery"].as_f64();
