@@ -13,7 +13,6 @@
 //! Without `--secs` it is a smoke test: everything small, for a second, and times and memory have no verdict.
 
 mod attack;
-mod load;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
@@ -25,8 +24,8 @@ use std::time::Duration;
 
 use attack::{Attack, Control, Done, Scale, Target};
 use clap::Parser;
-use load::node::Setup;
-use load::{Load, Node, Tally, Way, Window};
+use fanwire::load::node::Setup;
+use fanwire::load::{Dialect, Load, Node, Tally, Window};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
@@ -284,9 +283,9 @@ impl Places {
 
     /// Starts a node in its place. What is started from here inherits where we are.
     fn start(self, setup: &Setup) -> io::Result<Node> {
-        let Some((node, ours)) = self.0 else { return Node::start_with(setup) };
+        let Some((node, ours)) = self.0 else { return Node::start(setup) };
         sched_setaffinity(None, &node)?;
-        let started = Node::start_with(setup);
+        let started = Node::start(setup);
         sched_setaffinity(None, &ours)?;
         started
     }
@@ -357,11 +356,16 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
     let flags = ["--max-clients", "100000", "--shards", &options.shards.to_string(), "--max-subscriptions"];
     let mut flags: Vec<String> = flags.map(str::to_owned).to_vec();
     flags.push(scale.topics.max(1000).to_string());
-    let setup = Setup { flags, settings: attack::settings(), keeps_log: true, ..Setup::default() };
+    let setup = Setup {
+        flags,
+        settings: attack::settings(),
+        keeps_log: true,
+        ..Setup::from_environment(env!("CARGO_BIN_EXE_fanwire"))
+    };
     let mut node = places.start(&setup)?;
-    let target = Target { http: node.http, publish: node.publish, topic: TOPIC.to_owned() };
+    let target = Target { http: node.http, publish: node.publish_tcp()?, topic: TOPIC.to_owned() };
     attack.prepare(&target, &scale)?;
-    let ways = [Way::WebSocket, Way::Path, Way::WebSocket, Way::EventStream];
+    let ways = [Dialect::Json, Dialect::Path, Dialect::Json, Dialect::Sse];
     let mut load = Load::connect_by(&node, subscribers(options), options.topics, &ways)?;
     load.publish(options.rate);
     load.observe(&node, calm_time.min(Duration::from_secs(2)), || true)?;
@@ -383,11 +387,11 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
     let recovered = load.observe(&node, calm_time, || attacker.is_over())?;
     let tally = load.pause()?;
     let back = node.wait_standing(&before, Duration::from_secs(20))?;
-    let idle_from = node.exact_cpu();
+    let idle_from = node.cpu();
     // In which it also gives back what it does not need any more.
     let idle_time = Duration::from_secs(3).min(calm_time);
     std::thread::sleep(idle_time);
-    let idle = (node.exact_cpu().saturating_sub(idle_from)).as_secs_f64() / idle_time.as_secs_f64();
+    let idle = (node.cpu().saturating_sub(idle_from)).as_secs_f64() / idle_time.as_secs_f64();
     let resident_after = node.resident();
     Ok(Run {
         attack,
@@ -497,7 +501,7 @@ impl<'a> Row<'a> {
                 "deliveries": window.deliveries, "p50Us": us(window.latency(0.5)),
                 "p99Us": us(window.latency(0.99)), "p999Us": us(window.latency(0.999)),
                 "maxUs": us(window.latency(1.0)), "stallUs": us(window.stall),
-                "generatorLateUs": us(window.lateness), "nodeCpuMs": window.node_cpu.as_millis() as u64,
+                "generatorLateUs": us(window.lateness), "nodeCpuMs": window.server_cpu.as_millis() as u64,
             })
         };
         let tally = |tally: &Tally| {
@@ -563,7 +567,7 @@ fn print_node(rows: &[Row<'_>]) {
             row.median(|run| run.resident_peak),
             row.median(|run| run.resident_after),
         ];
-        let busy = |window: &Window| window.node_cpu.as_secs_f64() / window.took.as_secs_f64() * 100.0;
+        let busy = |window: &Window| window.server_cpu.as_secs_f64() / window.took.as_secs_f64() * 100.0;
         let [calm, attacked] = [row.median(|run| busy(&run.calm)), row.median(|run| busy(&run.attacked))];
         let left = row.left_behind();
         println!(

@@ -8,12 +8,11 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes a public function without")]
 
-mod load;
-
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use load::{Load, Node};
+use fanwire::load::node::Setup;
+use fanwire::load::{Load, Node};
 
 const BURST: u64 = 2_000;
 
@@ -25,7 +24,10 @@ fn loopback(c: &mut Criterion) {
             group.throughput(Throughput::Elements(events));
             group.bench_function(BenchmarkId::new(name, events), |b| {
                 let (_, load) = running.get_or_insert_with(|| {
-                    let node = Node::start(Some(1), subscribers).expect("a node");
+                    let flags = ["--shards", "1", "--max-clients", &subscribers.to_string()];
+                    let flags = flags.map(str::to_owned).to_vec();
+                    let setup = Setup { flags, ..Setup::from_environment(env!("CARGO_BIN_EXE_fanwire")) };
+                    let node = Node::start(&setup).expect("a node");
                     let load = Load::connect(&node, subscribers, 1).expect("subscribers");
                     (node, load)
                 });

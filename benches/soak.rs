@@ -13,7 +13,6 @@
 //! seconds, and memory has no verdict.
 
 mod attack;
-mod load;
 
 use std::io;
 use std::process::ExitCode;
@@ -21,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use attack::{Attack, Control, Done, Scale, Target};
 use clap::Parser;
-use load::node::{Setup, Standing};
-use load::{Load, Node, Way};
+use fanwire::load::node::{Setup, Standing};
+use fanwire::load::{Dialect, Load, Node};
 
 /// Minutes of everything at once.
 #[derive(Parser)]
@@ -83,8 +82,13 @@ fn soak(options: &Options) -> io::Result<bool> {
     flags.extend(["--max-subscriptions".to_owned(), scale.topics.to_string()]);
     flags.extend(options.shards.into_iter().flat_map(|n| ["--shards".to_owned(), n.to_string()]));
     let settings = attack::soak_settings();
-    let mut node = Node::start_with(&Setup { flags, settings, keeps_log: true, ..Setup::default() })?;
-    let target = Target { http: node.http, publish: node.publish, topic: "topic-0000".to_owned() };
+    let mut node = Node::start(&Setup {
+        flags,
+        settings,
+        keeps_log: true,
+        ..Setup::from_environment(env!("CARGO_BIN_EXE_fanwire"))
+    })?;
+    let target = Target { http: node.http, publish: node.publish_tcp()?, topic: "topic-0000".to_owned() };
     for attack in &attacks {
         attack.prepare(&target, &scale)?;
     }
@@ -125,7 +129,7 @@ struct Soak<'a> {
 impl Soak<'_> {
     /// Everything at once for a time, after which everybody goes. Answers what was not as it should be.
     fn run(&mut self, what: &str, time: Duration, seed: u64) -> io::Result<Vec<String>> {
-        let ways = [Way::WebSocket, Way::EventStream, Way::Path];
+        let ways = [Dialect::Json, Dialect::Sse, Dialect::Path];
         let mut load = Load::connect_by(self.node, SUBSCRIBERS, 1, &ways)?;
         load.publish(RATE);
         let control = Control::default();

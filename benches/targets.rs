@@ -15,14 +15,13 @@
 //! BENCH_NODE_PREFIX="taskset -c 0" taskset -c 1 cargo bench --bench targets -- --shards 1
 //! ```
 
-mod load;
-
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use load::{Figures, Load, Node};
+use fanwire::load::node::Setup;
+use fanwire::load::{Load, Node, Tally, Window};
 
 /// Holds what the node promises.
 #[derive(Parser)]
@@ -109,14 +108,17 @@ impl Scenario {
     }
 
     fn measure(&self, table: &mut Table) -> io::Result<()> {
-        let node = Node::start(self.shards, self.subscribers)?;
+        let mut flags = vec!["--max-clients".to_owned(), self.subscribers.to_string()];
+        flags.extend(self.shards.into_iter().flat_map(|shards| ["--shards".to_owned(), shards.to_string()]));
+        let setup = Setup { flags, ..Setup::from_environment(env!("CARGO_BIN_EXE_fanwire")) };
+        let node = Node::start(&setup)?;
         let mut load = Load::connect(&node, self.subscribers, self.topics)?;
-        let figures = load.run(&node, self.rate, Duration::from_secs(1).min(self.time), self.time)?;
-        self.print(table, &load, &figures, node.resident());
+        let (window, tally) = load.run(&node, self.rate, Duration::from_secs(1).min(self.time), self.time)?;
+        self.print(table, &load, (&window, &tally), node.resident());
         Ok(())
     }
 
-    fn print(&self, table: &mut Table, load: &Load, figures: &Figures, resident: u64) {
+    fn print(&self, table: &mut Table, load: &Load, (figures, tally): (&Window, &Tally), resident: u64) {
         let seconds = figures.took.as_secs_f64();
         let setup = |quantile| Duration::from_nanos(load.setup.value_at_quantile(quantile));
         table.promise("subscribers connected", load.setup.len(), self.subscribers, true);
@@ -125,14 +127,14 @@ impl Scenario {
         let rate = figures.published as f64 / seconds;
         let is_fast = !self.is_timed || rate > 0.99 * self.rate;
         table.promise("events published a second", format!("{rate:.0}"), self.rate, is_fast);
-        table.promise("deliveries missing", figures.missing, 0, figures.missing == 0);
-        table.promise("deliveries wrong", figures.wrong, 0, figures.wrong == 0);
-        table.promise("connections closed", figures.closed, 0, figures.closed == 0);
+        table.promise("deliveries missing", tally.missing, 0, tally.missing == 0);
+        table.promise("deliveries wrong", tally.wrong(), 0, tally.wrong() == 0);
+        table.promise("connections closed", tally.closed, 0, tally.closed == 0);
         table.timed("publish to read, p99", figures.latency(0.99), LATENCY, self.is_timed);
         let [p50, p999, worst] = [0.5, 0.999, 1.0].map(|quantile| figures.latency(quantile));
         table.figure("publish to read, p50 / p99.9 / worst", format!("{p50:.2?} / {p999:.2?} / {worst:.2?}"));
         table.figure("deliveries a second", format!("{:.0}", figures.deliveries as f64 / seconds));
-        let cpu = figures.node_cpu.as_secs_f64();
+        let cpu = figures.server_cpu.as_secs_f64();
         let each = cpu * 1e6 / figures.deliveries.max(1) as f64;
         table.figure(
             "node: processor, each delivery",

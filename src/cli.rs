@@ -1,5 +1,7 @@
 //! The command line: what each command takes, and what its help teaches.
 
+#[cfg(target_os = "linux")]
+mod bench;
 mod drain;
 mod flags;
 mod generate;
@@ -120,6 +122,26 @@ enum Command {
             FANWIRE_OPERATOR_TOKEN=… fanwire drain --to http://10.0.0.5:9090 --no-wait"
     )]
     Drain(drain::Arguments),
+    /// Load a node, or another server, and measure it
+    #[cfg(target_os = "linux")]
+    #[command(
+        long_about = "Loads a server as its subscribers and publisher would, and tells what they saw. Events have a time \
+            at which they are meant to be sent (open loop): latency runs from there to the subscriber's read, and who falls \
+            behind is not forgiven. Every delivery is checked for its number. Without --to, a node of its own is \
+            started and ended; flags of that node may follow after --. docs/bench.md tells what each figure is.\n\n\
+            Ends with 0 where everything came once and in order, with 3 where something was lost, repeated, \
+            reordered or closed, with 1 where it could not be measured.",
+        after_help = "Examples:\n  \
+            fanwire bench                                     what there is, and a short run\n  \
+            fanwire bench fanout --subscribers 1000 --rate 10000\n  \
+            fanwire bench fanout --subscribers 10,100,1000 --plot plots\n  \
+            fanwire bench capacity --topics 100 --server-cpu 0 --generator-cpu 1\n  \
+            fanwire bench idle --json - | jq .server\n  \
+            fanwire bench fanout -- --latency-budget 5ms\n  \
+            fanwire bench fanout --to 127.0.0.1:8080 --publish 127.0.0.1:8081 --pid \"$(pidof fanwire)\"\n  \
+            fanwire bench fanout --peer ws --to 127.0.0.1:9001 --server 'node server.cjs 9001'"
+    )]
+    Bench(Box<bench::Arguments>),
     /// Check settings and show them with where each came from
     #[command(
         long_about = "Reads the settings as `serve` would, with the same flags, and prints them as TOML, \
@@ -192,6 +214,8 @@ pub fn main() -> ExitCode {
         Command::Subscribe(arguments) => subscribe::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Drain(arguments) => drain::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(flags) => check(flags),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Completions { shell } => completions(shell),

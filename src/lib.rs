@@ -25,6 +25,8 @@ pub mod error;
 pub mod event;
 pub mod fanout;
 pub mod link;
+#[cfg(target_os = "linux")]
+pub mod load;
 pub mod logs;
 pub mod metrics;
 pub mod net;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use common::proc::open_files;
 use common::proxy::{BOTH, Proxy, Way};
-use common::raw::{masked, upgrade};
+use common::raw::upgrade;
 use common::sse::EventStream;
 use common::{Node, PATIENCE, WebSocket, seed, wait_until};
+use fanwire::proto::websocket::masked;
 use serde_json::{Value, json};
 use socket2::SockRef;
 

@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::proc::{open_files, resident};
-use common::raw::{RawClient, masked};
+use common::raw::RawClient;
 use common::{Node, PATIENCE, WebSocket, wait_until};
 use fanwire::client::{Event, Publisher};
+use fanwire::proto::websocket::masked;
 use serde_json::{Value, json};
 
 const STREAM: &str =

@@ -7,8 +7,9 @@ mod common;
 use std::io::{Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use common::raw::{RawClient, masked, upgrade};
+use common::raw::{RawClient, upgrade};
 use common::{Node, PATIENCE, read_response};
+use fanwire::proto::websocket::masked;
 use serde_json::Value;
 
 /// What becomes of a request.

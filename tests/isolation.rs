@@ -7,16 +7,13 @@ mod common;
 
 #[path = "../benches/attack/mod.rs"]
 mod attack;
-#[path = "../benches/load/mod.rs"]
-mod load;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use attack::{Attack, Control, Done, Scale, Target};
-use load::node::Setup;
-use load::{Load, Node, Way};
+use fanwire::load::node::Setup;
+use fanwire::load::{Dialect, Load, Node};
 
 use common::{PATIENCE, seed};
 
@@ -31,11 +28,17 @@ fn attack(attack: Attack) -> Done {
     let max_subscriptions = scale.topics.to_string();
     let flags = ["--shards", "2", "--max-clients", "10000", "--max-subscriptions", &max_subscriptions];
     let flags = flags.map(str::to_owned).to_vec();
-    let setup = Setup { flags, settings: attack::settings(), keeps_log: true, ..Setup::default() };
-    let mut node = Node::start_with(&setup).unwrap();
-    let target = Target { http: node.http, publish: node.publish, topic: "topic-0000".to_owned() };
+    let setup = Setup {
+        flags,
+        settings: attack::settings(),
+        keeps_log: true,
+        ..Setup::from_environment(env!("CARGO_BIN_EXE_fanwire"))
+    };
+    let mut node = Node::start(&setup).unwrap();
+    let target =
+        Target { http: node.http, publish: node.publish_tcp().unwrap(), topic: "topic-0000".to_owned() };
     attack.prepare(&target, &scale).unwrap();
-    let ways = [Way::WebSocket, Way::EventStream, Way::Path];
+    let ways = [Dialect::Json, Dialect::Sse, Dialect::Path];
     let mut load = Load::connect_by(&node, SUBSCRIBERS, TOPICS, &ways).unwrap();
     load.publish(RATE);
     load.observe(&node, Duration::from_millis(200), || true).unwrap();

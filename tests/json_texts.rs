@@ -7,8 +7,9 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use common::raw::{RawClient, masked};
+use common::raw::RawClient;
 use common::{Node, PATIENCE, WebSocket, http};
+use fanwire::proto::websocket::masked;
 use fanwire::publish::wire::{FLAG_ACK, HEADER_LEN, Header, Kind, VERSION};
 use serde_json::{Value, json};
 

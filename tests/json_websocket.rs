@@ -11,11 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::foreign::Foreign;
-use common::raw::{RawClient, masked, upgrade};
+use common::raw::{RawClient, upgrade};
 use common::{
     Dialogue, Incoming, Node, PATIENCE, Signal, WebSocket, fanwire, node_script, run_any, seed, wait_until,
 };
 use fanwire::client::{Event, Publisher};
+use fanwire::proto::websocket::masked;
 use serde_json::{Value, json};
 
 /// 2024-01-15T10:15:00.000Z

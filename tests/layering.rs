@@ -71,11 +71,13 @@ const LAYERS: &[Layer] = &[
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
+    // A generator of load: the other side of everything, which the node does not use.
+    ("load",        &["load"],                                      &["proto", "wire"]),
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
     ("net",         &["net"],                                       &["clock", "config", "connection", "link", "shard", "shared", "transport"]),
     ("node",        &["node"],                                      &["clock", "config", "connection", "logs", "net", "origin", "prepare", "shared", "stages"]),
-    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "logs", "node", "prepare"]),
+    ("cli",         &["cli"],                                       &["catalog", "clock", "client", "config", "error", "load", "logs", "node", "prepare"]),
 ];
 
 /// Files that only say which modules there are.
@@ -94,21 +96,22 @@ const TABLES_OF_CONTENTS: &[&str] = &[
 
 /// What is used in certain places only: the words, the files (or directories) that may have them, and why.
 const HOMES: &[(&[&str], &[&str], &str)] = &[
-    (&["mio::"], &["net"], "net is the only home of mio"),
+    // The load generator is another program's side of the sockets.
+    (&["mio::"], &["net", "load"], "net is the only home of mio"),
     (
         &["Instant::now", "SystemTime::now", ".elapsed()"],
-        // The publishing client blocks, on a clock of its own; no part of the engine uses it.
-        &["clock", "cli", "node", "client"],
+        // The publishing client blocks, the load generator paces, on clocks of their own; no part of the engine uses them.
+        &["clock", "cli", "node", "client", "load"],
         "the engine is told the time",
     ),
     (
         &["thread::", "sleep("],
-        &["node", "cli", "client", "config"],
+        &["node", "cli", "client", "config", "load"],
         "shards own what they touch: threads are made in node",
     ),
     (
         &["std::net::", "std::os::unix::net"],
-        &["net", "cli", "node", "client", "config"],
+        &["net", "cli", "node", "client", "config", "load"],
         "the engine knows no sockets",
     ),
     (&["println!", "eprintln!"], &["cli", "node"], "a library does not print"),

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use common::raw::{masked, upgrade};
+use common::raw::upgrade;
 use common::{
     Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, fanwire_under, http, run_any, tool, wait_until,
 };
 use fanwire::client::{Event, Publisher};
+use fanwire::proto::websocket::masked;
 use fanwire::publish::wire::encode_hello;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::{Resource, Rlimit, prlimit};

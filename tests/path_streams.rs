@@ -10,13 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::foreign::Foreign;
-use common::raw::{RawClient, masked, upgrade};
+use common::raw::{RawClient, upgrade};
 use common::sse::{EventStream, Said};
 use common::{
     Dialogue, Incoming, Node, PATIENCE, TempDir, WebSocket, fanwire, http, in_repository, node_script,
     nodejs, run, run_any, wait_until,
 };
 use fanwire::client::{Event, Publisher};
+use fanwire::proto::websocket::masked;
 use serde_json::{Value, json};
 
 /// The stream of the write-up: its path, its message, its queue and its patience.

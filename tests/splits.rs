@@ -30,7 +30,8 @@ use fanwire::session::policy::Policy;
 use fanwire::topic::rules::{Rule, Rules};
 use socket::{Op, Pipe, SimSocket, Tape, Temper};
 
-use common::raw::{masked, upgrade};
+use common::raw::upgrade;
+use fanwire::proto::websocket::masked;
 
 /// Time stands still, so that every timestamp is the same.
 const NOW: Now = Now { mono: 1_000_000_000, wall_ms: 1_705_313_700_000 };

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use fanwire::publish::wire::Publish;
 
 use super::crowd::{Actor, Crowd, Manner, Then};
-use super::{Control, Done, Scale, Target, masked};
-use crate::load::upgrade;
+use super::{Control, Done, Scale, Target};
+use fanwire::load::upgrade;
+use fanwire::proto::websocket::masked;
 
 /// Topics whose history soon goes, and they with it.
 pub const SETTINGS: &str = r#"

@@ -13,9 +13,10 @@ use memchr::memmem;
 use serde_json::{Value, json};
 
 use super::crowd::{Actor, Crowd, Manner, Then};
-use super::{Control, Done, PATIENCE, Pace, Scale, Target, masked, take_frame};
-use crate::load::node::get;
-use crate::load::upgrade;
+use super::{Control, Done, PATIENCE, Pace, Scale, Target, take_frame};
+use fanwire::load::node::get;
+use fanwire::load::upgrade;
+use fanwire::proto::websocket::masked;
 
 pub const SETTINGS: &str = r#"
 [[topic]]

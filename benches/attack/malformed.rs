@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 
 use super::crowd::{Actor, Crowd, Manner, Then};
-use super::{Control, Done, PATIENCE, Scale, Target, masked, take_frame};
-use crate::load::upgrade;
+use super::{Control, Done, PATIENCE, Scale, Target, take_frame};
+use fanwire::load::upgrade;
+use fanwire::proto::websocket::masked;
 
 /// What the node has to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

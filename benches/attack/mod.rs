@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::load;
+use fanwire::load;
 
 /// How long something may take that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -278,26 +278,6 @@ impl Pace {
         let all = (self.began.elapsed().as_secs_f64() * self.rate) as u64;
         all - std::mem::replace(&mut self.done, all)
     }
-}
-
-/// A frame as clients send them, with a mask that is not nothing.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = vec![first];
-    match payload.len() {
-        0..126 => frame.push(0x80 | payload.len() as u8),
-        126..65_536 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
-        }
-        _ => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
 }
 
 /// Takes one whole frame of the node off the front: its opcode and payload.

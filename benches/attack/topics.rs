@@ -6,8 +6,9 @@ use std::time::Duration;
 use memchr::memmem;
 
 use super::crowd::{Actor, Crowd, Manner, Then};
-use super::{Control, Done, Scale, Target, masked, take_frame};
-use crate::load::upgrade;
+use super::{Control, Done, Scale, Target, take_frame};
+use fanwire::load::upgrade;
+use fanwire::proto::websocket::masked;
 
 /// Topics named in one message, which has to stay below `max_message_bytes`.
 const IN_ONE: usize = 2_000;

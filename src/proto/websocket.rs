@@ -385,32 +385,39 @@ pub fn write_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     out.extend_from_slice(&reason.as_bytes()[..end]);
 }
 
+/// Appends a whole frame as clients write them: masked, with its first byte as given, so that tools can also write what
+/// is against the protocol. A mask of zeros leaves the payload readable, and servers take it off as any other.
+pub fn write_masked(out: &mut Vec<u8>, first: u8, mask: [u8; 4], payload: &[u8]) {
+    match payload.len() {
+        short @ 0..126 => out.extend_from_slice(&[first, 0x80 | short as u8]),
+        medium @ 126..65_536 => {
+            let [high, low] = (medium as u16).to_be_bytes();
+            out.extend_from_slice(&[first, 0x80 | 126, high, low]);
+        }
+        long => {
+            out.extend_from_slice(&[first, 0x80 | 127]);
+            out.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&mask);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    unmask(&mut out[start..], mask);
+}
+
+/// The same as bytes of its own, with a mask that is not nothing.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(14 + payload.len());
+    write_masked(&mut frame, first, [0x37, 0xfa, 0x21, 0x3d], payload);
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const ACCEPT: Accept =
         Accept { max_message_bytes: 70_000, binary: true, max_fragments: Some(MAX_FRAGMENTS) };
-
-    /// A client's frame: masked, with the first byte as given.
-    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mask = [0x11, 0x22, 0x33, 0x44];
-        let mut out = vec![first];
-        match payload.len() {
-            n @ 0..126 => out.push(0x80 | n as u8),
-            n @ 126..65_536 => {
-                out.push(0x80 | 126);
-                out.extend_from_slice(&(n as u16).to_be_bytes());
-            }
-            n => {
-                out.push(0x80 | 127);
-                out.extend_from_slice(&(n as u64).to_be_bytes());
-            }
-        }
-        out.extend_from_slice(&mask);
-        out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        out
-    }
 
     /// Feeds `input` in pieces and collects every message, or the violation that ends it.
     fn run<'a>(
@@ -441,15 +448,15 @@ mod tests {
     #[test]
     fn every_split_gives_the_same_messages() {
         let input = [
-            frame(0x81, "Grüße".as_bytes()),
-            frame(0x01, &[0xe2]),
-            frame(0x89, b"ping"),
-            frame(0x00, &[0x82]),
-            frame(0x80, &[0xac, b'!']),
-            frame(0x82, &[7; 200]),
-            frame(0x81, b""),
-            frame(0x8a, b""),
-            frame(0x88, &[0x03, 0xe8, b'o', b'k']),
+            masked(0x81, "Grüße".as_bytes()),
+            masked(0x01, &[0xe2]),
+            masked(0x89, b"ping"),
+            masked(0x00, &[0x82]),
+            masked(0x80, &[0xac, b'!']),
+            masked(0x82, &[7; 200]),
+            masked(0x81, b""),
+            masked(0x8a, b""),
+            masked(0x88, &[0x03, 0xe8, b'o', b'k']),
         ]
         .concat();
         let (whole, violation) = run([&input[..]], ACCEPT);
@@ -470,21 +477,21 @@ mod tests {
         let text_only = Accept { max_message_bytes: 10, binary: false, ..ACCEPT };
         let header = |bytes: &[u8]| [bytes, &[0; 4][..]].concat();
         for (input, expected) in [
-            (frame(0xc1, b"x"), Protocol("a reserved bit is set")),
-            (frame(0x91, b"x"), Protocol("a reserved bit is set")),
+            (masked(0xc1, b"x"), Protocol("a reserved bit is set")),
+            (masked(0x91, b"x"), Protocol("a reserved bit is set")),
             (vec![0x81, 0x01, b'x'], Protocol("a client's frame is not masked")),
-            (frame(0x83, b"x"), Protocol("reserved opcode")),
-            (frame(0x8b, b"x"), Protocol("reserved opcode")),
-            (frame(0x09, b"x"), Protocol("a control frame is fragmented")),
-            (frame(0x89, &[0; 126]), Protocol("a control frame has more than 125 bytes")),
-            (frame(0x80, b"x"), Protocol("a continuation of nothing")),
+            (masked(0x83, b"x"), Protocol("reserved opcode")),
+            (masked(0x8b, b"x"), Protocol("reserved opcode")),
+            (masked(0x09, b"x"), Protocol("a control frame is fragmented")),
+            (masked(0x89, &[0; 126]), Protocol("a control frame has more than 125 bytes")),
+            (masked(0x80, b"x"), Protocol("a continuation of nothing")),
             (
-                [frame(0x01, b"x"), frame(0x81, b"y")].concat(),
+                [masked(0x01, b"x"), masked(0x81, b"y")].concat(),
                 Protocol("a new message inside an unfinished one"),
             ),
-            (frame(0x82, b"x"), Binary),
-            (frame(0x81, &[b'x'; 11]), TooBig),
-            ([frame(0x01, &[b'x'; 6]), frame(0x80, &[b'x'; 5])].concat(), TooBig),
+            (masked(0x82, b"x"), Binary),
+            (masked(0x81, &[b'x'; 11]), TooBig),
+            ([masked(0x01, &[b'x'; 6]), masked(0x80, &[b'x'; 5])].concat(), TooBig),
             (header(&[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 0]), TooBig),
             (header(&[0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0]), Protocol("the length has its top bit set")),
             (header(&[0x81, 0xfe, 0, 125]), Protocol("the length is not in its shortest form")),
@@ -492,12 +499,12 @@ mod tests {
                 header(&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]),
                 Protocol("the length is not in its shortest form"),
             ),
-            (frame(0x81, &[0xff]), BadUtf8),
-            (frame(0x81, &[0xe2, 0x82]), BadUtf8),
-            ([frame(0x01, &[0xe2]), frame(0x80, b"x")].concat(), BadUtf8),
-            (frame(0x88, &[3]), Protocol("a close of one byte")),
-            (frame(0x88, &[0x03, 0xed]), Protocol("a close code that may not be sent")),
-            (frame(0x88, &[0x03, 0xe8, 0xff]), BadUtf8),
+            (masked(0x81, &[0xff]), BadUtf8),
+            (masked(0x81, &[0xe2, 0x82]), BadUtf8),
+            ([masked(0x01, &[0xe2]), masked(0x80, b"x")].concat(), BadUtf8),
+            (masked(0x88, &[3]), Protocol("a close of one byte")),
+            (masked(0x88, &[0x03, 0xed]), Protocol("a close code that may not be sent")),
+            (masked(0x88, &[0x03, 0xe8, 0xff]), BadUtf8),
         ] {
             for cut in 0..=input.len() {
                 let (head, tail) = input.split_at(cut);
@@ -508,30 +515,30 @@ mod tests {
 
     #[test]
     fn bad_utf8_fails_before_the_message_is_whole() {
-        let mut input = frame(0x81, &[b'a', 0xff, b'b', b'c']);
+        let mut input = masked(0x81, &[b'a', 0xff, b'b', b'c']);
         input.truncate(input.len() - 2);
         assert_eq!(run([&input[..]], ACCEPT).1, Some(Violation::BadUtf8));
     }
 
     #[test]
     fn endless_empty_fragments_end() {
-        let mut input = frame(0x01, b"");
+        let mut input = masked(0x01, b"");
         for _ in 0..=MAX_FRAGMENTS {
-            input.extend(frame(0x00, b""));
+            input.extend(masked(0x00, b""));
         }
         assert_eq!(run([&input[..]], ACCEPT).1, Some(Violation::Protocol("too many fragments")));
         let unbounded = Accept { max_fragments: None, ..ACCEPT };
-        input.extend(frame(0x80, b"end"));
+        input.extend(masked(0x80, b"end"));
         assert_eq!(run([&input[..]], unbounded), (vec![(Opcode::Text, b"end".to_vec())], None));
     }
 
     #[test]
     fn an_idle_decoder_holds_nothing() {
         let mut decoder = Decoder::default();
-        let mut input = frame(0x01, b"half");
+        let mut input = masked(0x01, b"half");
         decoder.decode(&mut input, ACCEPT).unwrap();
         assert!(!decoder.is_idle());
-        let mut rest = frame(0x80, b"");
+        let mut rest = masked(0x80, b"");
         assert!(decoder.decode(&mut rest, ACCEPT).unwrap().1.is_some());
         assert!(decoder.is_idle());
     }

@@ -1,15 +1,19 @@
-//! The node that is measured: a process of its own, and what `/proc` and its metrics say about it.
+//! A node as a child: a process of its own, and what its metrics say about it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The environment variable with what goes before the node's command.
+use super::process::Process;
+use super::stream::Address;
+
+/// The environment variable with what goes before the node's command in the benches of this repository.
 const PREFIX: &str = "BENCH_NODE_PREFIX";
 
 /// How long the node may take to answer a plain request.
@@ -18,25 +22,49 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How a node is started.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
+    /// The `fanwire` program.
+    pub program: PathBuf,
     /// Further flags of `fanwire serve`.
     pub flags: Vec<String>,
     /// The text of its settings file.
     pub settings: String,
-    /// Words before its command; where there are none, those of [`PREFIX`].
+    /// Words before its command.
     pub prefix: Vec<String>,
     /// Whether its log goes to a file, to be counted, and not to standard error.
     pub keeps_log: bool,
+    /// Whether its publish socket is a Unix socket, and not TCP.
+    pub is_unix: bool,
 }
 
-/// A node as a process of its own, on ports that the system chose. Killed when dropped.
+impl Setup {
+    /// This program with nothing set. The words in `BENCH_NODE_PREFIX` go before its command: `taskset -c 0` gives the
+    /// node a processor of its own.
+    pub fn from_environment(program: impl Into<PathBuf>) -> Self {
+        let prefix = std::env::var(PREFIX).unwrap_or_default();
+        let prefix = prefix.split_whitespace().map(str::to_owned).collect();
+        Self { program: program.into(), prefix, ..Self::default() }
+    }
+}
+
+/// A node as a process of its own, on ports that the system chose. Killed when dropped. Derefs to what `/proc` shows
+/// of it.
 #[derive(Debug)]
 pub struct Node {
     child: Child,
+    process: Process,
     dir: PathBuf,
     /// Where WebSocket is served.
     pub http: SocketAddr,
     /// The publish socket.
-    pub publish: SocketAddr,
+    pub publish: Address,
+}
+
+impl Deref for Node {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
 }
 
 /// What a node holds. Of two moments without traffic it is the same where nothing was left behind.
@@ -76,16 +104,11 @@ impl Standing {
 }
 
 impl Node {
-    /// Starts `fanwire serve` and waits until it says where it listens. The words of [`PREFIX`] go before the
-    /// command: `taskset -c 0` gives the node a processor of its own.
-    pub fn start(shards: Option<usize>, max_clients: usize) -> io::Result<Self> {
-        let mut flags = vec!["--max-clients".to_owned(), max_clients.to_string()];
-        flags.extend(shards.into_iter().flat_map(|shards| ["--shards".to_owned(), shards.to_string()]));
-        Self::start_with(&Setup { flags, ..Setup::default() })
-    }
-
-    /// The same with all that can be chosen.
-    pub fn start_with(setup: &Setup) -> io::Result<Self> {
+    /// Starts `fanwire serve` and waits until it says where it listens.
+    ///
+    /// # Errors
+    /// It cannot be started, or ends before it is up: then with its log, where that is kept.
+    pub fn start(setup: &Setup) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("fanwire-load-{}-{count}", std::process::id()));
@@ -95,15 +118,11 @@ impl Node {
             drop(fs::remove_dir_all(&dir));
         }
         let (child, (http, publish)) = started?;
-        Ok(Self { child, dir, http, publish })
+        Ok(Self { process: Process::of(child.id()), child, dir, http, publish })
     }
 
-    fn spawn(setup: &Setup, dir: &std::path::Path) -> io::Result<(Child, (SocketAddr, SocketAddr))> {
-        let prefix = match &setup.prefix[..] {
-            [] => std::env::var(PREFIX).unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
-            words => words.to_vec(),
-        };
-        let mut words = prefix.into_iter().map(OsString::from).chain([env!("CARGO_BIN_EXE_fanwire").into()]);
+    fn spawn(setup: &Setup, dir: &Path) -> io::Result<(Child, (SocketAddr, Address))> {
+        let mut words = setup.prefix.iter().map(OsString::from).chain([setup.program.clone().into()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words);
         for (name, _) in
@@ -111,7 +130,9 @@ impl Node {
         {
             command.env_remove(name);
         }
-        command.args(["serve", "--listen", "127.0.0.1:0", "--publish", "127.0.0.1:0", "--log-level", "warn"]);
+        let unix = format!("unix:{}", dir.join("publish.sock").display());
+        let publish = if setup.is_unix { unix.as_str() } else { "127.0.0.1:0" };
+        command.args(["serve", "--listen", "127.0.0.1:0", "--publish", publish, "--log-level", "warn"]);
         if !setup.settings.is_empty() {
             let file = dir.join("fanwire.toml");
             fs::write(&file, &setup.settings)?;
@@ -136,41 +157,15 @@ impl Node {
         }
     }
 
-    /// CPU time that the node has used, in whole hundredths of a second.
-    pub fn cpu(&self) -> Duration {
-        cpu_of(&self.child.id().to_string())
-    }
-
-    /// The same to the nanosecond, of the threads that it has now; it makes none and ends none while it runs.
-    pub fn exact_cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
-        let times = tasks.filter_map(|task| {
-            let schedstat = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            schedstat.split(' ').next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(times.sum())
-    }
-
-    /// Its resident memory in bytes.
-    pub fn resident(&self) -> u64 {
-        self.status("VmRSS:")
-    }
-
-    /// The most that its resident memory was since [`Node::forget_peak`], in bytes.
-    pub fn peak(&self) -> u64 {
-        self.status("VmHWM:")
-    }
-
-    /// [`Node::peak`] counts from now.
-    pub fn forget_peak(&self) {
-        // Where the kernel does not allow it, the peak is that of the whole life: more, never less.
-        drop(fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5"));
-    }
-
-    fn status(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+    /// The publish socket, where it is TCP.
+    ///
+    /// # Errors
+    /// It is a Unix socket.
+    pub fn publish_tcp(&self) -> io::Result<SocketAddr> {
+        match &self.publish {
+            Address::Tcp(address) => Ok(*address),
+            Address::Unix(_) => Err(io::Error::other("the publish socket is a Unix socket")),
+        }
     }
 
     /// Whether the process is there.
@@ -184,8 +179,11 @@ impl Node {
     }
 
     /// What it holds now.
+    ///
+    /// # Errors
+    /// Its metrics cannot be had.
     pub fn standing(&self) -> io::Result<Standing> {
-        let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count();
+        let fds = self.files();
         let metrics = get(self.http, "/metrics")?;
         let value = |name: &str| {
             let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -197,6 +195,9 @@ impl Node {
     }
 
     /// What it holds once that no longer changes. For moments without traffic.
+    ///
+    /// # Errors
+    /// As `standing`.
     pub fn settled(&self) -> io::Result<Standing> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = self.standing()?;
@@ -211,6 +212,9 @@ impl Node {
     }
 
     /// Waits until it holds what it held `before`. Answers how long that took, or what is not as it was.
+    ///
+    /// # Errors
+    /// As `standing`.
     pub fn wait_standing(
         &self,
         before: &Standing,
@@ -240,6 +244,9 @@ impl Drop for Node {
 }
 
 /// `GET` on a node's HTTP address; the body of the answer.
+///
+/// # Errors
+/// There is none, or it is not 200.
 pub fn get(http: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&http, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -254,38 +261,22 @@ pub fn get(http: SocketAddr, path: &str) -> io::Result<String> {
 }
 
 /// The addresses in the lines that a node prints once it is up; the last one says what to do next.
-fn read_greeting(lines: impl Iterator<Item = io::Result<String>>) -> io::Result<(SocketAddr, SocketAddr)> {
+fn read_greeting(lines: impl Iterator<Item = io::Result<String>>) -> io::Result<(SocketAddr, Address)> {
     let (mut http, mut publish) = (None, None);
     for line in lines {
         let line = line?;
         for word in line.split_whitespace() {
-            match word.strip_prefix("http://") {
-                Some(address) => http = http.or(address.trim_end_matches('/').parse().ok()),
-                None => publish = publish.or(word.parse().ok()),
+            if let Some(address) = word.strip_prefix("http://") {
+                http = http.or(address.trim_end_matches('/').parse().ok());
+            } else if let Some(path) = word.strip_prefix("unix:") {
+                publish = publish.or(Some(Address::Unix(path.into())));
+            } else if let Ok(address) = word.parse() {
+                publish = publish.or(Some(Address::Tcp(address)));
             }
         }
-        if let (Some(http), Some(publish), true) = (http, publish, line.trim_start().starts_with("next:")) {
-            return Ok((http, publish));
+        if let (Some(http), Some(publish), true) = (http, &publish, line.trim_start().starts_with("next:")) {
+            return Ok((http, publish.clone()));
         }
     }
     Err(io::Error::other("the node ended before it was up"))
-}
-
-/// User and system time of a process, by what `/proc` calls it.
-pub fn cpu_of(process: &str) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in parentheses may contain spaces; user and system time are the 12th and 13th field after it.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10) // Linux counts hundredths of a second here, whatever its own clock does.
-}
-
-/// Time that the machine's processors were busy, whoever kept them so.
-pub fn cpu_of_all() -> Duration {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    // user, nice, system, idle, iowait, irq, softirq, steal: all but the fourth and fifth.
-    let busy = fields.take(8).enumerate().filter(|(place, _)| !matches!(place, 3 | 4));
-    let ticks: u64 = busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
 }
