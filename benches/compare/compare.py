@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs Fanwire and other servers in turns on the same processors, and writes the page of what was measured.
 
-Every run is one `fanwire bench` with one server that it starts and ends. In each round every scenario is measured
+The other servers are installed first, as far as they are missing. Every run is one
+`fanwire bench` with one server that it starts and ends. In each round every scenario is measured
 with every server, in another order each time. A run in which other programs took much of a processor is repeated.
 Results are saved after each run, so that --resume goes on where a run broke off.
 
@@ -29,6 +30,7 @@ import servers
 # Of one processor, in percent: what others may take during a run, and before it.
 FOREIGN = 6.0
 ATTEMPTS = 3
+QUICK_ATTEMPTS = 1
 # In seconds: for one run of `fanwire bench`; for its server's port to be free again.
 PATIENCE = 240
 PORT_PATIENCE = 10
@@ -66,10 +68,11 @@ def parse():
     parser.add_argument("--fanwire", type=pathlib.Path, default=target / "release/fanwire", metavar="FILE")
     parser.add_argument("--server-cpu", type=int, default=0, metavar="N")
     parser.add_argument("--generator-cpu", type=int, default=1, metavar="N")
-    parser.add_argument("--wait", type=float, default=60, metavar="SECS", help="at most this long for a quiet machine (60)")
+    parser.add_argument("--wait", type=float, metavar="SECS", help="at most this long for a quiet machine; 60, and 1 with --quick")
     options = parser.parse_args()
     options.is_part = options.quick or bool(options.servers or options.only)
     options.reps = options.reps or (1 if options.quick else 3)
+    options.wait = (1 if options.quick else 60) if options.wait is None else options.wait
     options.out = options.out or servers.REPOSITORY / ("artefacts" if options.is_part else "docs")
     return options
 
@@ -78,6 +81,7 @@ def compare(options):
     chosen = choose("server", servers.table(options.fanwire.resolve()), options.servers)
     measured = choose("scenario", scenarios.SCENARIOS, options.only)
     check_machine(options, measured)
+    install(list(chosen))
     settings = {
         "is_quick": options.quick,
         "rounds": options.reps,
@@ -114,11 +118,17 @@ def choose(kind, table, names):
     return {name: row for name, row in table.items() if not names or name in names}
 
 
+def install(names):
+    """Gets the servers that are not here yet. Says nothing where all are."""
+    if subprocess.run([servers.HERE / "install", *names], stdout=sys.stderr, check=False).returncode != 0:
+        raise Trouble("not every server can be had here, see above; --servers fanwire,... names those that you want")
+
+
 def found(name, server):
     version = servers.version(server)
     if version is None:
-        program = "make compare builds it" if name == "fanwire" else f"benches/compare/install {name} installs it"
-        raise Trouble(f"{server.title} is not here, or does not answer: {program}; --servers names those that you want")
+        hint = "cargo build --release makes it, --fanwire names another" if name == "fanwire" else "see benches/compare/install"
+        raise Trouble(f"{server.title} is not here, or does not tell its version: {hint}")
     return {"version": version, "command": servers.shell(server.command)}
 
 
@@ -158,13 +168,13 @@ def now():
 
 
 def measure(options, words, server):
-    """Measures a server until nothing else disturbed it, or ATTEMPTS are over. The least disturbed attempt counts."""
+    """Measures a server until nothing else disturbed it, or often enough. The least disturbed attempt counts."""
     attempts = []
-    for _ in range(ATTEMPTS):
+    for left in reversed(range(QUICK_ATTEMPTS if options.quick else ATTEMPTS)):
         wait_for_quiet(options.wait)
         run = bench(options, words, server)
         attempts.append(run)
-        if disturbance(run) <= FOREIGN:
+        if disturbance(run) <= FOREIGN or left == 0:
             break
         print(f"{run.get('error') or f'others took {disturbance(run):.0f} % of a processor'}, again:", end=" ", flush=True)
     best = min(attempts, key=disturbance)

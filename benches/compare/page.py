@@ -16,6 +16,8 @@ import scenarios
 import servers
 
 OURS = "fanwire"
+# Of the generator's processor, in percent.
+GENERATOR_FULL = 95.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +230,15 @@ def notes(results, scenario, has_deliveries):
             lines.append(
                 f"- {results.title(server)}: in {len(disturbed)} of {len(runs)} runs others took up to {number(most)} % of a processor."
             )
+    full = [results.title(name) for name in results.servers if is_generator_full(results.reports(scenario, name))]
+    if full:
+        lines.append(f"- The generator's processor was full, so the limit may be the generator's: {', '.join(full)}.")
     return ["", *lines] if lines else []
+
+
+def is_generator_full(reports):
+    shares = [report["generator"]["cpu_percent"] or 0.0 for report in reports]
+    return bool(shares) and statistics.median(shares) > GENERATOR_FULL
 
 
 def conditions(results):

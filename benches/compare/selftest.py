@@ -26,6 +26,7 @@ def report(foreign=1.0, **figures):
         "deliveries_per_sec": 1e5,
         "latency_ms": {"p50": 2.0, "p99": 5.0},
         "server": {"cpu_us_per_delivery": 4.0, "rss_bytes_per_connection": 400.0},
+        "generator": {"cpu_percent": 40.0},
         "foreign_cpu_percent": foreign,
         "handshakes_per_sec": 20000.0,
         "capacity_rate": 10000.0,
@@ -106,6 +107,12 @@ class Page(unittest.TestCase):
         self.assertIn("- npm ws could not be measured: it is gone.", text)
         self.assertIn("- A steady stream, p99: Fanwire has no figure.", text)
 
+    def test_a_generator_that_can_no_more_is_told(self):
+        busy = {"cpu_percent": 99.0}
+        made = {"fanwire": [report(generator=busy)] * 2, "bun": [report(), report(), report(generator=busy)]}
+        told = "- The generator's processor was full, so the limit may be the generator's: Fanwire.\n"
+        self.assertIn(told, self.markdown(made, "capacity-10"))
+
     def test_plots_have_a_bar_for_each_server_with_a_figure(self):
         drawn = page.plot(page.Results(results({"fanwire": [price(4.0)], "bun": ["gone"], "ws": [price(8.0)]})), "steady")
         self.assertEqual(drawn.count('class="bar'), 2)
@@ -125,6 +132,7 @@ class Runner(unittest.TestCase):
             compare,
             wait_for_quiet=lambda longest: None,
             check_machine=lambda options, measured: None,
+            install=lambda names: None,
             found=lambda name, server: {"version": f"{name} 1.0", "command": name},
             bench=lambda options, words, server: self.bench(words, server),
         )
