@@ -88,6 +88,7 @@ def compare(options):
         "scenarios": {name: scenarios.arguments(scenario, options.quick) for name, scenario in measured.items()},
         "servers": {name: found(name, server) for name, server in chosen.items()},
         "machine": machine(options),
+        "commit": commit(),
     }
     saved = options.out / "compare" / "unfinished.json"
     results = resume(saved, settings) if options.resume else dict(settings, began=now(), runs=[])
@@ -283,6 +284,16 @@ def check_machine(options, measured):
         raise Trouble(f"a process may open {hard} files here, and {needed} are needed: ulimit -n {needed}, or --only")
     # Servers and generator inherit it.
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def commit():
+    """What was built, as far as git knows it."""
+    try:
+        command = ["git", "-C", str(servers.REPOSITORY), "rev-parse", "--short=10", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
 
 
 def machine(options):

@@ -125,6 +125,7 @@ def head(results):
     often = "once" if rounds == 1 else f"{rounds} times"
     warning = "**A quick check that everything works, not a measurement.** " if everything["is_quick"] else ""
     ours = everything["servers"].get(OURS, {}).get("version", "without Fanwire")
+    ours += f" (commit {everything['commit']})" if everything["commit"] else ""
     return f"""# Beside other servers
 
 {warning}Written by `make compare` from [what it measured](compare/results.json); nothing on this page is written by hand.

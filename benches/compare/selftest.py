@@ -61,6 +61,7 @@ def results(reports, scenario="steady"):
             "server_cpu": 0,
             "generator_cpu": 1,
         },
+        "commit": None,
         "began": "2026-01-02 03:04:05",
         "runs": runs,
     }
