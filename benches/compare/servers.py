@@ -117,7 +117,7 @@ def table(fanwire):
             [tokio, str(PORT)],
             lambda: f"tokio-tungstenite {_locked('tokio-tungstenite')}, tokio {_locked('tokio')}, "
             f"rustc {_number(_output('rustc', '--version'))}",
-            "A task for each client, `tokio::sync::broadcast` with 4,096 events for each topic, one thread; what has piled "
+            "A task for each client, `tokio::sync::broadcast` with 16,384 events for each topic, one thread; what has piled "
             "up leaves in one write. Read buffers of 4 KiB in place of 128.",
             "tokio/src/main.rs",
         ),

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Result, Utf8Bytes};
 
 /// Events that a subscriber may be behind before it misses some.
-const BEHIND: usize = 4096;
+const BEHIND: usize = 16_384;
 
 /// A subscriber sends next to nothing. The default, 128 KiB for each connection, is for those that do.
 const READ_BUFFER: usize = 4096;
