@@ -64,6 +64,8 @@ pub struct Plan {
     pub receive_buffer: Option<usize>,
     /// Whether a connection that the server closes before it is set up is only counted, and no error.
     pub bears_refusals: bool,
+    /// Whether subscribers end with a reset, which leaves no port waiting: for those who come and go.
+    pub resets: bool,
 }
 
 impl Plan {
@@ -80,6 +82,7 @@ impl Plan {
             concurrent: 32,
             receive_buffer: None,
             bears_refusals: false,
+            resets: false,
         }
     }
 
@@ -517,6 +520,9 @@ impl Load {
             let text = format!("subscriber {} cannot connect to {}: {error}", number + 1, self.plan.to);
             io::Error::new(error.kind(), text)
         })?;
+        if self.plan.resets {
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        }
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(number), both)?;
         self.topics[topic].subscribers += 1;

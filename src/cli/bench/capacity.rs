@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Options;
-use super::report::Report;
+use super::report::{Report, rounded};
 use super::scenario::{Run, plan, publish};
 use super::target::Target;
 use super::watch::Watch;
@@ -54,7 +54,7 @@ pub(super) fn search(
     match best {
         Some((rate, run)) => {
             report = report.with_run(&run, search.target);
-            (report.rate, report.capacity_rate) = (Some(rate), Some(rate));
+            (report.rate, report.capacity_rate) = (Some(rounded(rate)), Some(rounded(rate)));
         }
         None => report.refusal = Some(format!("no rate passed, down to {LOWEST} events/s")),
     }

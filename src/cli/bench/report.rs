@@ -1,11 +1,18 @@
 //! The figures of a run: as JSON for machines, as a table for people, and as a verdict.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::scenario::Run;
 use super::target::Target;
 use super::{Options, Scenario};
 use crate::load::{Process, Window, distribution};
+
+/// A figure with six digits behind the point at most: more is noise.
+pub(super) fn rounded(figure: f64) -> f64 {
+    (figure * 1e6).round() / 1e6
+}
 
 /// What a run came to; the fields are documented in `docs/bench.md`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -97,10 +104,10 @@ impl Report {
     /// With those of a run.
     pub(super) fn with_run(mut self, run: &Run, target: &Target) -> Self {
         let Run { window, tally, .. } = run;
-        let ms = |quantile| window.latency(quantile).as_secs_f64() * 1e3;
+        let ms = |quantile| rounded(window.latency(quantile).as_secs_f64() * 1e3);
         self.published = Some(window.published);
         self.deliveries = Some(window.latency.len());
-        self.deliveries_per_sec = Some(window.deliveries as f64 / window.took.as_secs_f64());
+        self.deliveries_per_sec = Some(rounded(window.deliveries as f64 / window.took.as_secs_f64()));
         self.lost = Some(tally.missing);
         self.repeated = Some(tally.repeated);
         self.reordered = Some(tally.reordered + tally.strange);
@@ -108,25 +115,29 @@ impl Report {
         if !window.latency.is_empty() {
             let [p50, p90, p99, p999, max] = [0.5, 0.9, 0.99, 0.999, 1.0].map(ms);
             self.latency_ms = Some(Latency { p50, p90, p99, p999, max });
-            self.latency_cdf = Some(distribution(&window.latency));
+            let points = distribution(&window.latency).into_iter();
+            self.latency_cdf = Some(points.map(|(ms, share)| (rounded(ms), rounded(share))).collect());
         }
         let server = target.process();
         self.set_processor_time(window, &server);
-        if server.is_known() && window.deliveries > 0 {
+        // Where others are served as well, what a delivery costs cannot be told.
+        let is_alone = ![Scenario::Storm.name(), Scenario::Slow.name()].contains(&self.scenario);
+        if server.is_known() && window.deliveries > 0 && is_alone {
             let each = window.server_cpu.as_secs_f64() * 1e6 / window.deliveries as f64;
-            self.server.cpu_us_per_delivery = Some(each);
+            self.server.cpu_us_per_delivery = Some(rounded(each));
         }
         self.server.rss_bytes = run.resident;
-        self.generator.lateness_ms = Some(window.lateness.as_secs_f64() * 1e3);
+        self.generator.lateness_ms = Some(rounded(window.lateness.as_secs_f64() * 1e3));
         if window.reads > 0 {
-            self.generator.deliveries_per_read = Some(window.deliveries as f64 / window.reads as f64);
+            self.generator.deliveries_per_read =
+                Some(rounded(window.deliveries as f64 / window.reads as f64));
         }
         self.refusal.clone_from(&run.publisher_ended);
         self
     }
 
     pub(super) fn set_processor_time(&mut self, window: &Window, server: &Process) {
-        let percent = |time: std::time::Duration| time.as_secs_f64() / window.took.as_secs_f64() * 100.0;
+        let percent = |time: Duration| rounded(time.as_secs_f64() / window.took.as_secs_f64() * 100.0);
         self.server.cpu_percent = server.is_known().then(|| percent(window.server_cpu));
         self.generator.cpu_percent = Some(percent(window.own_cpu));
         // Where nothing is known of the server, it is among the others.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::report::{Disturbance, Report};
+use super::report::{Disturbance, Report, rounded};
 use super::target::Target;
 use super::watch::Watch;
 use super::{Options, Scenario, capacity};
@@ -107,14 +107,14 @@ fn idle(target: &mut Target, options: &Options, subscribers: usize, watch: &Watc
     let window = load.window(&server, mark);
     let mut report = Report::new(target, options, subscribers);
     report.rate = None;
-    report.handshakes_per_sec = Some(subscribers as f64 / took);
+    report.handshakes_per_sec = Some(rounded(subscribers as f64 / took));
     report.closed = Some(load.closed());
     report.set_processor_time(&window, &server);
     if server.is_known() {
         let resident = server.resident();
         report.server.rss_bytes = Some(resident);
         let each = resident.saturating_sub(resident_before) as f64 / subscribers as f64;
-        report.server.rss_bytes_per_connection = Some(each);
+        report.server.rss_bytes_per_connection = Some(rounded(each));
     }
     Ok(report)
 }
@@ -155,6 +155,7 @@ fn storm(target: &mut Target, options: &Options, subscribers: usize, watch: &Wat
         subscribers: options.storm,
         topics: options.topics.min(options.storm),
         bears_refusals: true,
+        resets: true,
         ..healthy.clone()
     };
     let mut load = Load::open(healthy)?;
@@ -174,7 +175,7 @@ fn storm(target: &mut Target, options: &Options, subscribers: usize, watch: &Wat
         return Err(io::Error::other("none of the storm's connections came to an end: more --secs"));
     }
     let mut report = Report::new(target, options, subscribers).with_run(&run, target);
-    report.handshakes_per_sec = Some(connected as f64 / took);
+    report.handshakes_per_sec = Some(rounded(connected as f64 / took));
     report.disturbance = Some(Disturbance { connections: connected, refused, closed: 0 });
     Ok(report)
 }
