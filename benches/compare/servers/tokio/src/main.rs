@@ -62,7 +62,9 @@ async fn serve(stream: TcpStream, topics: Rc<RefCell<Topics>>) -> Result<()> {
     match path.strip_prefix("/sub/") {
         Some(topic) => {
             let events = subscribe(&mut topics.borrow_mut(), topic);
-            subscriber(socket, events).await
+            let ended = subscriber(socket, events).await;
+            forget_unheard(&mut topics.borrow_mut(), topic);
+            ended
         }
         None => publisher(socket, topics).await,
     }
@@ -71,6 +73,13 @@ async fn serve(stream: TcpStream, topics: Rc<RefCell<Topics>>) -> Result<()> {
 fn subscribe(topics: &mut Topics, topic: &str) -> broadcast::Receiver<Utf8Bytes> {
     let channel = topics.entry(topic.to_owned()).or_insert_with(|| broadcast::Sender::new(BEHIND));
     channel.subscribe()
+}
+
+/// A channel goes with its last receiver.
+fn forget_unheard(topics: &mut Topics, topic: &str) {
+    if topics.get(topic).is_some_and(|channel| channel.receiver_count() == 0) {
+        topics.remove(topic);
+    }
 }
 
 async fn publisher(mut socket: WebSocketStream<TcpStream>, topics: Rc<RefCell<Topics>>) -> Result<()> {
