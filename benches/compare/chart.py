@@ -19,10 +19,10 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 """.strip()
 
 
-def bars(title, rows, is_ours, words):
+def bars(title, rows, ours, words):
     """A chart of `rows`: (name, median, least, most), or (name, None, None, None) where there is no figure.
 
-    `is_ours` tells by its name which bar stands out; `words` writes the number beside a bar.
+    The bar of the name `ours` stands out; `words` writes the number beside a bar.
     """
     highest = max((most for _, _, _, most in rows if most is not None), default=0) or 1
     height = TOP + ROW * len(rows) + BOTTOM
@@ -42,7 +42,7 @@ def bars(title, rows, is_ours, words):
             continue
         x = [NAMES + value / highest * (WIDTH - NAMES - WORDS) for value in (median, least, most)]
         lines += [
-            f'<rect class="bar{" ours" if is_ours(name) else ""}" x="{NAMES}" y="{middle - BAR / 2:.1f}" '
+            f'<rect class="bar{" ours" if name == ours else ""}" x="{NAMES}" y="{middle - BAR / 2:.1f}" '
             f'width="{max(x[0] - NAMES, 1):.1f}" height="{BAR}"/>',
             f'<path class="whisker" d="M{x[1]:.1f} {middle:.1f}H{x[2]:.1f}M{x[1]:.1f} {middle - 4:.1f}v8M{x[2]:.1f} {middle - 4:.1f}v8"/>',
             f'<text x="{x[2] + 9:.1f}" {text}>{escape(words(median))}</text>',

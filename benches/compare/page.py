@@ -93,6 +93,8 @@ def write(path, folder):
     files = {folder / "compare.md": markdown(results)}
     for name in results.scenarios:
         files[plots / f"{name}.svg"] = plot(results, name)
+    for stale in set(plots.glob("*.svg")) - set(files):
+        stale.unlink()
     for file, text in files.items():
         file.write_text(text)
     return list(files)
@@ -106,7 +108,7 @@ def plot(results, scenario):
     ]
     better = "more is better" if figure.is_more_better else "less is better"
     title = f"{results.scenarios[scenario].title}: {figure.title}, {figure.unit} ({better})"
-    return chart.bars(title, rows, lambda name: name == servers.table("")[OURS].title, number)
+    return chart.bars(title, rows, "Fanwire", number)
 
 
 def markdown(results):
