@@ -23,6 +23,9 @@ def report(foreign=1.0, **figures):
         "repeated": 0,
         "reordered": 0,
         "closed": 0,
+        "rate": 100.0,
+        "subscribers": 1000,
+        "topics": 1,
         "deliveries_per_sec": 1e5,
         "latency_ms": {"p50": 2.0, "p99": 5.0},
         "server": {"cpu_us_per_delivery": 4.0, "rss_bytes_per_connection": 400.0},
@@ -99,6 +102,14 @@ class Page(unittest.TestCase):
         made = {"fanwire": [report(capacity_rate=9000.0)], "nats": [report(capacity_rate=12000.0)]}
         text = self.markdown(made, "capacity-10")
         self.assertIn("highest rate: nats-server 12,000 events/s. Fanwire has 9,000 events/s.", text)
+
+    def test_to_deliver_more_than_was_asked_for_is_not_better(self):
+        flood = {"rate": 10000.0, "server": {"cpu_us_per_delivery": 0.1}}
+        made = {"fanwire": [report(deliveries_per_sec=9.95e6, **flood)], "bun": [report(deliveries_per_sec=1.2e7, **flood)]}
+        text = self.markdown(made, "flood")
+        self.assertEqual(paragraph(text, "Where Fanwire is not first"), "In no figure of this page.")
+        self.assertIn("| Bun | **10.0** |", text)
+        self.assertIn("| Fanwire | **9.95** |", text)
 
     def test_who_loses_something_has_no_latency_and_who_fails_no_figure(self):
         made = {"fanwire": [report(lost=7), report()], "bun": [report(), report()], "ws": [report(), "it is gone"]}
