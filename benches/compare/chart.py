@@ -27,7 +27,8 @@ def bars(title, rows, ours, words):
     highest = max((most for _, _, _, most in rows if most is not None), default=0) or 1
     height = TOP + ROW * len(rows) + BOTTOM
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title>",
         f"<style>{STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
@@ -40,11 +41,12 @@ def bars(title, rows, ours, words):
         if median is None:
             lines.append(f'<text class="quiet" x="{NAMES}" {text}>no figure</text>')
             continue
-        x = [NAMES + value / highest * (WIDTH - NAMES - WORDS) for value in (median, least, most)]
+        end, low, high = (NAMES + value / highest * (WIDTH - NAMES - WORDS) for value in (median, least, most))
+        top = middle - 4
         lines += [
             f'<rect class="bar{" ours" if name == ours else ""}" x="{NAMES}" y="{middle - BAR / 2:.1f}" '
-            f'width="{max(x[0] - NAMES, 1):.1f}" height="{BAR}"/>',
-            f'<path class="whisker" d="M{x[1]:.1f} {middle:.1f}H{x[2]:.1f}M{x[1]:.1f} {middle - 4:.1f}v8M{x[2]:.1f} {middle - 4:.1f}v8"/>',
-            f'<text x="{x[2] + 9:.1f}" {text}>{escape(words(median))}</text>',
+            f'width="{max(end - NAMES, 1):.1f}" height="{BAR}"/>',
+            f'<path class="whisker" d="M{low:.1f} {middle:.1f}H{high:.1f}M{low:.1f} {top:.1f}v8M{high:.1f} {top:.1f}v8"/>',
+            f'<text x="{high + 9:.1f}" {text}>{escape(words(median))}</text>',
         ]
     return "\n".join([*lines, "</svg>", ""])

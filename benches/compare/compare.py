@@ -68,7 +68,7 @@ def parse():
     parser.add_argument("--fanwire", type=pathlib.Path, default=target / "release/fanwire", metavar="FILE")
     parser.add_argument("--server-cpu", type=int, default=0, metavar="N")
     parser.add_argument("--generator-cpu", type=int, default=1, metavar="N")
-    parser.add_argument("--wait", type=float, metavar="SECS", help="at most this long for a quiet machine; 60, and 1 with --quick")
+    parser.add_argument("--wait", type=float, metavar="SECS", help="at most, for a quiet machine; 60, and 1 with --quick")
     options = parser.parse_args()
     options.is_part = options.quick or bool(options.servers or options.only)
     options.reps = options.reps or (1 if options.quick else 3)
@@ -128,7 +128,7 @@ def install(names):
 def found(name, server):
     version = servers.version(server)
     if version is None:
-        hint = "cargo build --release makes it, --fanwire names another" if name == "fanwire" else "see benches/compare/install"
+        hint = "cargo build --release makes it" if name == "fanwire" else "see benches/compare/install"
         raise Trouble(f"{server.title} is not here, or does not tell its version: {hint}")
     return {"version": version, "command": servers.shell(server.command)}
 
@@ -276,7 +276,7 @@ def check_machine(options, measured):
     usable = os.sched_getaffinity(0)
     for cpu in (options.server_cpu, options.generator_cpu):
         if cpu not in usable:
-            raise Trouble(f"there is no processor {cpu} to run on: {sorted(usable)}; a server and the generator need one each")
+            raise Trouble(f"there is no processor {cpu} here, only {sorted(usable)}: server and generator need one each")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     words = [scenarios.arguments(scenario, options.quick) for scenario in measured.values()]
     needed = max(int(line[line.index("--subscribers") + 1]) for line in words) + SPARE_FILES

@@ -177,8 +177,10 @@ def behind(results, name, scenario):
             continue
         before = ranked[: ranked.index((OURS, ours))]
         better = [(server, spread) for server, spread in before if not is_same(spread, ours)]
-        words = [f"{results.title(server)} {with_range(spread, figure.unit)}{overlap(spread, ours)}" for server, spread in better]
-        if better:
+        words = [
+            f"{results.title(server)} {with_range(spread, figure.unit)}{overlap(spread, ours)}" for server, spread in better
+        ]
+        if words:
             yield f"{place} {'; '.join(words)}. Fanwire has {with_range(ours, figure.unit)}."
 
 
@@ -232,9 +234,8 @@ def notes(results, scenario, has_deliveries):
         disturbed = [run for run in runs if run.get("is_disturbed") and "error" not in run]
         if disturbed:
             most = max(run["report"]["foreign_cpu_percent"] for run in disturbed)
-            lines.append(
-                f"- {results.title(server)}: in {len(disturbed)} of {len(runs)} runs others took up to {number(most)} % of a processor."
-            )
+            often = f"in {len(disturbed)} of {len(runs)} runs"
+            lines.append(f"- {results.title(server)}: {often} others took up to {number(most)} % of a processor.")
     full = [results.title(name) for name in results.servers if is_generator_full(results.reports(scenario, name))]
     if full:
         lines.append(f"- The generator's processor was full, so the limit may be the generator's: {', '.join(full)}.")
