@@ -37,7 +37,7 @@ mod stream;
 mod subscriber;
 
 pub use figures::{Tally, Window, distribution};
-pub use generator::{Load, Plan, raise_file_limit};
+pub use generator::{Load, Mark, Plan, raise_file_limit};
 pub use node::Node;
 pub use peer::{Dialect, Peer, STREAM, upgrade};
 pub use probe::{DATA_BYTES, MAX_TOPICS, data};

@@ -106,7 +106,7 @@ impl Shared {
         let mut topics = self.topics.lock().unwrap();
         for subscriber in topics.get_mut(topic).into_iter().flatten() {
             subscriber.delivered += 1;
-            let is_seventh = subscriber.delivered % 7 == 0;
+            let is_seventh = subscriber.delivered.is_multiple_of(7);
             let frames = match self.fault.filter(|_| is_seventh) {
                 None => match subscriber.held.take() {
                     Some(held) => [frame, &held].concat(),

@@ -249,7 +249,8 @@ fn plain(number: f64) -> String {
         n if n >= 0.1 => 2,
         _ => 3,
     };
-    format!("{number:.digits$}")
+    let text = format!("{number:.digits$}");
+    if digits == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
 }
 
 /// The same with `k` and `M` for thousands and millions.
@@ -269,7 +270,8 @@ mod tests {
     fn numbers_are_short() {
         for (number, expected) in [
             (0.0, "0"),
-            (0.05, "0.050"),
+            (0.05, "0.05"),
+            (0.5, "0.5"),
             (0.25, "0.25"),
             (4.25, "4.2"),
             (1000.0, "1000"),

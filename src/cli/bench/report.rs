@@ -235,14 +235,21 @@ fn one_report(report: &Report) -> String {
         rss_bytes_per_connection.map(|bytes| format!("{} bytes a connection", grouped(bytes))),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    line("server", if parts.is_empty() { "not known: see --pid".to_owned() } else { parts.join(", ") });
+    if !parts.is_empty() {
+        line("server", parts.join(", "));
+    } else if report.published.is_some() {
+        line("server", "not known: see --pid".to_owned());
+    }
     let Generator { cpu_percent, lateness_ms, deliveries_per_read } = report.generator;
     let parts = [
         cpu_percent.map(|percent| format!("{percent:.1} % of a processor")),
         lateness_ms.map(|ms| format!("latest event {ms:.2} ms")),
         deliveries_per_read.map(|each| format!("{each:.1} deliveries a read")),
     ];
-    line("generator", parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if !parts.is_empty() {
+        line("generator", parts.join(", "));
+    }
     if let Some(percent) = report.foreign_cpu_percent {
         line("everything else", format!("{percent:.1} % of a processor"));
     }
@@ -320,7 +327,7 @@ fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -15,7 +15,8 @@ use crate::load::{Address, Dialect, Node, Peer, Process, STREAM};
 enum Child {
     Node(Node),
     Server(Server),
-    None(Process),
+    /// Nothing: it runs already, and this is its number, if that is known.
+    None(Option<u32>),
 }
 
 pub(super) struct Target {
@@ -44,7 +45,7 @@ impl Target {
         let child = match (addresses, &arguments.server) {
             (None, _) => Child::Node(Node::start(&setup(arguments, options, subscribers)?)?),
             (Some(_), Some(command)) => Child::Server(Server::start(command)?),
-            (Some(_), None) => Child::None(arguments.pid.map_or_else(Process::unknown, Process::tree)),
+            (Some(_), None) => Child::None(arguments.pid),
         };
         sched_setaffinity(None, &before)?;
         pin(&arguments.generator_cpu)?;
@@ -71,7 +72,7 @@ impl Target {
         match &self.child {
             Child::Node(node) => Process::clone(node),
             Child::Server(server) => server.process(),
-            Child::None(process) => process.clone(),
+            Child::None(pid) => pid.map_or_else(Process::unknown, Process::tree),
         }
     }
 

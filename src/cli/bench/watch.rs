@@ -23,8 +23,6 @@ impl Watch {
     pub(super) fn new() -> io::Result<Self> {
         let is_stopped = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // A second one ends it at once.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&is_stopped))?;
             signal_hook::flag::register(signal, Arc::clone(&is_stopped))?;
         }
         Ok(Self { is_stopped, is_terminal: io::stderr().is_terminal() })
