@@ -66,7 +66,7 @@ soak: ## Everything at once for MINUTES=10: exits non-zero when the node keeps m
 
 # COMPARE has words for the comparison: --quick, --resume, --only SCENARIO,..., --servers NAME,..., --reps N.
 COMPARE ?=
-compare: ## Measure Fanwire beside other servers, and write docs/compare.md (30 min; COMPARE=--quick: a minute or two)
+compare: ## Measure Fanwire beside other servers, and write docs/compare.md (30 min; COMPARE=--quick: 4 min)
 	$(CARGO) build --release
 	benches/compare/compare.py $(COMPARE)
 

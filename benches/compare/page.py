@@ -288,7 +288,7 @@ def again():
 ```sh
 make compare                                            # everything: installs, measures, writes this page; half an hour
 make compare COMPARE=--resume                           # goes on where that broke off
-make compare COMPARE=--quick                            # does everything work? A minute or two; writes artefacts/compare.md
+make compare COMPARE=--quick                            # does everything work? A few minutes; writes artefacts/compare.md
 make compare COMPARE="--only steady,idle --servers fanwire,bun --reps 5"
 ```
 

@@ -37,7 +37,7 @@ class Scenario:
     title: str
     question: str
     arguments: list
-    # What replaces the arguments of the same name in a check of a minute.
+    # What replaces the arguments of the same name in a check of a few minutes.
     quick: dict
     # The first one is plotted.
     figures: list
@@ -55,6 +55,7 @@ RATE = Figure("highest rate", ("capacity_rate",), "events/s", is_more_better=Tru
 
 # For each rate of a search: long enough to tell who falls behind, short enough for a dozen rates.
 SEARCH = ["--secs", "1", "--warm-up", "0.25"]
+QUICK_SEARCH = {"--secs": "0.2", "--warm-up": "0.1"}
 
 SCENARIOS = {
     "steady": Scenario(
@@ -68,7 +69,7 @@ SCENARIOS = {
         "A flood",
         "10,000 events a second to 1,000 subscribers of one topic, ten million deliveries a second: who keeps up?",
         ["fanout", "--subscribers", "1000", "--rate", "10000", "--secs", "4", "--patience", "3"],
-        {"--subscribers": "100", "--secs": "1"},
+        {"--subscribers": "100", "--secs": "1", "--patience": "1"},
         [
             Figure("deliveries", ("deliveries_per_sec",), "million/s", is_more_better=True, is_bounded=True, scale=1e-6),
             PRICE,
@@ -80,21 +81,21 @@ SCENARIOS = {
         "Capacity, 1,000 subscribers",
         "At which rate is still nothing lost, and p99 under 100 ms, with 1,000 subscribers of one topic?",
         ["capacity", "--subscribers", "1000", "--p99", "100", "--rate", "400", *SEARCH],
-        {"--subscribers": "100"},
+        {"--subscribers": "100", **QUICK_SEARCH},
         [RATE],
     ),
     "capacity-10": Scenario(
         "Capacity, 10 subscribers",
         "At which rate is still nothing lost, and p99 under 20 ms, with 10 subscribers of one topic?",
         ["capacity", "--subscribers", "10", "--p99", "20", "--rate", "40000", *SEARCH],
-        {},
+        QUICK_SEARCH,
         [RATE],
     ),
     "topics-1000": Scenario(
         "Capacity, 1,000 topics",
         "At which rate, over all topics, is still nothing lost, and p99 under 20 ms, with 1,000 topics of one subscriber?",
         ["capacity", "--subscribers", "1000", "--topics", "1000", "--p99", "20", "--rate", "40000", *SEARCH],
-        {"--subscribers": "100", "--topics": "100"},
+        {"--subscribers": "100", "--topics": "100", **QUICK_SEARCH},
         [RATE],
     ),
     "idle": Scenario(
