@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attack::{Attack, Control, Done, Scale, Target};
 use clap::Parser;
@@ -126,7 +126,7 @@ fn be_the_attacker(attack: Attack, options: &Options) -> io::Result<()> {
         return Err(io::Error::other("--attack needs --http and --publish"));
     };
     // On the processor that it shares with the generator it takes what is left, or it would only slow our clock.
-    rustix::process::nice(19)?;
+    rustix::process::setpriority_process(None, 19)?;
     let target = Target { http, publish, topic: TOPIC.to_owned() };
     let control = Control::default();
     let is_over = AtomicBool::new(false);
@@ -294,6 +294,12 @@ impl Places {
 fn measure_all(options: &Options) -> io::Result<bool> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let places = Places::find(options)?;
+    // Node and generator go before everything else that runs, the attackers too. Not everybody may ask for that.
+    if rustix::process::setpriority_process(None, -20).is_err() {
+        println!(
+            "\nNot allowed to raise the priority: what else runs on this machine is in the times below."
+        );
+    }
     let attacks = if options.only.is_empty() { Attack::MEASURED.to_vec() } else { options.only.clone() };
     let rounds = if is_quick(options) { 1 } else { options.rounds };
     let where_ = if places.0.is_some() { "node and the rest on a processor each" } else { "unpinned" };
@@ -362,6 +368,9 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
         keeps_log: true,
         ..Setup::from_environment(env!("CARGO_BIN_EXE_fanwire"))
     };
+    if !is_quick(options) {
+        wait_for_the_kernel()?;
+    }
     let mut node = places.start(&setup)?;
     let target = Target { http: node.http, publish: node.publish_tcp()?, topic: TOPIC.to_owned() };
     attack.prepare(&target, &scale)?;
@@ -408,6 +417,21 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
         is_alive: node.is_alive(),
         done: attacker.done()?,
     })
+}
+
+/// Waits until the kernel has forgotten the connections of what ran before, which it does after a minute and in heaps:
+/// some ten thousand of them at once hold up both processors for tens of milliseconds.
+fn wait_for_the_kernel() -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let sockets = fs::read_to_string("/proc/net/sockstat")?;
+        let mut words = sockets.split_whitespace().skip_while(|word| *word != "tw");
+        let waiting: u64 = words.nth(1).and_then(|count| count.parse().ok()).unwrap_or(0);
+        if waiting < 1_000 || Instant::now() > deadline {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 // Reporting ---------------------------------------------------------------------------------------------------------

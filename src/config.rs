@@ -472,7 +472,7 @@ impl Default for Limits {
             max_clients: 1_000,
             max_publishers: 1_024,
             max_handshakes: 1_024,
-            accepts_per_turn: 32,
+            accepts_per_turn: 16,
             handshakes_per_second: 0,
             handshake_burst: 100,
             max_header_bytes: 8 << 10,

@@ -24,7 +24,7 @@ const LAYERS: &[Layer] = &[
     ("names",       &["topic/name"],                                &[]),
     ("receipt",     &["receipt"],                                   &[]),
     ("policy",      &["session/policy"],                            &[]),
-    ("timer",       &["session/timer"],                             &[]),
+    ("timer",       &["session/timer"],                             &["slack"]),
     ("origin",      &["origin"],                                    &[]),
     ("rate",        &["session/rate"],                              &[]),
     ("config",      &["config"],                                    &["origin"]),
@@ -106,7 +106,8 @@ const HOMES: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["thread::", "sleep("],
-        &["node", "cli", "client", "config", "load"],
+        // What the allocator keeps for a thread it gives back when one ends: that is all that one does.
+        &["node", "cli", "client", "config", "net/heap", "load"],
         "shards own what they touch: threads are made in node",
     ),
     (

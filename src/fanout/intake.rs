@@ -28,11 +28,13 @@ use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
 
-/// Connections read in one turn, but for requests.
-const READS: usize = 64;
-/// How many times fewer clients are read, and newcomers let in, in a turn while some wait for events: each takes as
-/// long as several writes.
-const FEWER_WHILE_LIVE: usize = 8;
+/// Publishers read in one turn …
+const PUBLISHERS_READ: usize = 64;
+/// … and clients: while nobody waits for events a turn is short as well, for an event that comes in waits for its end.
+const READS: usize = 32;
+/// How many times fewer clients are read, newcomers let in, and pieces of a history given, in a turn while some wait
+/// for events: each takes as long as several writes.
+pub(super) const FEWER_WHILE_LIVE: usize = 8;
 /// Bytes read from one client or request in one turn.
 pub(super) const CLIENT_READ: usize = 64 << 10;
 /// Where many clients have something to say at once, each is read so little that all together come to about this …
@@ -62,7 +64,7 @@ impl<T: Transport> Shard<T> {
         let mut publish_budget = self.buffer.len();
         let of_each = CLIENTS_READ / self.ready.len().clamp(1, READS);
         let of_each = of_each.clamp(LEAST_READ, CLIENT_READ);
-        for _ in 0..self.sources.len().min(READS) {
+        for _ in 0..self.sources.len().min(PUBLISHERS_READ) {
             let Some(number) = self.sources.pop_front() else { break };
             self.read_one(number, of_each, &mut publish_budget, now);
         }

@@ -24,7 +24,7 @@ use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::delivery::{Delivery, Verdict, leave_out, note_gap};
 use crate::fanout::drain::Drain;
-use crate::fanout::intake::REPLY_CAP;
+use crate::fanout::intake::{FEWER_WHILE_LIVE, REPLY_CAP};
 use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
@@ -42,8 +42,8 @@ use crate::transport::Transport;
 
 /// Connections flushed in one turn.
 pub const SLICE: usize = 100;
-/// Of those, so many that catch up from a history while others wait: each costs several times what one of those does.
-const SLICE_CATCHING_UP: usize = 20;
+/// Those of them that catch up from a history: each costs several times what another one does.
+const SLICE_CATCHING_UP: usize = 32;
 /// Publishers are not read while the connection whose turn is next is owed more events than this …
 pub const CAP_EVENTS: u32 = 512;
 /// … or more bytes than this. Large enough that a write's fixed cost is spread over many events.
@@ -92,7 +92,7 @@ pub struct Shard<T: Transport> {
     /// Whether nothing is held that nobody needs.
     pub(super) is_tidy: bool,
     pub(super) needs: Needs,
-    scratch: Scratch,
+    pub(super) scratch: Scratch,
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
     condemned: Vec<u32>,
@@ -545,7 +545,7 @@ impl<T: Transport> Shard<T> {
 
     /// Flushes the connections whose turn it is.
     fn flush_slice(&mut self, clock: &impl Fn() -> Now) {
-        let mut catching_up = if self.sweep.is_live() { SLICE_CATCHING_UP } else { SLICE };
+        let mut catching_up = SLICE_CATCHING_UP / if self.sweep.is_live() { FEWER_WHILE_LIVE } else { 1 };
         let mut flushed = 0;
         while flushed < SLICE
             && let Some(number) = self.sweep.pop()

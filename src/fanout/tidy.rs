@@ -1,6 +1,7 @@
 //! What a shard needed once and needs no more, given back: after ten thousand clients have gone, tables as long as
 //! that and the buffers of what they were owed are nobody's.
 
+use crate::fanout::connection::Scratch;
 use crate::fanout::shard::Shard;
 use crate::slack::is_loose;
 use crate::transport::Transport;
@@ -8,6 +9,8 @@ use crate::transport::Transport;
 /// What a connection, and a subscription, take about, in bytes.
 const CONNECTION: usize = 1024;
 const SUBSCRIPTION: usize = 512;
+/// Places in the timer wheel that nobody minds.
+const FLOOR: usize = 64;
 /// So many bytes must have gone before the allocator is asked for them.
 const MUCH: usize = 256 << 10;
 
@@ -48,6 +51,15 @@ impl<T: Transport> Shard<T> {
                 })*
             };
         }
+        if self.wheel.len() > 2 * connections + FLOOR {
+            let connections = &self.connections;
+            self.wheel.retain(|due| {
+                let connection = connections.get(due.connection as usize);
+                connection.is_some_and(|c| c.generation == due.generation && c.armed == due.tick)
+            });
+        }
+        // Whoever writes next makes it anew: a few times a second that costs nothing.
+        self.scratch = Scratch::default();
         self.sweep.tidy();
         tighten!(ready sources requests starved handshakes due);
         if is_loose(self.connections.capacity(), self.connections.len()) {

@@ -3,6 +3,8 @@
 //! A connection has one place in the wheel. What is due is asked when it comes up: a heartbeat that was put
 //! off by a sign of life costs nothing until then.
 
+use crate::slack::is_loose;
+
 /// Nanoseconds of one tick.
 pub const TICK: u64 = 50_000_000;
 
@@ -69,6 +71,27 @@ impl Wheel {
         self.tick = self.tick.max(target);
     }
 
+    /// How many places are taken: a connection that has gone leaves its own until it comes up.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no place is taken.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes out what will be passed over when it comes up: of those that come and go quickly, a wheel is full.
+    pub fn retain(&mut self, mut is_wanted: impl FnMut(&Due) -> bool) {
+        for slot in &mut self.slots {
+            slot.retain(&mut is_wanted);
+            if is_loose(slot.capacity(), slot.len()) {
+                slot.shrink_to_fit();
+            }
+        }
+        self.len = self.slots.iter().map(Vec::len).sum();
+    }
+
     /// When the next connection comes up, in nanoseconds.
     pub fn next(&self) -> Option<u64> {
         if self.len == 0 {
@@ -129,5 +152,18 @@ mod tests {
         assert_eq!(wheel.next(), None);
         arm(&mut wheel, 1, 0);
         assert_eq!(expire(&mut wheel, TICK * 50_001), [1]);
+    }
+
+    #[test]
+    fn who_has_gone_leaves_no_place_behind() {
+        let mut wheel = Wheel::new();
+        for connection in 0..10_000 {
+            arm(&mut wheel, connection, TICK * u64::from(connection % 3 + 1));
+        }
+        wheel.retain(|due| due.connection % 100 == 0);
+        let room: usize = wheel.slots.iter().map(Vec::capacity).sum();
+        assert_eq!((wheel.len(), room), (100, 100));
+        assert_eq!(expire(&mut wheel, TICK * 3).len(), 100);
+        assert!(wheel.is_empty());
     }
 }

@@ -304,10 +304,10 @@ fn doubts(report: &Report) -> Vec<String> {
     if report.generator.cpu_percent.is_some_and(|percent| percent > 95.0) && report.published.is_some() {
         doubts.push("the generator had no processor time left: the server may be able to do more".to_owned());
     }
-    if let (Some(late), Some(latency)) = (report.generator.lateness_ms, report.latency_ms) {
-        if late > latency.p99 {
-            doubts.push(format!("the generator was {late:.1} ms late with an event, more than p99"));
-        }
+    if let (Some(late), Some(latency)) = (report.generator.lateness_ms, report.latency_ms)
+        && late > latency.p99
+    {
+        doubts.push(format!("the generator was {late:.1} ms late with an event, more than p99"));
     }
     if let Some(percent) = report.foreign_cpu_percent.filter(|percent| *percent > 10.0) {
         doubts.push(format!("others took {percent:.0} % of a processor"));
