@@ -25,6 +25,7 @@ use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
 use fanwire::fanout::shard::{Next, Shard};
 use fanwire::fanout::shared::{Access, Shared, State};
 use fanwire::metrics::ShardMetrics;
+use fanwire::proto::deflate::{Deflater, Inflater};
 use fanwire::publish::dedupe::{Dedupe, Window};
 use fanwire::publish::http::{self, Format};
 use fanwire::publish::ingress::{Destination, Ingress, Tail};
@@ -34,9 +35,11 @@ use fanwire::receipt::Fate;
 use fanwire::receipt::Receipts;
 use fanwire::session::chunk::{Chunks, Gap, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
+use fanwire::session::policy::Policy;
 use fanwire::session::session::{Identity, Session};
 use fanwire::session::timer::{Due, TICK, Wheel};
 use fanwire::topic::log::{Topic, Topics};
+use fanwire::topic::rules::{Rule, Rules};
 use fanwire::transport::Transport;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -258,6 +261,11 @@ struct Engine {
 impl Engine {
     /// Sessions spread evenly over topics `t0`, `t1`, …
     fn new(sessions: usize, topics: usize) -> Self {
+        Self::compressing(sessions, topics, None)
+    }
+
+    /// The same, of topics whose events are compressed from so many bytes on: every session takes that.
+    fn compressing(sessions: usize, topics: usize, compress_above: Option<usize>) -> Self {
         let limits = Limits {
             max_clients: sessions,
             // Nothing but events is to be measured.
@@ -266,7 +274,9 @@ impl Engine {
             ..Limits::default()
         };
         let clock = Clock::start();
-        let shared = Arc::new(Shared::new(1, &limits, Access::default(), clock.now()));
+        let rule = Rule { prefix: "t".into(), history: None, policies: Policy::ALL.into(), compress_above };
+        let shared = Shared::new(1, &limits, Access::default(), clock.now());
+        let shared = Arc::new(shared.with_topic_rules(Rules::new(vec![rule])));
         shared.set_state(State::Ready);
         let mut shard = Shard::new(0, Arc::clone(&shared), Arc::new(limits), 0);
         let publisher = shard.next_number();
@@ -276,6 +286,7 @@ impl Engine {
         for session in 0..sessions {
             let hello = format!(
                 "GET /ws?categories=t{} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
                 session % topics
             );
@@ -352,6 +363,54 @@ fn dispatch(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("1,000 events, topics", topics), |b| {
             b.iter(|| engine.publish(black_box(&frames)));
         });
+    }
+    group.finish();
+}
+
+/// A JSON text of so many bytes that says what such texts say: names again and again, numbers and ids.
+fn steps(bytes: usize) -> String {
+    let (mut text, mut random) = ("[".to_owned(), fastrand::Rng::with_seed(1));
+    while text.len() + 80 < bytes {
+        let status = random.choice(["queued", "running", "done"]).unwrap();
+        let (id, progress) = (random.u64(..), random.u16(..1000));
+        text += &format!(r#"{{"stepId":"{id:016x}","status":"{status}","progress":{progress}}},"#);
+    }
+    let pad = bytes - text.len() - 3;
+    text + &format!("\"{}\"]", "x".repeat(pad))
+}
+
+/// What compression costs: a message by itself, and a round to many, which compresses it once.
+fn compression(c: &mut Criterion) {
+    let mut group = c.benchmark_group("compression");
+    for (name, bytes) in [("1 KiB", 1 << 10), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)] {
+        let message = steps(bytes);
+        group.throughput(Throughput::Bytes(bytes as u64));
+        let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
+        group.bench_function(BenchmarkId::new("deflate", name), |b| {
+            b.iter(|| deflater.deflate(black_box(message.as_bytes())).map(<[u8]>::len));
+        });
+        let deflated = deflater.deflate(message.as_bytes()).expect("it gets smaller").to_vec();
+        group.bench_function(BenchmarkId::new("inflate", name), |b| {
+            b.iter(|| {
+                let inflated = inflater.inflate(black_box(&deflated), bytes).expect("a message");
+                inflater.recycle(inflated);
+            });
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("compressed round");
+    for (name, bytes) in [("1 KiB", 1 << 10), ("4 KiB", 4 << 10)] {
+        let data = steps(bytes);
+        let frames: Rc<[u8]> = frame(&Publish { data: &data, ..stock("t0") }).into();
+        group.throughput(Throughput::Elements(1_000));
+        for (form, compress_above) in [("plain", None), ("compressed", Some(512))] {
+            let mut engine = Engine::compressing(1_000, 1, compress_above);
+            engine.publish(&frames);
+            let compressed = engine.shared.metrics[0].events_compressed.get();
+            assert_eq!((engine.deliveries(), compressed), (1_000, u64::from(compress_above.is_some())));
+            let id = BenchmarkId::new(format!("1,000 sessions, {name}"), form);
+            group.bench_function(id, |b| b.iter(|| engine.publish(black_box(&frames))));
+        }
     }
     group.finish();
 }
@@ -608,6 +667,6 @@ criterion_group! {
         .sample_size(50)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = decode, envelope, dispatch, patterns, outbox, timers, parsers
+    targets = decode, envelope, dispatch, compression, patterns, outbox, timers, parsers
 }
 criterion_main!(benches);

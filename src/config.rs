@@ -209,6 +209,8 @@ pub struct Topic {
     /// What a subscriber may choose, of `disconnect`, `drop-oldest`, `drop-newest`, `conflate` and `replay`: at least
     /// one, none twice, `replay` only with a history. `None`: all.
     pub policies: Option<Vec<String>>,
+    /// From so many bytes on events are compressed for clients that negotiated it, 1 byte to 1 GiB; `None`: never.
+    pub compress_above: Option<usize>,
 }
 
 /// What is kept of one topic's events: the newest, as long as all three hold.

@@ -19,6 +19,8 @@ pub enum CloseReason {
     BinaryFrame,
     /// The client sent text that is not UTF-8.
     BadUtf8,
+    /// The client sent a compressed message that comes to none.
+    BadCompression,
     /// The client sent a message above `max_message_bytes`.
     MessageTooBig,
     /// The client began a frame or message and did not finish it within `message_timeout`.
@@ -39,12 +41,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers: what metrics iterate over.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ClientClosed,
         Self::ConnectionLost,
         Self::ProtocolError,
         Self::BinaryFrame,
         Self::BadUtf8,
+        Self::BadCompression,
         Self::MessageTooBig,
         Self::MessageTimeout,
         Self::MessageRate,
@@ -63,6 +66,7 @@ impl CloseReason {
             Self::ProtocolError => "protocol_error",
             Self::BinaryFrame => "binary_frame",
             Self::BadUtf8 => "bad_utf8",
+            Self::BadCompression => "bad_compression",
             Self::MessageTooBig => "message_too_big",
             Self::MessageTimeout => "message_timeout",
             Self::MessageRate => "message_rate",
@@ -82,7 +86,7 @@ impl CloseReason {
             Self::ShuttingDown => Some(1001),
             Self::ProtocolError => Some(1002),
             Self::BinaryFrame => Some(1003),
-            Self::BadUtf8 => Some(1007),
+            Self::BadUtf8 | Self::BadCompression => Some(1007),
             Self::MessageTimeout | Self::MessageRate => Some(1008),
             Self::MessageTooBig => Some(1009),
             Self::AtCapacity => Some(1013),
@@ -101,6 +105,7 @@ impl CloseReason {
                 | Self::ProtocolError
                 | Self::BinaryFrame
                 | Self::BadUtf8
+                | Self::BadCompression
                 | Self::MessageTooBig
                 | Self::MessageRate
         )

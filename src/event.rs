@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::dialect::envelope::{Frames, Values};
+use crate::dialect::envelope::{Form, Frames, Values};
 use crate::publish::wire::Publish;
 use crate::topic::log::Topic;
 
@@ -141,6 +141,8 @@ pub struct Written {
     pub envelope: u16,
     /// What it takes from the path.
     pub values: Option<Values>,
+    /// Whether they are compressed.
+    pub deflated: bool,
     /// The topic that it is written for, where the envelope makes a difference of that.
     pub topic: Option<Arc<Topic>>,
     /// The frames, once somebody has written them.
@@ -161,28 +163,24 @@ impl Round {
         self.topics.iter().any(|placed| placed.topic.epoch().is_some())
     }
 
-    /// The frames in an envelope: those that are there, or else what `write` makes. Whoever wants the same ones
-    /// waits meanwhile, nobody else.
+    /// The frames in a form: those that are there, or else what `write` makes. Whoever wants the same ones waits
+    /// meanwhile, nobody else.
     pub fn frames(
         &self,
-        envelope: u16,
-        values: Option<&Values>,
+        form: Form<'_>,
         topic: Option<&Arc<Topic>>,
-        write: impl FnOnce() -> Frames,
+        write: impl FnOnce() -> Arc<Frames>,
     ) -> Arc<Frames> {
-        let place = self.place(envelope, values, topic);
-        Arc::clone(place.get_or_init(|| Arc::new(write())))
+        let place = self.place(form, topic);
+        Arc::clone(place.get_or_init(write))
     }
 
-    fn place(
-        &self,
-        envelope: u16,
-        values: Option<&Values>,
-        topic: Option<&Arc<Topic>>,
-    ) -> Arc<OnceLock<Arc<Frames>>> {
+    fn place(&self, form: Form<'_>, topic: Option<&Arc<Topic>>) -> Arc<OnceLock<Arc<Frames>>> {
+        let Form { envelope, values, deflated } = form;
         let mut all = self.written.lock();
         let is_it = |written: &&Written| {
             written.envelope == envelope
+                && written.deflated == deflated
                 && written.values.as_ref() == values
                 && written.topic.as_ref().map(Arc::as_ptr) == topic.map(Arc::as_ptr)
         };
@@ -195,7 +193,7 @@ impl Round {
             all.remove(0);
         }
         let frames = Arc::default();
-        all.push(Written { envelope, values, topic, frames: Arc::clone(&frames) });
+        all.push(Written { envelope, values, deflated, topic, frames: Arc::clone(&frames) });
         frames
     }
 

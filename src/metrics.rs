@@ -161,6 +161,16 @@ pub struct ShardMetrics {
     pub receipts: Figure,
     /// Events written by an envelope: at most once per event and envelope.
     pub envelope_writes: Figure,
+    /// Events compressed, at most once per event and envelope.
+    pub events_compressed: Figure,
+    /// Bytes of events given to the compressor, by what they had as frames' payloads.
+    pub compressor_bytes_in: Figure,
+    /// What those came to, what got no smaller too.
+    pub compressor_bytes_out: Figure,
+    /// Compressed messages of clients inflated.
+    pub messages_inflated: Figure,
+    /// Bytes that those came to.
+    pub inflated_bytes: Figure,
     /// Rounds taken from the link.
     pub rounds: Figure,
     /// Events matched with a session: delivered, dropped or pending.

@@ -66,5 +66,6 @@ fn topic_rule(topic: &config::Topic) -> TopicRule {
         Some(names) => names.iter().filter_map(|name| Policy::parse(name).ok()).collect(),
         None => Policy::ALL.into(),
     };
-    TopicRule { prefix: topic.prefix.value.clone(), history: topic.history.clone(), policies }
+    let (prefix, history) = (topic.prefix.value.clone(), topic.history.clone());
+    TopicRule { prefix, history, policies, compress_above: topic.compress_above }
 }

@@ -101,6 +101,7 @@ fn check_shows_the_settings_with_where_each_came_from() {
         ("prefix = \"run:\"", format!("{place}:10")),
         ("history = { events = 1000, bytes = \"8MiB\", age = \"60m\" }", format!("{place}:12")),
         ("policies = [\"replay\"]", format!("{place}:11")),
+        ("# compress_above is not set", "default".to_owned()),
     ];
     let line = |(start, place): &(&str, String)| match start.is_empty() {
         true => String::new(),

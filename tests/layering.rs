@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
     ("rules",       &["topic/rules"],                               &["config", "names", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
-    ("event",       &["event", "topic/log", "topic/patterns", "topic/history", "dialect/envelope"],
+    ("event",       &["event", "topic/log", "topic/patterns", "topic/history", "dialect/envelope", "dialect/deflated"],
                     &["clock", "config", "names", "proto", "rules", "slack", "wire"]),
     ("chunk",       &["session/chunk"],                             &["event", "receipt", "slack"]),
     // What clients say, and what is said to them.
@@ -66,8 +66,8 @@ const LAYERS: &[Layer] = &[
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
-    // The shard: one type in ten files, and its queue.
-    ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy"],
+    // The shard: one type in eleven files, and its queue.
+    ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy", "fanout/writing"],
                     &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),

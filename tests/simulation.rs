@@ -18,6 +18,8 @@ mod client;
 mod frames;
 #[path = "simulation/http.rs"]
 mod http;
+#[path = "simulation/inflate.rs"]
+mod inflate;
 #[path = "simulation/publisher.rs"]
 mod publisher;
 #[path = "simulation/resume.rs"]
@@ -56,7 +58,7 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
     let seeds = first_seed..first_seed + runs.unwrap_or(if first.is_some() { 1 } else { RUNS });
     let is_sweep = seeds.end - seeds.start >= 200;
     let (mut accepted, mut delivered, mut shared) = (0, 0, 0);
-    let (mut receipts, mut measured, mut duplicates) = (0, 0, 0);
+    let (mut receipts, mut measured, mut duplicates, mut deflated) = (0, 0, 0, 0);
     let (mut closed, mut undone) = ([0; CloseReason::ALL.len()], [0; 2]);
     for seed in seeds {
         let at = Cell::new(0);
@@ -73,7 +75,8 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
                 world.empty()
             }
             let ends = (world.closed(), world.undone);
-            let known = (world.book.receipts, world.book.measured, world.names.duplicates);
+            let known =
+                (world.book.receipts, world.book.measured, world.names.duplicates, world.book.deflated);
             (world.book.head(), world.book.delivered, world.book.shared_messages, ends, known)
         };
         match catch_unwind(AssertUnwindSafe(run)) {
@@ -81,6 +84,7 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
                 receipts += known.0;
                 measured += known.1;
                 duplicates += known.2;
+                deflated += known.3;
                 accepted += events;
                 delivered += deliveries;
                 shared += messages;
@@ -95,11 +99,13 @@ fn whatever_happens_no_loss_is_silent_and_nothing_is_left() {
         }
     }
     println!("{accepted} events, {delivered} deliveries, {shared} messages of several lines");
+    println!("{deflated} of the deliveries compressed");
     println!("{receipts} receipts, {measured} deliveries told exactly, {duplicates} events known already");
     println!("shutdowns taken back: {}, too late for {}", undone[0], undone[1]);
     println!("sessions ended: {:?} {closed:?}", CloseReason::ALL);
     assert!(!is_sweep || (receipts > 0 && measured > 0 && duplicates > 0), "no receipts, or none exact");
     assert!(!is_sweep || shared > 0, "no events ever shared a message");
+    assert!(!is_sweep || deflated > 0, "no event ever came compressed");
     assert!(!is_sweep || undone.iter().all(|n| *n > 0), "no shutdown was taken back, or none too late");
     assert!(!is_sweep || closed.iter().all(|n| *n > 0), "no session ended for some reason: {closed:?}");
 }

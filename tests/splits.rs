@@ -10,6 +10,8 @@ mod common;
 #[path = "simulation/frames.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod frames;
+#[path = "simulation/inflate.rs"]
+mod inflate;
 #[path = "simulation/socket.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod socket;
@@ -65,6 +67,7 @@ impl Engine {
             prefix: "h".into(),
             history: Some(HistoryLimits::default()),
             policies: Policy::ALL.into(),
+            compress_above: Some(60),
         };
         let shared = shared.with_streams(streams, envelopes).with_topic_rules(Rules::new(vec![rule]));
         shared.set_state(State::Ready);
@@ -166,9 +169,12 @@ fn session(seed: u64) -> (Door, Vec<u8>) {
             let path = random
                 .choice(["/ws", "/ws?topics=a,h1&clientId=me", "/s/a", "/s/h1?batch=ndjson", "/echo"])
                 .unwrap();
-            bytes.extend(upgrade(path).into_bytes());
+            let deflates = random.bool() && !path.contains("ndjson") && path != "/echo";
+            let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+            let offer = if deflates { offer } else { "\r\n\r\n" };
+            bytes.extend(upgrade(path).replacen("\r\n\r\n", offer, 1).into_bytes());
             for _ in 0..random.usize(1..6) {
-                bytes.extend(message(random));
+                bytes.extend(message(deflates, random));
             }
             (Door::Public, bytes)
         }
@@ -225,7 +231,7 @@ const BAD_REQUESTS: &[&[u8]] = &[
 ];
 
 /// Something that a WebSocket client sends.
-fn message(random: &mut fastrand::Rng) -> Vec<u8> {
+fn message(deflates: bool, random: &mut fastrand::Rng) -> Vec<u8> {
     let mut out = Vec::new();
     let texts = [
         r#"{"type":"subscribe","topics":["a","h1"],"policy":"drop-oldest"}"#,
@@ -238,6 +244,9 @@ fn message(random: &mut fastrand::Rng) -> Vec<u8> {
         "",
     ];
     match random.u8(..12) {
+        0..7 if deflates => {
+            frames::write_text_deflated(&mut out, random.choice(texts).unwrap().as_bytes(), random);
+        }
         0..7 => frames::write_text(&mut out, random.choice(texts).unwrap().as_bytes(), random),
         7 => out.extend(masked(0x89, b"are you there?")),
         8 => out.extend(masked(0x8a, b"")),

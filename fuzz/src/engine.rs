@@ -145,7 +145,12 @@ impl World {
         };
         let streams = Streams::compile([definition], &[], &mut envelopes).expect("a stream that is right");
         let history = HistoryLimits { events: 20, bytes: 5000, age: Duration::from_secs(10) };
-        let rule = Rule { prefix: "h".into(), history: Some(history), policies: Policy::ALL.into() };
+        let rule = Rule {
+            prefix: "h".into(),
+            history: Some(history),
+            policies: Policy::ALL.into(),
+            compress_above: (shape & 16 != 0).then_some(40),
+        };
         let access = Access {
             publish_token: (shape & 4 != 0).then(|| "secret".to_owned()),
             has_admin: shape & 8 != 0,
@@ -178,7 +183,7 @@ impl World {
                 let (first, text) = (input.number() as u8, input.bytes());
                 let mut out = Vec::new();
                 let mut random = fastrand::Rng::with_seed(u64::from(first));
-                frames::write(&mut out, first & 0x80 != 0, first & 15, text, &mut random);
+                frames::write(&mut out, first & 0x80 != 0, first & 0x4f, text, &mut random);
                 self.send(who, &out);
             }
             5 => {
@@ -458,6 +463,7 @@ impl Output {
                         // The echo sends binary back.
                         let mut reader = Reader::default();
                         reader.binary = true;
+                        reader.deflated = head.contains("permessage-deflate");
                         *self = Output::Frames(reader);
                         return self.push(&rest);
                     }
@@ -500,7 +506,9 @@ const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocke
 /// Things that clients and publishers say, so that not every input has to find the words.
 fn canned(number: usize, shared: &Shared) -> Vec<u8> {
     let get = |target: &str, headers: &str| {
-        format!("GET {target} HTTP/1.1\r\nHost: n\r\n{headers}\r\n").into_bytes()
+        let deflates = headers == UPGRADE && shared.topics.rules().compress_any();
+        let offer = if deflates { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+        format!("GET {target} HTTP/1.1\r\nHost: n\r\n{headers}{offer}\r\n").into_bytes()
     };
     let post = |kind: &str, body: &str| {
         let length = body.len();

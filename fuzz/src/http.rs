@@ -5,7 +5,7 @@ use fanwire::admin::history;
 use fanwire::config::Limits;
 use fanwire::dialect::command::{Ask, from_query};
 use fanwire::dialect::envelope::Envelopes;
-use fanwire::dialect::opening::{self, Asked};
+use fanwire::dialect::opening::{self, Asked, Offered};
 use fanwire::dialect::path::{Definition, Streams};
 use fanwire::proto::http1::{
     BodyLength, HeadScan, HttpError, Request, decode_path_segment, parse_head, websocket_key,
@@ -102,17 +102,19 @@ fn look(request: &Request<'_>, body: &[u8], streams: &Streams) -> Seen {
         let _ = (from_query(query, Ask::Whole), from_query(query, Ask::Options), history::Since::read(query));
     }
     let asked = match &key {
-        Ok(key) => match opening::of(request, *key, streams, true, Some("*")) {
-            Ok(Some(Asked::Open(opening))) => {
-                assert!(opening.response.starts_with(b"HTTP/1.1 "));
-                format!("{opening:?}")
+        Ok(key) => {
+            match opening::of(request, *key, Offered { streams, has_echo: true, deflates: true }, Some("*")) {
+                Ok(Some(Asked::Open(opening))) => {
+                    assert!(opening.response.starts_with(b"HTTP/1.1 "));
+                    format!("{opening:?}")
+                }
+                Ok(other) => format!("{other:?}"),
+                Err(error) => {
+                    check_answer(&error);
+                    format!("{error:?}")
+                }
             }
-            Ok(other) => format!("{other:?}"),
-            Err(error) => {
-                check_answer(&error);
-                format!("{error:?}")
-            }
-        },
+        }
         Err(error) => {
             check_answer(error);
             String::new()

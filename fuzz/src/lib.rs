@@ -18,6 +18,8 @@ mod websocket;
 #[path = "../../tests/simulation/frames.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod frames;
+#[path = "../../tests/simulation/inflate.rs"]
+mod inflate;
 #[path = "../../tests/simulation/socket.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod socket;

@@ -5,7 +5,7 @@ use crate::admin::{diagnostics, drain, history, metrics, page, stats};
 use crate::clock::Now;
 use crate::dialect::command::check_topic;
 use crate::dialect::echo;
-use crate::dialect::opening::{self, Asked, Opening};
+use crate::dialect::opening::{self, Asked, Offered, Opening};
 use crate::dialect::sse;
 use crate::fanout::connection::Door;
 use crate::fanout::shared::{Shared, State};
@@ -95,7 +95,9 @@ pub fn route(request: &Request<'_>, context: &Context<'_>) -> Result<Route, Http
     let has_diagnostics = context.shared.access.has_diagnostics;
     let from = Visitor::of(request, &context.shared.access.origins)?;
     let readers = from.readers();
-    if let Some(asked) = opening::of(request, key, &context.shared.streams, has_diagnostics, readers)? {
+    let (streams, deflates) = (&context.shared.streams, context.shared.topics.rules().compress_any());
+    let offered = Offered { streams, has_echo: has_diagnostics, deflates };
+    if let Some(asked) = opening::of(request, key, offered, readers)? {
         from.may(Wish::Listen)?;
         return client(asked, context.shared.state(), readers);
     }

@@ -1,8 +1,10 @@
 //! `GET /api/topics/{topic}/history`: what a topic keeps, for programs that come without a connection.
 
+use std::sync::Arc;
+
 use crate::admin::api::{Context, Reply};
 use crate::clock::Iso8601;
-use crate::dialect::envelope::{Frames, JSON, read_epoch, write_epoch};
+use crate::dialect::envelope::{Form, Frames, JSON, read_epoch, write_epoch};
 use crate::proto::http1::{HttpError, query_pairs};
 use crate::proto::websocket::payload;
 use crate::topic::log::{Position, Resume};
@@ -73,12 +75,12 @@ pub fn history(context: &Context<'_>, name: &str, since: Since, limit: usize) ->
         format!(r#"{{"epoch":"{}","offset":{},"events":["#, write_epoch(epoch), reading.head).into_bytes();
     let mut left = limit;
     for piece in &reading.pieces {
-        let frames = piece.round.frames(JSON, None, None, || {
+        let frames = piece.round.frames(Form::plain(JSON), None, || {
             shared.metrics[shard].envelope_writes.add(piece.round.events.len() as u64);
             let mut frames = Frames::default();
             let (bytes, ends) = (&mut frames.bytes, &mut frames.ends);
             shared.envelopes.get(JSON).write(&piece.round, &topic, &[], &mut Iso8601::new(), bytes, ends);
-            frames
+            Arc::new(frames)
         });
         for place in piece.events.clone().take(left) {
             if !body.ends_with(b"[") {

@@ -104,6 +104,23 @@ impl Snapshot {
                 ),
                 ("receipts", "Receipts sent to publishers", sum(|m| &m.receipts)),
                 ("envelope_writes", "Events written, once for each envelope", sum(|m| &m.envelope_writes)),
+                (
+                    "events_compressed",
+                    "Events compressed, once for each envelope",
+                    sum(|m| &m.events_compressed),
+                ),
+                (
+                    "compressor_bytes_in",
+                    "Bytes of events given to the compressor",
+                    sum(|m| &m.compressor_bytes_in),
+                ),
+                (
+                    "compressor_bytes_out",
+                    "What those came to; what got no smaller went out as it was",
+                    sum(|m| &m.compressor_bytes_out),
+                ),
+                ("messages_inflated", "Compressed messages from clients", sum(|m| &m.messages_inflated)),
+                ("inflated_bytes", "Bytes that those came to", sum(|m| &m.inflated_bytes)),
                 ("rounds", "Rounds dispatched", sum(|m| &m.rounds)),
                 ("dispatched", "Events matched with a session", sum(|m| &m.dispatched)),
                 ("replayed", "Events of those that came from a history", sum(|m| &m.replayed)),

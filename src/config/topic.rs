@@ -30,6 +30,7 @@ pub(super) struct TopicRow {
     prefix: Option<Located<String>>,
     history: Option<HistoryLimits>,
     policies: Option<Vec<String>>,
+    compress_above: Option<usize>,
 }
 
 impl Row for TopicRow {
@@ -39,6 +40,7 @@ impl Row for TopicRow {
         field!(required prefix, Word(prefix)),
         field!(record history, HISTORY),
         field!(() policies, Maybe(List(1, POLICY, policy))),
+        field!(() compress_above, Maybe(Size(1, 1 << 30))),
     ];
 
     fn check(&self, earlier: &[Self]) -> Vec<(&'static [&'static str], String)> {
@@ -68,14 +70,17 @@ impl Row for TopicRow {
             prefix: Some(topic.prefix.clone()),
             history: topic.history.clone(),
             policies: topic.policies.clone(),
+            compress_above: topic.compress_above,
         };
         settings.topics.iter().map(row).collect()
     }
 
     fn store(rows: Vec<Self>, settings: &mut Settings) {
         // Each has a prefix: it is required.
-        let topic =
-            |row: Self| Some(Topic { prefix: row.prefix?, history: row.history, policies: row.policies });
+        let topic = |row: Self| {
+            let Self { prefix, history, policies, compress_above } = row;
+            Some(Topic { prefix: prefix?, history, policies, compress_above })
+        };
         settings.topics = rows.into_iter().filter_map(topic).collect();
     }
 

@@ -60,6 +60,7 @@ impl Dialect {
                 max_message_bytes,
                 binary: matches!(self, Self::Path),
                 max_fragments: Some(MAX_FRAGMENTS),
+                deflated: false,
             },
         }
     }

@@ -7,7 +7,8 @@ use crate::proto::websocket::{Accept, Opcode, write_frame};
 pub const PATH: &str = "/echo";
 
 /// Any message of up to 16 MiB, in any number of fragments: suites send more of them than a client has reason to.
-pub const ACCEPT: Accept = Accept { max_message_bytes: 16 << 20, binary: true, max_fragments: None };
+pub const ACCEPT: Accept =
+    Accept { max_message_bytes: 16 << 20, binary: true, max_fragments: None, deflated: false };
 
 /// The answer to a message: the same, in one frame.
 pub fn frame(opcode: Opcode, message: &[u8]) -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clock::Iso8601;
 use crate::event::Round;
-use crate::proto::websocket::{Opcode, frame_len, header_len, payload, write_header};
+use crate::proto::websocket::{Opcode, RSV1, frame_len, header_len, payload, write_header};
 use crate::topic::log::Topic;
 
 /// A round's events as one envelope writes them: frames back to back.
@@ -75,6 +75,24 @@ pub enum Framing {
 /// What a template takes from the path that a client connected to: JSON-escaped, without quotes. Subscribers
 /// of a topic with the same envelope and values get the same bytes.
 pub type Values = Arc<[Box<str>]>;
+
+/// What a subscriber's events look like: who has the same gets the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form<'a> {
+    /// The envelope's number.
+    pub envelope: u16,
+    /// What it takes from the path that the subscriber connected to.
+    pub values: Option<&'a Values>,
+    /// Whether events are compressed whose topics have that.
+    pub deflated: bool,
+}
+
+impl Form<'_> {
+    /// Events in an envelope that takes nothing from a path, and not compressed.
+    pub const fn plain(envelope: u16) -> Self {
+        Self { envelope, values: None, deflated: false }
+    }
+}
 
 /// The envelopes of a node, by number.
 #[derive(Debug)]
@@ -299,7 +317,7 @@ pub enum Private<'a> {
     /// Nothing: frames go out as they lie.
     Nothing,
     /// The last byte of every payload is replaced by this: for the JSON protocol `,"clientId":"…"}` in place of
-    /// the closing brace.
+    /// the closing brace. Not of a compressed one: that was queued before there was anything private.
     Suffix(&'a [u8]),
     /// Frames are lines, and those that go out together share a WebSocket message.
     Lines,
@@ -329,7 +347,10 @@ impl Private<'_> {
                 let mut count = 0;
                 while !rest.is_empty() && (count == 0 || out.len() < limit) {
                     let (first, others) = rest.split_at(frame_len(rest));
-                    splice(first, suffix, out);
+                    match first[0] & RSV1 {
+                        0 => splice(first, suffix, out),
+                        _ => out.extend_from_slice(first),
+                    }
                     rest = others;
                     count += 1;
                 }
@@ -545,6 +566,17 @@ mod tests {
             let end = if begun == 1 { ends[whole] } else { written };
             assert_eq!(private.cut(&expected, written, 4), Cut { whole: whole as u32, begun, end });
         }
+    }
+
+    #[test]
+    fn a_compressed_frame_is_not_spliced() {
+        let frames = [&[0xc1, 3, b'z', b'i', b'p'][..], &[0x81, 2, b'{', b'}'], &[0xc1, 1, 0]];
+        let (bytes, mut out) = (frames.concat(), Vec::new());
+        let private = Private::Suffix(b",\"clientId\":\"me\"}");
+        assert_eq!(private.write(0..3, |_| &bytes[..], usize::MAX, &mut out), 3);
+        let spliced = [&[0x81, 18][..], b"{,\"clientId\":\"me\"}"].concat();
+        assert_eq!(out, [frames[0], &spliced, frames[2]].concat());
+        assert_eq!(private.cut(&out, 6, 3), Cut { whole: 1, begun: 1, end: 25 });
     }
 
     fn seed() -> Vec<Part> {

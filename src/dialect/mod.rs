@@ -1,6 +1,7 @@
 //! MEANING: what a dialect's messages ask for, and how it writes events. Pure: bytes in, values out.
 
 pub mod command;
+pub mod deflated;
 pub mod dialect;
 pub mod echo;
 pub mod envelope;

@@ -6,6 +6,7 @@ use crate::dialect::echo;
 use crate::dialect::envelope::{self, Values};
 use crate::dialect::path::{Found, Streams};
 use crate::dialect::sse;
+use crate::proto::extensions;
 use crate::proto::http1::{self, HttpError, Request, query_pairs};
 
 /// A client that may become a session.
@@ -21,6 +22,8 @@ pub struct Opening {
     pub values: Option<Values>,
     /// Whether events that go out together share a message.
     pub shares_messages: bool,
+    /// Whether messages may be compressed.
+    pub deflates: bool,
     /// What it subscribes to from the start.
     pub subscribe: Subscribe,
     /// The head of the answer.
@@ -38,23 +41,33 @@ pub enum Asked {
     Preflight,
 }
 
-/// What a request asks for, where its path is one for clients. `key` is that of a WebSocket upgrade. `has_echo`:
-/// whether there is the path of the echo. `readers`: whose pages may read an event stream, `*` or an origin.
+/// What a node has for clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered<'a> {
+    /// The paths that subscribe those who connect to them.
+    pub streams: &'a Streams,
+    /// Whether there is the path of the echo.
+    pub has_echo: bool,
+    /// Whether there is a topic whose events are compressed: otherwise nobody is asked about it.
+    pub deflates: bool,
+}
+
+/// What a request asks for, where its path is one for clients. `key` is that of a WebSocket upgrade. `readers`: whose
+/// pages may read an event stream, `*` or an origin.
 ///
 /// # Errors
 /// The answer to a request that is for clients and cannot be served.
 pub fn of(
     request: &Request<'_>,
     key: Option<&str>,
-    streams: &Streams,
-    has_echo: bool,
+    offered: Offered<'_>,
     readers: Option<&str>,
 ) -> Result<Option<Asked>, HttpError> {
-    if has_echo && request.path == echo::PATH {
+    if offered.has_echo && request.path == echo::PATH {
         let key = key.ok_or_else(only_web_socket)?;
-        return Ok(Some(web_socket(Dialect::Echo, envelope::JSON, Subscribe::default(), key)));
+        return Ok(Some(web_socket(Dialect::Echo, envelope::JSON, Subscribe::default(), key, None)));
     }
-    let asked = ask(request, key, streams, readers);
+    let asked = ask(request, key, offered, readers);
     // Every page that may ask for an event stream may read the answer, a refusal too.
     if key.is_none() { asked.map_err(HttpError::for_any_origin) } else { asked }
 }
@@ -62,14 +75,15 @@ pub fn of(
 fn ask(
     request: &Request<'_>,
     key: Option<&str>,
-    streams: &Streams,
+    offered: Offered<'_>,
     readers: Option<&str>,
 ) -> Result<Option<Asked>, HttpError> {
     let query = request.query.unwrap_or_default();
     match (request.path, key) {
         ("/ws", Some(key)) => {
             let subscribe = from_query(query, Ask::Whole)?;
-            Ok(Some(web_socket(Dialect::Json, envelope::JSON, subscribe, key)))
+            let extension = extension(request, offered)?;
+            Ok(Some(web_socket(Dialect::Json, envelope::JSON, subscribe, key, extension)))
         }
         ("/ws", None) => Err(only_web_socket()),
         ("/sse", Some(_)) => {
@@ -83,14 +97,23 @@ fn ask(
             Ok(Plan { stream: None, envelope: envelope::JSON_EVENT_STREAM, values: None, subscribe })
         })
         .map(Some),
-        _ => match streams.find(request.path) {
+        _ => match offered.streams.find(request.path) {
             None => Ok(None),
             Some(found) => {
                 let found = found.map_err(|error| HttpError::new(400, error));
-                stream(request, key, found, readers).map(Some)
+                stream(request, key, found, offered, readers).map(Some)
             }
         },
     }
+}
+
+/// What is answered to the extensions that a client offers.
+fn extension(request: &Request<'_>, offered: Offered<'_>) -> Result<Option<&'static str>, HttpError> {
+    if !offered.deflates {
+        return Ok(None);
+    }
+    let answer = extensions::answer(request.headers.all("Sec-WebSocket-Extensions"));
+    answer.map_err(|error| HttpError::new(400, format!("in Sec-WebSocket-Extensions: {error}")))
 }
 
 fn only_web_socket() -> HttpError {
@@ -102,6 +125,7 @@ fn stream(
     request: &Request<'_>,
     key: Option<&str>,
     found: Result<Found, HttpError>,
+    offered: Offered<'_>,
     readers: Option<&str>,
 ) -> Result<Asked, HttpError> {
     if key.is_none() && request.method == "OPTIONS" {
@@ -133,7 +157,9 @@ fn stream(
         let found = found?;
         let subscribe = Subscribe { topics: vec![found.topic], ..from_query(query, Ask::Options)? };
         let number = if is_batched { found.envelopes.lines } else { found.envelopes.message };
-        let mut asked = web_socket(Dialect::Path, number, subscribe, key);
+        // Messages that are put together for each client have nothing to share.
+        let extension = if is_batched { None } else { extension(request, offered)? };
+        let mut asked = web_socket(Dialect::Path, number, subscribe, key, extension);
         if let Asked::Open(opening) = &mut asked {
             opening.stream = Some(found.stream);
             opening.values = found.values;
@@ -172,15 +198,22 @@ fn accepts_event_stream(request: &Request<'_>) -> bool {
     })
 }
 
-fn web_socket(dialect: Dialect, envelope: u16, subscribe: Subscribe, key: &str) -> Asked {
+fn web_socket(
+    dialect: Dialect,
+    envelope: u16,
+    subscribe: Subscribe,
+    key: &str,
+    extension: Option<&str>,
+) -> Asked {
     let mut response = Vec::new();
-    http1::write_upgrade(&mut response, key);
+    http1::write_upgrade(&mut response, key, extension);
     Asked::Open(Box::new(Opening {
         dialect,
         stream: None,
         envelope,
         values: None,
         shares_messages: false,
+        deflates: extension.is_some(),
         subscribe,
         response,
     }))
@@ -220,6 +253,7 @@ fn event_stream(
         envelope,
         values,
         shares_messages: false,
+        deflates: false,
         subscribe,
         response,
     })))
@@ -242,7 +276,8 @@ mod tests {
         let streams = Streams::compile([definition], &[], &mut Envelopes::built_in()).unwrap();
         let head = format!("{start} HTTP/1.1|Host: node{headers}||").replace('|', "\r\n");
         let (request, _) = parse_head(head.as_bytes(), 8192, &mut HeadScan::default()).unwrap().unwrap();
-        of(&request, websocket_key(&request).unwrap(), &streams, true, Some("*"))
+        let offered = Offered { streams: &streams, has_echo: true, deflates: true };
+        of(&request, websocket_key(&request).unwrap(), offered, Some("*"))
     }
 
     fn open(start: &str, headers: &str) -> Opening {
@@ -283,6 +318,30 @@ mod tests {
             let head = if dialect == EventStream { "HTTP/1.1 200" } else { "HTTP/1.1 101" };
             assert!(opening.response.starts_with(head.as_bytes()), "{start}");
         }
+    }
+
+    #[test]
+    fn messages_are_compressed_where_that_can_be_shared() {
+        let offer = format!("{UPGRADE}|Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits");
+        for (start, deflates) in [
+            ("GET /ws?topics=a", true),
+            ("GET /ws?topics=a&clientId=me", true), // What comes from it.
+            ("GET /runs/1/stream", true),
+            ("GET /runs/1/stream?batch=ndjson", false),
+            ("GET /echo", false),
+        ] {
+            for (headers, deflates) in [(&*offer, deflates), (UPGRADE, false)] {
+                let opening = open(start, headers);
+                let response = String::from_utf8(opening.response).unwrap();
+                let is_told =
+                    response.contains("\r\nSec-WebSocket-Extensions: permessage-deflate; server_no");
+                assert_eq!((opening.deflates, is_told), (deflates, deflates), "{start}");
+            }
+        }
+        let bad = format!("{offer}|Sec-WebSocket-Extensions: x;");
+        assert_eq!(ask("GET /ws", &bad).unwrap_err().status, 400);
+        assert_eq!(ask("GET /runs/1/stream", &bad).unwrap_err().status, 400);
+        assert!(!open("GET /echo", &bad).deflates);
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl<T: Transport> Shard<T> {
             return;
         }
         if let Some(mut unread) = session.unread.take() {
-            self.handle_input(number, &mut unread, now);
+            self.handle_input(number, &mut unread, most, now);
             self.remember(number);
             return;
         }
@@ -222,20 +222,21 @@ impl<T: Transport> Shard<T> {
                     return self.remember(number); // There is nothing to say on an event stream.
                 }
                 let mut buffer = std::mem::take(&mut self.buffer);
-                self.handle_input(number, &mut buffer[..count], now);
+                self.handle_input(number, &mut buffer[..count], most, now);
                 self.buffer = buffer;
                 self.remember(number);
             }
         }
     }
 
-    /// Takes a client's bytes apart and does what its messages ask for.
-    fn handle_input(&mut self, number: u32, input: &mut [u8], now: Now) {
+    /// Takes a client's bytes apart and does what its messages ask for. Where they inflate to more than `most`, the
+    /// rest waits for the next turn: a few bytes can say much.
+    fn handle_input(&mut self, number: u32, input: &mut [u8], most: usize, now: Now) {
         let Role::Client(session) = &mut self.connections[number as usize].role else { return };
         let mut inbound = session.inbound.take().map_or_else(Inbound::default, |inbound| *inbound);
         let accept = session.terms(&self.limits).accept;
         let per_second = self.limits.max_messages_per_second;
-        let mut taken = 0;
+        let (mut taken, mut inflated) = (0, 0);
         while taken < input.len() {
             let rest = &mut input[taken..];
             match inbound.decoder.decode(rest, accept) {
@@ -251,25 +252,28 @@ impl<T: Transport> Shard<T> {
                             self.close_client(number, CloseReason::MessageRate, detail, now);
                             return;
                         }
-                        self.handle_message(number, message.opcode, message.payload.bytes(rest), now);
+                        let (opcode, payload) = (message.opcode, message.payload.bytes(rest));
+                        if !message.is_deflated {
+                            self.handle_message(number, opcode, payload, now);
+                        } else {
+                            match self.inflate(opcode, payload, accept.max_message_bytes) {
+                                Ok(payload) => {
+                                    inflated += payload.len();
+                                    self.handle_message(number, opcode, &payload, now);
+                                    self.inflater.recycle(payload);
+                                }
+                                Err(violation) => return self.fail(number, violation, now),
+                            }
+                        }
                     }
                 }
-                Err(violation) => {
-                    self.metrics().refuse_input(BadInput::Frame);
-                    let (reason, detail) = match violation {
-                        Violation::Protocol(detail) => (CloseReason::ProtocolError, detail),
-                        Violation::Binary => (CloseReason::BinaryFrame, "this protocol is text"),
-                        Violation::BadUtf8 => (CloseReason::BadUtf8, "the text is not UTF-8"),
-                        Violation::TooBig => (CloseReason::MessageTooBig, "above max_message_bytes"),
-                    };
-                    self.close_client(number, reason, detail, now);
-                    return;
-                }
+                Err(violation) => return self.fail(number, violation, now),
             }
             let connection = &mut self.connections[number as usize];
             let Role::Client(session) = &mut connection.role else { return };
-            if connection.outbox.reply_bytes() > REPLY_CAP {
-                connection.is_paused = true;
+            let is_deaf = connection.outbox.reply_bytes() > REPLY_CAP;
+            if is_deaf || inflated > most {
+                connection.is_paused |= is_deaf;
                 if taken < input.len() {
                     session.unread = Some(Box::new(input[taken..].to_vec()));
                 }
@@ -286,6 +290,31 @@ impl<T: Transport> Shard<T> {
             session.inbound = Some(Box::new(inbound));
             self.arm(number);
         }
+    }
+
+    /// What a compressed message says.
+    fn inflate(&mut self, opcode: Opcode, payload: &[u8], most: usize) -> Result<Vec<u8>, Violation> {
+        let message = self.inflater.inflate(payload, most)?;
+        if opcode == Opcode::Text && std::str::from_utf8(&message).is_err() {
+            return Err(Violation::BadUtf8);
+        }
+        let metrics = self.metrics();
+        metrics.messages_inflated.one();
+        metrics.inflated_bytes.add(message.len() as u64);
+        Ok(message)
+    }
+
+    /// A client broke its protocol.
+    fn fail(&mut self, number: u32, violation: Violation, now: Now) {
+        self.metrics().refuse_input(BadInput::Frame);
+        let (reason, detail) = match violation {
+            Violation::Protocol(detail) => (CloseReason::ProtocolError, detail),
+            Violation::Binary => (CloseReason::BinaryFrame, "this protocol is text"),
+            Violation::BadUtf8 => (CloseReason::BadUtf8, "the text is not UTF-8"),
+            Violation::BadDeflate => (CloseReason::BadCompression, "what is compressed comes to no message"),
+            Violation::TooBig => (CloseReason::MessageTooBig, "above max_message_bytes"),
+        };
+        self.close_client(number, reason, detail, now);
     }
 
     fn handle_message(&mut self, number: u32, opcode: Opcode, payload: &[u8], now: Now) {
@@ -396,6 +425,8 @@ impl<T: Transport> Shard<T> {
         let mut recovery = Recovery::default();
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
         let had = session.subscriptions.len();
+        // Who names himself gets his name in every event, where his dialect says it.
+        let is_named = subscribe.client_id.as_ref().is_some_and(|id| session.dialect.suffix(id).is_some());
         let filter = filter_of(subscribe);
         let filtered = filter.is_some();
         let mut failure = None;
@@ -422,8 +453,8 @@ impl<T: Transport> Shard<T> {
                 break;
             }
             let subscription = session.subscriptions.len() as u32;
-            let envelope = (session.envelope, session.values.as_ref());
-            let Some(Joined { topic, list, head }) = subscribers.join(&shared.topics, name, envelope) else {
+            let form = session.form(!is_named && shared.topics.rules().may_compress(name));
+            let Some(Joined { topic, list, head }) = subscribers.join(&shared.topics, name, form) else {
                 failure = Some(format!("the node holds {} topics already (max_topics)", limits.max_topics));
                 break;
             };
@@ -495,6 +526,7 @@ impl<T: Transport> Shard<T> {
         if let Some(id) = &subscribe.client_id {
             let suffix = session.dialect.suffix(id);
             session.identity = Some(Box::new(Identity { client_id: id.as_str().into(), suffix }));
+            self.leave_deflated(number);
         }
         for subscription in behind {
             let Role::Client(session) = &self.connections[number as usize].role else { break };
@@ -502,6 +534,31 @@ impl<T: Transport> Shard<T> {
             self.rewind(number, subscription, after);
         }
         Ok(recovery)
+    }
+
+    /// A client that has something private in its events from now on gets none compressed any more.
+    fn leave_deflated(&mut self, number: u32) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        if !session.deflates || session.form(true).deflated {
+            return;
+        }
+        for subscription in 0..session.subscriptions.len() as u32 {
+            let Self { connections, subscribers, .. } = self;
+            let Role::Client(session) = &mut connections[number as usize].role else { return };
+            let Subscription { topic, list, place, .. } = *session.subscriptions.get(subscription);
+            if !subscribers.list((topic, list)).deflated {
+                continue;
+            }
+            let plain = subscribers.list_of(topic, session.form(false));
+            session.subscriptions.get_mut(subscription).list = plain;
+            let Some(member) = subscribers.member_mut(topic, list, place).copied() else { continue };
+            self.delist((topic, list), place);
+            // It stays a subscriber: what it gets goes on where it is.
+            let place = self.subscribers.enlist((topic, plain), 0, member);
+            if let Role::Client(session) = &mut self.connections[number as usize].role {
+                session.subscriptions.get_mut(subscription).place = place;
+            }
+        }
     }
 
     /// Checks that a client may have the patterns of a subscribe besides those that it has.

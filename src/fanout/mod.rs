@@ -1,6 +1,7 @@
 //! DELIVERY: what one shard does with connections, rounds and clients. Pure, generic over the transport.
 //!
-//! `shard` is the loop's turn and the way of an event through it, `delivery` its push to one subscriber; `intake` is what comes from
+//! `shard` is the loop's turn and the way of an event through it, `writing` what its
+//! subscribers get of it, `delivery` its push to one of them; `intake` is what comes from
 //! connections and `requests` what of it is HTTP; `lifecycle` is how they come, are timed and go, `drain` how
 //! all of them go at a shutdown, and `tidy` what becomes of the room that they took.
 
@@ -20,3 +21,4 @@ pub mod stages;
 pub mod subscribers;
 mod sweep;
 mod tidy;
+mod writing;

@@ -18,6 +18,7 @@ use crate::event::{Event, Round};
 use crate::fanout::connection::Role;
 use crate::fanout::shard::Shard;
 use crate::fanout::subscribers::{Member, Subscribers};
+use crate::fanout::writing::Writing;
 use crate::metrics::DropReason;
 use crate::session::chunk::{Appended, Gap, Span};
 use crate::session::policy::Policy;
@@ -166,15 +167,15 @@ impl<T: Transport> Shard<T> {
         now: Now,
         is_wanted: impl Fn(&Session, &Subscribers, &Found<'_>) -> bool,
     ) -> bool {
-        let Self { connections, subscribers, chunks, shared, iso, id, .. } = self;
+        let Self { connections, subscribers, chunks, shared, iso, deflater, id, .. } = self;
         let connection = &mut connections[number as usize];
         let Role::Client(session) = &mut connection.role else { return false };
         let subscription = session.subscriptions.get(subscription_number);
         let (slot, policy) = (subscription.topic, subscription.policy);
+        let form = subscribers.list((slot, subscription.list)).form();
         let topic = &subscribers.get(slot).topic;
         let metrics = &shared.metrics[*id];
-        let (envelope, values) = (session.envelope, session.values.as_ref());
-        let template = shared.envelopes.get(envelope);
+        let mut writing = Writing { shared, metrics, iso, deflater };
         let mut wanted: Vec<(Arc<Frames>, usize)> = Vec::new();
         let mut keys = Vec::new();
         for Piece { round, offset, events } in pieces {
@@ -184,16 +185,7 @@ impl<T: Transport> Shard<T> {
                 if !is_wanted(session, subscribers, &Found { round, event, offset }) {
                     continue;
                 }
-                let frames = written.get_or_insert_with(|| {
-                    let by_topic = round.several != 0 && template.is_by_topic();
-                    round.frames(envelope, values, by_topic.then_some(topic), || {
-                        metrics.envelope_writes.add(round.events.len() as u64);
-                        let mut frames = Frames::default();
-                        let values = values.map(|values| &**values).unwrap_or_default();
-                        template.write(round, topic, values, iso, &mut frames.bytes, &mut frames.ends);
-                        frames
-                    })
-                });
+                let frames = written.get_or_insert_with(|| writing.frames(round, form, topic));
                 wanted.push((Arc::clone(frames), place));
                 if policy == Policy::Conflate {
                     keys.push(shared.key_hash(event.key));

@@ -367,7 +367,8 @@ impl<T: Transport> Shard<T> {
     /// A handshake is done: the connection is a session, if there is a place for it. It is subscribed before
     /// the answer to the handshake goes out.
     fn open(&mut self, number: u32, opening: Opening, now: Now) {
-        let Opening { dialect, stream, envelope, values, shares_messages, subscribe, response } = opening;
+        let Opening { dialect, stream, envelope, values, shares_messages, deflates, subscribe, response } =
+            opening;
         let connection = &mut self.connections[number as usize];
         let Role::Http(http) = &mut connection.role else { return };
         let rest = std::mem::take(&mut http.exchange).into_rest();
@@ -377,6 +378,7 @@ impl<T: Transport> Shard<T> {
         session.values = values;
         session.stream = stream;
         session.shares_messages = shares_messages;
+        session.deflates = deflates;
         session.unread = (!rest.is_empty() && dialect.is_web_socket()).then(|| Box::new(rest));
         connection.role = Role::Client(Box::new(session));
         if dialect == Dialect::EventStream {

@@ -18,7 +18,6 @@ use smallvec::SmallVec;
 use crate::clock::{Iso8601, Now};
 use crate::config::Limits;
 use crate::dialect::dialect::Dialect;
-use crate::dialect::envelope::Frames;
 use crate::error::CloseReason;
 use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
@@ -31,8 +30,10 @@ use crate::fanout::shared::{Message, Shared};
 use crate::fanout::subscribers::Subscribers;
 use crate::fanout::sweep::Sweep;
 use crate::fanout::tidy::Needs;
+use crate::fanout::writing::Writing;
 use crate::link::Link;
 use crate::metrics::{DropReason, ShardMetrics};
+use crate::proto::deflate::{Deflater, Inflater};
 use crate::publish::ingress::Ingress;
 use crate::receipt::{Expected, Key, Receipts};
 use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
@@ -81,6 +82,9 @@ pub struct Shard<T: Transport> {
     pub(super) ingress: Ingress,
     pub(super) buffer: Box<[u8]>,
     pub(super) iso: Iso8601,
+    /// One for all connections: nothing of a message is kept for the next.
+    pub(super) deflater: Deflater,
+    pub(super) inflater: Inflater,
     pub(super) random: fastrand::Rng,
     pub(super) drain: Drain,
     pub(super) counts: Counts,
@@ -176,6 +180,8 @@ impl<T: Transport> Shard<T> {
             ingress: Ingress::default(),
             buffer: vec![0; READ_BYTES].into(),
             iso: Iso8601::new(),
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
             random: fastrand::Rng::with_seed(seed),
             drain: Drain::default(),
             counts: Counts::default(),
@@ -395,27 +401,18 @@ impl<T: Transport> Shard<T> {
     /// Puts a round's frames into the chunk of a list. Writes them if no other shard has.
     fn append(&mut self, round: &Arc<Round>, expected: &[Expected], owner: (u32, u32)) -> Appended {
         self.forget_chunks();
-        let topic = &self.subscribers.get(owner.0).topic;
-        let list = self.subscribers.list(owner);
-        let current = list.chunk;
-        let (shared, iso) = (&self.shared, &mut self.iso);
-        let template = shared.envelopes.get(list.envelope);
-        let values = list.values.as_deref().unwrap_or_default();
-        let written = &shared.metrics[self.id].envelope_writes;
-        let events = round.events.len() as u64;
+        let local = self.subscribers.get(owner.0);
+        let (topic, list) = (&local.topic, self.subscribers.list(owner));
+        let (current, form) = (list.chunk, list.form());
+        let is_shared = round.shared || local.has_deflated;
+        let (shared, metrics) = (&*self.shared, &self.shared.metrics[self.id]);
+        let mut writing = Writing { shared, metrics, iso: &mut self.iso, deflater: &mut self.deflater };
         let at = self.chunks.append(current, owner, round.ingress, |bytes, ends| {
-            if !round.shared {
-                written.add(events);
-                template.write(round, topic, values, iso, bytes, ends);
+            if !is_shared {
+                writing.write(round, form, topic, bytes, ends);
                 return;
             }
-            let by_topic = round.several != 0 && topic.epoch().is_some() && template.is_by_topic();
-            let frames = round.frames(list.envelope, list.values.as_ref(), by_topic.then_some(topic), || {
-                written.add(events);
-                let mut frames = Frames::default();
-                template.write(round, topic, values, iso, &mut frames.bytes, &mut frames.ends);
-                frames
-            });
+            let frames = writing.frames(round, form, topic);
             let base = bytes.len() as u32;
             bytes.extend_from_slice(&frames.bytes);
             ends.extend(frames.ends.iter().map(|end| base + end));

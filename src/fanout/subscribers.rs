@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::dialect::envelope::Values;
+use crate::dialect::envelope::{Form, Values};
 use crate::session::chunk::NO_CHUNK;
 use crate::session::policy::Policy;
 use crate::slack::is_loose;
@@ -17,8 +17,10 @@ use crate::topic::log::{Topic, Topics};
 pub struct LocalTopic {
     /// The node's topic.
     pub topic: Arc<Topic>,
-    /// One list for each envelope, with the values in it, that has had a subscriber.
+    /// One list for each form that has had a subscriber.
     pub lists: SmallVec<[List; 1]>,
+    /// Whether one of them is of those who get compressed events: its frames are made of the plain ones.
+    pub has_deflated: bool,
     /// The newest offset at which anybody joined: rounds wholly after it go to everybody.
     pub joined: u64,
     /// The offset of the newest event that was dispatched here.
@@ -33,17 +35,26 @@ impl LocalTopic {
     }
 }
 
-/// The subscribers of a topic in one envelope.
+/// The subscribers of a topic in one form.
 #[derive(Debug)]
 pub struct List {
     /// The envelope's number.
     pub envelope: u16,
     /// What it takes from the path that they connected to.
     pub values: Option<Values>,
-    /// The chunk that the topic's frames in this envelope are appended to, or [`NO_CHUNK`].
+    /// Whether they get compressed what their topic compresses.
+    pub deflated: bool,
+    /// The chunk that the topic's frames in this form are appended to, or [`NO_CHUNK`].
     pub chunk: u32,
     /// Who.
     pub members: Vec<Member>,
+}
+
+impl List {
+    /// The form of its events.
+    pub fn form(&self) -> Form<'_> {
+        Form { envelope: self.envelope, values: self.values.as_ref(), deflated: self.deflated }
+    }
 }
 
 /// One subscriber.
@@ -117,8 +128,7 @@ impl Subscribers {
 
     /// Whether the subscribers of two lists get an event in the same bytes.
     pub fn are_written_alike(&self, one: (u32, u32), other: (u32, u32)) -> bool {
-        let (one, other) = (self.list(one), self.list(other));
-        one.envelope == other.envelope && one.values == other.values
+        self.list(one).form() == self.list(other).form()
     }
 
     /// The number of the topic with this name.
@@ -136,12 +146,7 @@ impl Subscribers {
     ///
     /// # Errors
     /// `None` where the node holds `max_topics` topics already.
-    pub fn join(
-        &mut self,
-        topics: &Topics,
-        name: &str,
-        (envelope, values): (u16, Option<&Values>),
-    ) -> Option<Joined> {
+    pub fn join(&mut self, topics: &Topics, name: &str, form: Form<'_>) -> Option<Joined> {
         let (number, head) = match self.names.get(name) {
             Some(number) => (*number, self.topics[*number as usize].topic.head()),
             None => {
@@ -149,20 +154,34 @@ impl Subscribers {
                 let number = entry.key() as u32;
                 let (topic, head) = topics.register(name, self.shard, number)?;
                 self.names.insert(Arc::clone(topic.name()), number);
-                entry.insert(LocalTopic { topic, lists: SmallVec::new(), joined: 0, seen: 0, members: 0 });
+                entry.insert(LocalTopic {
+                    topic,
+                    lists: SmallVec::new(),
+                    has_deflated: false,
+                    joined: 0,
+                    seen: 0,
+                    members: 0,
+                });
                 (number, head)
             }
         };
         let local = &mut self.topics[number as usize];
         local.members += 1;
         self.members += 1;
-        let is_it = |list: &List| list.envelope == envelope && list.values.as_ref() == values;
-        let list = local.lists.iter().position(is_it).unwrap_or_else(|| {
+        Some(Joined { topic: number, list: self.list_of(number, form), head })
+    }
+
+    /// The number of a topic's list for a form; where there is none, it is made.
+    pub fn list_of(&mut self, topic: u32, form: Form<'_>) -> u32 {
+        let local = &mut self.topics[topic as usize];
+        let list = local.lists.iter().position(|list| list.form() == form).unwrap_or_else(|| {
+            let Form { envelope, values, deflated } = form;
             let values = values.cloned();
-            local.lists.push(List { envelope, values, chunk: NO_CHUNK, members: Vec::new() });
+            local.has_deflated |= deflated;
+            local.lists.push(List { envelope, values, deflated, chunk: NO_CHUNK, members: Vec::new() });
             local.lists.len() - 1
         });
-        Some(Joined { topic: number, list: list as u32, head })
+        list as u32
     }
 
     /// Puts a subscriber into its list: it gets what comes after the offset `joined`. Answers its place.
@@ -229,14 +248,15 @@ mod tests {
         let topics = Topics::new(1, 10, 1 << 20);
         let mut subscribers = Subscribers::new(0);
         for connection in 0..3 {
-            let joined = subscribers.join(&topics, "a", (0, None)).unwrap();
+            let joined = subscribers.join(&topics, "a", Form::plain(0)).unwrap();
             assert_eq!(joined, Joined { topic: 0, list: 0, head: 0 });
             assert_eq!(subscribers.enlist((0, 0), 0, member(connection)), connection);
         }
         let values: Values = Arc::new(["v".into()]);
         let equal: Values = Arc::new(["v".into()]);
         for (values, list) in [(None, 1), (Some(&values), 2), (Some(&equal), 2)] {
-            assert_eq!(subscribers.join(&topics, "a", (1, values)).unwrap().list, list);
+            let form = Form { values, ..Form::plain(1) };
+            assert_eq!(subscribers.join(&topics, "a", form).unwrap().list, list);
             subscribers.enlist((0, list), 7, member(9));
         }
         assert_eq!((subscribers.members(), subscribers.topics(), topics.count()), (6, 1, 1));
@@ -250,5 +270,17 @@ mod tests {
         assert_eq!(subscribers.leave(&topics, 0)[..], [5]);
         assert_eq!((subscribers.members(), subscribers.topics(), topics.count()), (0, 0, 0));
         assert_eq!(subscribers.find("a"), None);
+    }
+
+    #[test]
+    fn who_gets_compressed_events_has_a_list_of_his_own() {
+        let topics = Topics::new(1, 10, 1 << 20);
+        let mut subscribers = Subscribers::new(0);
+        let deflated = Form { deflated: true, ..Form::plain(0) };
+        assert_eq!(subscribers.join(&topics, "a", Form::plain(0)).unwrap().list, 0);
+        assert!(!subscribers.get(0).has_deflated);
+        assert_eq!(subscribers.join(&topics, "a", deflated).unwrap().list, 1);
+        assert_eq!((subscribers.list_of(0, deflated), subscribers.list_of(0, Form::plain(0))), (1, 0));
+        assert!(subscribers.get(0).has_deflated && !subscribers.are_written_alike((0, 0), (0, 1)));
     }
 }

@@ -506,12 +506,17 @@ fn is_base64_of_16_bytes(key: &str) -> bool {
     key.len() == 24 && key.strip_suffix("==").is_some_and(|digits| digits.bytes().all(digit))
 }
 
-/// The answer that ends HTTP on this connection (RFC 6455 section 4.2.2). No extension, no subprotocol.
-pub fn write_upgrade(out: &mut Vec<u8>, key: &str) {
+/// The answer that ends HTTP on this connection (RFC 6455 section 4.2.2), with the extension that was agreed on. No
+/// subprotocol.
+pub fn write_upgrade(out: &mut Vec<u8>, key: &str, extension: Option<&str>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
     );
     out.extend_from_slice(tungstenite::handshake::derive_accept_key(key.as_bytes()).as_bytes());
+    if let Some(extension) = extension {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        out.extend_from_slice(extension.as_bytes());
+    }
     out.extend_from_slice(b"\r\n\r\n");
 }
 

@@ -13,6 +13,8 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 pub const MAX_CONTROL_BYTES: usize = 125;
 /// Fragments of one message at most where there is a bound: without one, empty ones may go on for ever.
 pub const MAX_FRAGMENTS: u32 = 16_384;
+/// The bit of a frame's first byte that says that its message is compressed (RFC 7692 section 6).
+pub const RSV1: u8 = 0x40;
 
 /// What a message from a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub enum Violation {
     Binary,
     /// 1007.
     BadUtf8,
+    /// 1007: what should be compressed comes to no message.
+    BadDeflate,
     /// 1009.
     TooBig,
 }
@@ -49,6 +53,8 @@ pub struct Message {
     pub opcode: Opcode,
     /// Its bytes.
     pub payload: Payload,
+    /// Whether they are compressed: then nobody has looked at them, and inflated they may be more than was accepted.
+    pub is_deflated: bool,
 }
 
 /// Where a message's bytes are.
@@ -79,6 +85,8 @@ pub struct Accept {
     pub binary: bool,
     /// Fragments of one message; `None`: any number.
     pub max_fragments: Option<u32>,
+    /// Whether messages may be compressed (RFC 7692).
+    pub deflated: bool,
 }
 
 /// The inbound half of one connection.
@@ -88,6 +96,8 @@ pub struct Decoder {
     header_len: usize,
     frame: Option<Frame>,
     message: Option<(Opcode, Vec<u8>)>,
+    /// Whether that message is compressed.
+    is_deflated: bool,
     fragments: u32,
     /// How much of a text message is known to be UTF-8.
     valid: usize,
@@ -99,6 +109,8 @@ pub struct Decoder {
 struct Frame {
     opcode: OpCode,
     is_final: bool,
+    /// Whether its message is compressed, which the first frame says.
+    is_deflated: bool,
     mask: [u8; 4],
     remaining: usize,
 }
@@ -131,8 +143,9 @@ impl Decoder {
                         let range = taken..taken + frame.remaining;
                         let payload = &mut input[range.clone()];
                         unmask(payload, frame.mask);
-                        let opcode = check_whole(frame.opcode, payload)?;
-                        return Ok((range.end, Some(Message { opcode, payload: Payload::Here(range) })));
+                        let opcode = check_whole(frame.opcode, payload, frame.is_deflated)?;
+                        let (payload, is_deflated) = (Payload::Here(range.clone()), frame.is_deflated);
+                        return Ok((range.end, Some(Message { opcode, payload, is_deflated })));
                     }
                     self.frame.insert(frame)
                 }
@@ -149,9 +162,9 @@ impl Decoder {
                 self.control.extend_from_slice(piece);
                 if is_done {
                     self.frame = None;
-                    let opcode = check_whole(opcode, &self.control)?;
+                    let opcode = check_whole(opcode, &self.control, false)?;
                     let payload = Payload::Held(std::mem::take(&mut self.control));
-                    return Ok((taken, Some(Message { opcode, payload })));
+                    return Ok((taken, Some(Message { opcode, payload, is_deflated: false })));
                 }
             } else {
                 let piece = &*piece;
@@ -161,7 +174,11 @@ impl Decoder {
                     if is_final && let Some((opcode, bytes)) = self.message.take() {
                         self.fragments = 0;
                         self.valid = 0;
-                        return Ok((taken, Some(Message { opcode, payload: Payload::Held(bytes) })));
+                        let is_deflated = std::mem::take(&mut self.is_deflated);
+                        return Ok((
+                            taken,
+                            Some(Message { opcode, payload: Payload::Held(bytes), is_deflated }),
+                        ));
                     }
                     self.fragments = self.fragments.saturating_add(1);
                     if accept.max_fragments.is_some_and(|max| self.fragments > max) {
@@ -189,7 +206,9 @@ impl Decoder {
             self.header_len += 1;
             *taken += 1;
             let bytes = &self.header[..self.header_len];
-            if bytes[0] & 0x70 != 0 {
+            // RFC 7692 section 6: the first says of a message's first frame that it is compressed.
+            let is_allowed = accept.deflated && bytes[0] & 0x70 == RSV1 && matches!(bytes[0] & 15, 1 | 2);
+            if bytes[0] & 0x70 != 0 && !is_allowed {
                 return Err(protocol("a reserved bit is set"));
             }
             if bytes.len() >= 2 && bytes[1] & 0x80 == 0 {
@@ -241,14 +260,20 @@ impl Decoder {
                     return Err(Violation::Binary);
                 }
                 let so_far = self.message.as_ref().map_or(0, |(_, bytes)| bytes.len());
-                if length > (accept.max_message_bytes - so_far.min(accept.max_message_bytes)) as u64 {
+                let most = match header.rsv1 || self.is_deflated {
+                    // What does not compress grows a little. Inflated it is measured again.
+                    true => accept.max_message_bytes.saturating_add(accept.max_message_bytes / 8 + 64),
+                    false => accept.max_message_bytes,
+                };
+                if length > (most - so_far.min(most)) as u64 {
                     return Err(Violation::TooBig);
                 }
             }
         }
         // `FrameHeader::parse` gave a mask: the mask bit was checked above.
         let mask = header.mask.unwrap_or_default();
-        Ok(Frame { opcode: header.opcode, is_final: header.is_final, mask, remaining: length as usize })
+        let (opcode, is_final, is_deflated) = (header.opcode, header.is_final, header.rsv1);
+        Ok(Frame { opcode, is_final, is_deflated, mask, remaining: length as usize })
     }
 
     /// Whether a frame, once its payload is there, is a message of its own.
@@ -264,9 +289,10 @@ impl Decoder {
             Some(Frame { opcode: OpCode::Data(Data::Binary), .. }) => Opcode::Binary,
             _ => Opcode::Text,
         };
+        self.is_deflated |= self.frame.as_ref().is_some_and(|frame| frame.is_deflated);
         let (opcode, bytes) = self.message.get_or_insert_with(|| (opcode, Vec::new()));
         bytes.extend_from_slice(piece);
-        if *opcode == Opcode::Text {
+        if *opcode == Opcode::Text && !self.is_deflated {
             match std::str::from_utf8(&bytes[self.valid..]) {
                 Ok(_) => self.valid = bytes.len(),
                 // The end may be the beginning of a character whose rest is still to come.
@@ -278,9 +304,10 @@ impl Decoder {
     }
 }
 
-fn check_whole(opcode: OpCode, payload: &[u8]) -> Result<Opcode, Violation> {
+fn check_whole(opcode: OpCode, payload: &[u8], is_deflated: bool) -> Result<Opcode, Violation> {
     match opcode {
         OpCode::Data(Data::Binary) => Ok(Opcode::Binary),
+        OpCode::Data(_) if is_deflated => Ok(Opcode::Text),
         OpCode::Data(_) => match std::str::from_utf8(payload) {
             Ok(_) => Ok(Opcode::Text),
             Err(_) => Err(Violation::BadUtf8),
@@ -416,8 +443,12 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const ACCEPT: Accept =
-        Accept { max_message_bytes: 70_000, binary: true, max_fragments: Some(MAX_FRAGMENTS) };
+    const ACCEPT: Accept = Accept {
+        max_message_bytes: 70_000,
+        binary: true,
+        max_fragments: Some(MAX_FRAGMENTS),
+        deflated: false,
+    };
 
     /// Feeds `input` in pieces and collects every message, or the violation that ends it.
     fn run<'a>(
@@ -510,6 +541,52 @@ mod tests {
                 let (head, tail) = input.split_at(cut);
                 assert_eq!(run([head, tail], text_only), (vec![], Some(expected)), "{input:?} cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn a_message_is_compressed_where_its_first_frame_says_so() {
+        use Violation::{Protocol, TooBig};
+        let accept = Accept { max_message_bytes: 80, deflated: true, ..ACCEPT };
+        let input = [
+            frame(0xc1, b"\xff\xfe"), // Nobody looks at it before it is inflated.
+            frame(0x41, b"\xe2"),
+            frame(0x89, b""),
+            frame(0x00, b"\x82"),
+            frame(0x80, b"\xff"),
+            frame(0x81, b"text"),
+            frame(0xc2, &[7; 154]), // What does not compress grows a little.
+        ]
+        .concat();
+        let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+            let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
+            for piece in pieces {
+                let (mut piece, mut at) = (piece.to_vec(), 0);
+                while at < piece.len() {
+                    let (taken, message) = decoder.decode(&mut piece[at..], accept).unwrap();
+                    let seen_of = |m: Message| (m.opcode, m.is_deflated, m.payload.bytes(&piece[at..]).len());
+                    seen.extend(message.map(seen_of));
+                    at += taken;
+                }
+            }
+            seen
+        };
+        let (text, binary, ping) = (Opcode::Text, Opcode::Binary, Opcode::Ping);
+        let expected =
+            [(text, true, 2), (ping, false, 0), (text, true, 3), (text, false, 4), (binary, true, 154)];
+        assert_eq!(read(&mut std::iter::once(&input[..])), expected);
+        assert_eq!(read(&mut input.chunks(1)), expected);
+        for (input, violation) in [
+            (frame(0xc1, &[0; 155]), TooBig),
+            ([frame(0x41, &[0; 150]), frame(0x80, &[0; 5])].concat(), TooBig),
+            ([frame(0xc1, &[0; 90]), frame(0x81, &[b'x'; 81])].concat(), TooBig),
+            (frame(0xc9, b""), Protocol("a reserved bit is set")),
+            ([frame(0x41, b""), frame(0xc0, b"")].concat(), Protocol("a reserved bit is set")),
+            (frame(0xa1, b""), Protocol("a reserved bit is set")),
+            (frame(0xd1, b""), Protocol("a reserved bit is set")),
+        ] {
+            assert_eq!(run([&input[..]], accept).1, Some(violation), "{input:x?}");
+            assert_eq!(run(input.chunks(1), accept).1, Some(violation), "{input:x?}");
         }
     }
 

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::config::Limits;
 use crate::dialect::dialect::Dialect;
-use crate::dialect::envelope::{Private, Values};
+use crate::dialect::envelope::{Form, Private, Values};
 use crate::metrics::DropReason;
 use crate::proto::websocket::{Accept, Decoder};
 use crate::session::address::Address;
@@ -249,6 +249,8 @@ pub struct Session {
     pub dialect: Dialect,
     /// Whether its events are lines, and those that go out together share a message.
     pub shares_messages: bool,
+    /// Whether its messages may be compressed, in both directions.
+    pub deflates: bool,
     /// The node is shutting down: closed as soon as it has what it is owed.
     pub leaving: bool,
     /// Who is at the other end.
@@ -327,6 +329,7 @@ impl Session {
             stream: None,
             dialect,
             shares_messages: false,
+            deflates: false,
             leaving: false,
             address,
             connected: now,
@@ -386,6 +389,14 @@ impl Session {
         in_turn.find(|number| self.subscriptions.get(*number).is_replaying())
     }
 
+    /// The form in which it gets events: compressed or not, where that may be chosen. What is compressed is the same
+    /// for all: who has something private in his events gets them plain.
+    pub fn form(&self, deflated: bool) -> Form<'_> {
+        let takes_shared = matches!(self.private(), Private::Nothing);
+        let deflated = deflated && self.deflates && takes_shared;
+        Form { envelope: self.envelope, values: self.values.as_ref(), deflated }
+    }
+
     /// What is put around its events as they go out.
     pub fn private(&self) -> Private<'_> {
         match self.identity.as_ref().and_then(|identity| identity.suffix.as_ref()) {
@@ -408,9 +419,12 @@ impl Session {
             heartbeat_interval: if is_web_socket { heartbeat.0 } else { limits.event_stream_keep_alive },
             heartbeat_timeout: is_web_socket.then_some(heartbeat.1),
             write_timeout: stream.and_then(|stream| stream.write_timeout),
-            accept: self
-                .dialect
-                .accept(stream.map_or(limits.max_message_bytes, |stream| stream.max_message_bytes)),
+            accept: Accept {
+                deflated: self.deflates,
+                ..self
+                    .dialect
+                    .accept(stream.map_or(limits.max_message_bytes, |stream| stream.max_message_bytes))
+            },
         }
     }
 }

@@ -523,8 +523,8 @@ impl Topics {
             let is_keyed = !matches.patterns().is_empty() && events.have_keys();
             let names = if is_keyed { self.hasher.hash_one(names) } else { 0 };
             let round = round(topics, category, events, several, ingress, interest);
-            // Those of patterns have chunks of their own then, and the same frames.
-            let shared = round.shared || is_keyed;
+            // Those of patterns have chunks of their own then, and the same frames; so have those who get them compressed.
+            let shared = round.shared || is_keyed || self.rules.compress_any();
             let round = Arc::new(Round { names, shared, ..round });
             for log in &mut logs {
                 let offset = log.head;
@@ -675,7 +675,8 @@ mod tests {
     /// A table whose topics all have history.
     fn with_history(events: usize, max_history_bytes: usize) -> Topics {
         let history = HistoryLimits { events, bytes: 1 << 30, age: Duration::from_secs(10) };
-        let rule = Rule { prefix: "h".into(), history: Some(history), policies: Vec::new() };
+        let rule =
+            Rule { prefix: "h".into(), history: Some(history), policies: Vec::new(), compress_above: None };
         Topics::new(2, 10, max_history_bytes).with_rules(Rules::new(vec![rule]))
     }
 
@@ -825,7 +826,8 @@ mod tests {
     fn threads_that_append_register_and_retire_lose_nothing() {
         const EVENTS: u64 = 3_000;
         let history = HistoryLimits { events: 1 << 20, bytes: 1 << 30, age: Duration::from_secs(1) };
-        let rule = Rule { prefix: "h".into(), history: Some(history), policies: Vec::new() };
+        let rule =
+            Rule { prefix: "h".into(), history: Some(history), policies: Vec::new(), compress_above: None };
         let topics = Topics::new(1, 100, 1 << 30).with_rules(Rules::new(vec![rule]));
         let sent = Mutex::new(Vec::new());
         let is_done = std::sync::atomic::AtomicBool::new(false);

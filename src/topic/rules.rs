@@ -13,6 +13,8 @@ pub struct Rule {
     pub history: Option<HistoryLimits>,
     /// What their subscribers may choose.
     pub policies: Vec<Policy>,
+    /// From so many bytes of its frame's payload on an event is compressed for those who take that; `None`: never.
+    pub compress_above: Option<usize>,
 }
 
 /// Every rule; the one with the longest fitting prefix counts.
@@ -20,18 +22,37 @@ pub struct Rule {
 pub struct Rules {
     /// Longest first.
     rules: Vec<Rule>,
+    compress_any: bool,
 }
 
 impl Rules {
     /// The rules in any order.
     pub fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
-        Self { rules }
+        let compress_any = rules.iter().any(|rule| rule.compress_above.is_some());
+        Self { rules, compress_any }
     }
 
     /// The rule for a topic; `None`: it has no history, and every policy that needs none may be chosen.
     pub fn of(&self, topic: &str) -> Option<&Rule> {
         self.rules.iter().find(|rule| topic.starts_with(&rule.prefix))
+    }
+
+    /// Whether there is a topic whose events may be compressed.
+    pub fn compress_any(&self) -> bool {
+        self.compress_any
+    }
+
+    /// From how many bytes on events of a topic are compressed; `None`: never.
+    pub fn compress_above(&self, topic: &str) -> Option<usize> {
+        self.of(topic)?.compress_above
+    }
+
+    /// Whether events of a topic may be compressed, or of any topic that a pattern may match.
+    pub fn may_compress(&self, name: &str) -> bool {
+        let Some(prefix) = pattern_prefix(name) else { return self.compress_above(name).is_some() };
+        let mut within = self.rules.iter().filter(|rule| rule.prefix.starts_with(prefix));
+        self.compress_above(prefix).is_some() || within.any(|rule| rule.compress_above.is_some())
     }
 
     /// The policy of a subscriber of a topic who chooses this one, or none: then it is `disconnect`, or the first
@@ -111,6 +132,7 @@ mod tests {
             prefix: prefix.into(),
             history: has_history.then(|| history.clone()),
             policies: policies.into(),
+            compress_above: None,
         };
         let rules = Rules::new(vec![
             rule("", false, &[Policy::Disconnect]),
@@ -125,6 +147,29 @@ mod tests {
     }
 
     #[test]
+    fn compression_is_by_the_longest_prefix_and_a_pattern_has_it_where_any_of_its_topics_may() {
+        let rule = |prefix: &str, compress_above| Rule {
+            prefix: prefix.into(),
+            history: None,
+            policies: Policy::ALL.into(),
+            compress_above,
+        };
+        let rules = Rules::new(vec![rule("run:", Some(100)), rule("run:x", None), rule("run:xy", Some(7))]);
+        for (topic, above) in
+            [("a", None), ("run", None), ("run:1", Some(100)), ("run:x", None), ("run:xyz", Some(7))]
+        {
+            assert_eq!((rules.compress_above(topic), rules.may_compress(topic)), (above, above.is_some()));
+        }
+        for (pattern, may) in
+            [("*", true), ("r*", true), ("run:1*", true), ("run:x*", true), ("run:xa*", false), ("s*", false)]
+        {
+            assert_eq!(rules.may_compress(pattern), may, "{pattern}");
+        }
+        assert!(rules.compress_any());
+        assert!(!Rules::new(vec![rule("", None)]).compress_any() && !Rules::default().compress_any());
+    }
+
+    #[test]
     fn a_policy_is_chosen_from_those_of_the_topic() {
         use Policy::{Conflate, Disconnect, DropOldest, Replay};
         let history = HistoryLimits { events: 1, bytes: 1, age: Duration::from_secs(1) };
@@ -132,6 +177,7 @@ mod tests {
             prefix: prefix.into(),
             history: history.cloned(),
             policies: policies.into(),
+            compress_above: None,
         };
         let rules = Rules::new(vec![
             rule("all", Some(&history), &Policy::ALL),

@@ -41,7 +41,8 @@ impl RawClient {
         Self { stream, read: Vec::new() }
     }
 
-    pub fn finish_handshake(&mut self) {
+    /// Reads the head of the answer to the handshake, which it returns.
+    pub fn finish_handshake(&mut self) -> String {
         while !self.read.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
             self.stream.read_exact(&mut byte).unwrap();
@@ -49,6 +50,7 @@ impl RawClient {
         }
         let head = String::from_utf8(std::mem::take(&mut self.read)).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+        head
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -57,9 +59,15 @@ impl RawClient {
 
     /// Opcode and payload of the next frame, which must be whole and unmasked; `None` at the end.
     pub fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        self.next_frame_of(0x80).map(|(first, payload)| (first & 15, payload))
+    }
+
+    /// First byte and payload of the next frame, which may have no bits of its upper half but these.
+    pub fn next_frame_of(&mut self, upper: u8) -> Option<(u8, Vec<u8>)> {
         loop {
             if let &[first, second, ref rest @ ..] = self.read.as_slice() {
-                assert!(first & 0xF0 == 0x80 && second < 0x80, "header {first:x} {second:x}");
+                let is_final = first & 0x80 != 0 && first & 0xF0 & !upper == 0;
+                assert!(is_final && second < 0x80, "header {first:x} {second:x}");
                 let (length, skip) = match (second, rest) {
                     (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
                     (127, [a, b, c, d, e, f, g, h, ..]) => {
@@ -71,7 +79,7 @@ impl RawClient {
                 if self.read.len() - skip >= length {
                     let payload = self.read[skip..skip + length].to_vec();
                     self.read.drain(..skip + length);
-                    return Some((first & 15, payload));
+                    return Some((first, payload));
                 }
             }
             let mut buffer = [0; 8192];

@@ -128,6 +128,10 @@ pub struct Book {
     pub measured: u64,
     /// Messages of several lines seen on the wire.
     pub shared_messages: u64,
+    /// Events that came compressed.
+    pub deflated: u64,
+    /// From how many bytes on, by the beginning of topics' names.
+    pub compress_above: Vec<(&'static str, Option<usize>)>,
     /// How often the node may have written an event: once for each and each shape it is asked for in.
     pub writes: u64,
     shapes: Vec<Shape>,
@@ -135,8 +139,8 @@ pub struct Book {
 }
 
 impl Book {
-    pub fn new(shards: usize) -> Self {
-        Self { dispatched: vec![0; shards], ..Self::default() }
+    pub fn new(shards: usize, compress_above: Vec<(&'static str, Option<usize>)>) -> Self {
+        Self { dispatched: vec![0; shards], compress_above, ..Self::default() }
     }
 
     /// A new event, not yet accepted.
@@ -234,6 +238,15 @@ impl Book {
             shapes.push(shape);
             self.writes += 1;
         }
+    }
+
+    /// An event came compressed, of so many bytes.
+    pub fn note_deflated(&mut self, number: usize, bytes: usize) {
+        self.deflated += 1;
+        let category = called(self.events[number].topics[0]);
+        let fits = self.compress_above.iter().filter(|(prefix, _)| category.starts_with(prefix));
+        let (_, above) = fits.max_by_key(|(prefix, _)| prefix.len()).expect("a rule that fits");
+        assert!(above.is_some_and(|above| bytes >= above), "{bytes} bytes of {category:?} came compressed");
     }
 
     /// How an event is written, as the protocol says.

@@ -5,11 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use fanwire::config::Limits;
+use fanwire::proto::deflate::Deflater;
 use serde_json::Value;
 
 use crate::audit::Vigil;
 use crate::book::{Book, NAMED, NAMES, TOPICS, called};
-use crate::frames::{Reader, write, write_text};
+use crate::frames::{Reader, stored, write, write_text, write_text_deflated};
 use crate::socket::Pipe;
 use crate::sse::Parser;
 use crate::way::{CLIENT_IDS, Filter, Kind, Shape, Subscribe, Visit, some_topic};
@@ -124,6 +125,9 @@ pub struct Client {
     asked: VecDeque<(usize, Asked)>,
     head: Vec<u8>,
     pub is_upgraded: bool,
+    /// Compressed messages were agreed on; the last one from the node was one.
+    deflates: bool,
+    was_deflated: bool,
     input: Input,
     subs: Vec<Sub>,
     confirmed: Vec<Sub>,
@@ -187,6 +191,8 @@ impl Client {
             asked: VecDeque::new(),
             head: Vec::new(),
             is_upgraded: false,
+            deflates: false,
+            was_deflated: false,
             input,
             subs: Vec::new(),
             confirmed: Vec::new(),
@@ -255,6 +261,15 @@ impl Client {
         self.expected.iter().map(VecDeque::len).sum::<usize>() + self.loose.len()
     }
 
+    /// Writes a text message as a client does that has agreed on compression or not. The node puts off what inflates
+    /// to more than one read, and the model does not: so it is never much.
+    fn write_text(&self, out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
+        match self.deflates && self.outgoing.len() < 1000 {
+            true => write_text_deflated(out, text, random),
+            false => write_text(out, text, random),
+        }
+    }
+
     fn ask(&mut self, asked: Asked, bytes: &[u8]) {
         self.outgoing.extend(bytes);
         self.queued += bytes.len();
@@ -297,7 +312,7 @@ impl Client {
         if std::mem::take(&mut self.pings) > 0 && !self.is_leaving {
             let mut frame = Vec::new();
             if self.is_json() {
-                write_text(&mut frame, br#"{"type":"pong"}"#, random);
+                self.write_text(&mut frame, br#"{"type":"pong"}"#, random);
                 self.ask(Asked::Nothing, &frame);
             } else {
                 write(&mut frame, true, 10, b"", random);
@@ -338,6 +353,9 @@ impl Client {
                 let most = self.vigil.max_message_bytes;
                 let size = if random.bool() { most } else { random.usize(..=most) };
                 match random.bool() {
+                    _ if self.deflates && random.bool() => {
+                        write(&mut frame, true, 0x42, &stored(&vec![0xff; size]), random);
+                    }
                     true => {
                         // In two fragments, with nothing between them that would be a sign of life.
                         write(&mut frame, false, 1, &vec![b'{'; size / 2], random);
@@ -353,11 +371,11 @@ impl Client {
                 let topics = some_topics(random);
                 let names: Vec<&str> = topics.iter().map(|topic| called(*topic)).collect();
                 let text = serde_json::json!({"type": "unsubscribe", "rooms": names}).to_string();
-                write_text(&mut frame, text.as_bytes(), random);
+                self.write_text(&mut frame, text.as_bytes(), random);
                 self.ask(Asked::Unsubscribe(topics), &frame);
             }
             21..25 => {
-                write_text(&mut frame, br#"{"type":"ping"}"#, random);
+                self.write_text(&mut frame, br#"{"type":"ping"}"#, random);
                 self.ask(Asked::Ping, &frame);
             }
             25..29 => {
@@ -368,7 +386,7 @@ impl Client {
             29..32 => {
                 let text =
                     ["", "{", "{\"type\":\"dance\"}", "{\"type\":\"subscribe\",\"topics\":[\"run:**\"]}"];
-                write_text(&mut frame, random.choice(text).unwrap().as_bytes(), random);
+                self.write_text(&mut frame, random.choice(text).unwrap().as_bytes(), random);
                 self.ask(Asked::Bad, &frame);
             }
             32..34 => {
@@ -397,7 +415,7 @@ impl Client {
     pub fn ask_to_subscribe(&mut self, random: &mut fastrand::Rng) {
         let mut frame = Vec::new();
         let (subscribe, text) = Self::subscribe(self.is_healthy(), random);
-        write_text(&mut frame, text.as_bytes(), random);
+        self.write_text(&mut frame, text.as_bytes(), random);
         self.ask(Asked::Subscribe(subscribe), &frame);
     }
 
@@ -437,7 +455,9 @@ impl Client {
     fn violate(&mut self, random: &mut fastrand::Rng) {
         self.is_leaving = true;
         let mut frame = Vec::new();
-        let code = match random.u8(..5) {
+        // Of those who agreed on it, most break it.
+        let least = if self.deflates && random.u8(..4) > 0 { 4 } else { 0 };
+        let code = match random.u8(least..8) {
             0 if self.is_json() => {
                 write(&mut frame, true, 2, b"binary", random);
                 1003
@@ -453,6 +473,26 @@ impl Client {
             3 => {
                 write(&mut frame, true, 0, b"of what?", random);
                 1002
+            }
+            4 => {
+                // Compressed is what begins a message, if that was agreed on.
+                let opcode = if self.deflates { random.choice([0x49, 0x21, 0x11]).unwrap() } else { 0x41 };
+                write(&mut frame, true, opcode, &stored(b"{}"), random);
+                1002
+            }
+            5 if self.deflates => {
+                write(&mut frame, true, 0x41, b"\xff\xff", random);
+                1007
+            }
+            6 if self.deflates => {
+                write(&mut frame, true, 0x41, &stored(b"\xff"), random);
+                1007
+            }
+            7 if self.deflates => {
+                let bomb = vec![b' '; self.vigil.max_message_bytes + 1];
+                let bomb = Deflater::default().deflate(&bomb).expect("it gets smaller").to_vec();
+                write(&mut frame, true, 0x41, &bomb, random);
+                1009
             }
             _ => {
                 let size = self.vigil.max_message_bytes + random.usize(1..1000);

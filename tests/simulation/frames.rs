@@ -1,11 +1,20 @@
 //! WebSocket frames as the far end writes and reads them: simple, and nobody's but the simulation's.
 
+use fanwire::proto::deflate::Deflater;
+
+use super::inflate::inflate;
+
 /// A frame from a server.
 #[derive(Debug)]
 pub struct Frame {
     pub opcode: u8,
+    /// Inflated, where it came compressed.
     pub payload: Vec<u8>,
+    pub is_deflated: bool,
 }
+
+/// Bytes that a message may inflate to here.
+const MOST: usize = 1 << 20;
 
 /// Takes a server's bytes apart.
 #[derive(Debug, Default)]
@@ -13,6 +22,8 @@ pub struct Reader {
     pub bytes: Vec<u8>,
     /// Whether the server may send binary messages.
     pub binary: bool,
+    /// Whether compressed messages were agreed on.
+    pub deflated: bool,
     at: usize,
 }
 
@@ -31,9 +42,9 @@ impl Reader {
     pub fn next(&mut self) -> Option<Frame> {
         let bytes = &self.bytes[self.at..];
         let [first, second, ..] = *bytes else { return None };
-        assert_eq!(
-            first & 0xf0,
-            0x80,
+        let is_deflated = first == 0xc1 && self.deflated;
+        assert!(
+            first & 0xf0 == 0x80 || is_deflated,
             "a server's frame must be final and without reserved bits: {first:#x}"
         );
         assert_eq!(second & 0x80, 0, "a server's frame must not be masked");
@@ -50,7 +61,12 @@ impl Reader {
         let opcode = first & 15;
         assert!(matches!(opcode, 1 | 8 | 9 | 10) || (opcode == 2 && self.binary), "opcode {opcode}");
         assert!(opcode < 8 || payload.len() <= 125, "a control frame of {} bytes", payload.len());
-        Some(Frame { opcode, payload })
+        if !is_deflated {
+            return Some(Frame { opcode, payload, is_deflated });
+        }
+        let inflated = inflate(&payload, MOST).expect("what is compressed is a message");
+        assert!(payload.len() < inflated.len(), "{} bytes for {}", payload.len(), inflated.len());
+        Some(Frame { opcode, payload: inflated, is_deflated })
     }
 }
 
@@ -75,13 +91,35 @@ pub fn write(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], random: &
 
 /// Writes a text message, sometimes in fragments with a pong between them.
 pub fn write_text(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
-    if random.u8(..10) > 0 {
-        return write(out, true, 1, text, random);
+    write_message(out, 1, text, random);
+}
+
+/// Writes a text message as who may compress: so, in a block without compression, or as it is.
+pub fn write_text_deflated(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
+    match random.u8(..3) {
+        0 => write_text(out, text, random),
+        1 => write_message(out, 0x41, &stored(text), random),
+        _ => {
+            let deflated = Deflater::default().deflate(text).map(<[u8]>::to_vec);
+            write_message(out, 0x41, &deflated.unwrap_or_else(|| stored(text)), random);
+        }
     }
-    let cut = random.usize(..=text.len());
-    write(out, false, 1, &text[..cut], random);
+}
+
+/// A compressed message of one block without compression (RFC 1951 section 3.2.4).
+pub fn stored(message: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(message.len()).expect("one block");
+    [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes(), message, &[0]].concat()
+}
+
+fn write_message(out: &mut Vec<u8>, first: u8, payload: &[u8], random: &mut fastrand::Rng) {
+    if random.u8(..10) > 0 {
+        return write(out, true, first, payload, random);
+    }
+    let cut = random.usize(..=payload.len());
+    write(out, false, first, &payload[..cut], random);
     if random.bool() {
         write(out, true, 10, b"pong", random);
     }
-    write(out, true, 0, &text[cut..], random);
+    write(out, true, 0, &payload[cut..], random);
 }

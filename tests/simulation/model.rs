@@ -214,6 +214,12 @@ impl Client {
             }
             let within = self.pipe.borrow().acknowledged_within;
             assert_eq!(within.is_some(), !self.is_web_socket(), "who is silent is broken off by the kernel");
+            self.deflates = text.contains("\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+            if let Input::Frames(reader) = &mut self.input {
+                reader.deflated = self.deflates;
+            }
+            assert!(!self.deflates || !matches!(self.shape.kind, Kind::Stream(_, Form::Lines)), "{text}");
+            assert!(!self.deflates || !context.book.compress_above.is_empty(), "{text}");
             rest.extend(self.head.split_off(end + 4));
             self.is_upgraded = true;
             &rest
@@ -229,6 +235,7 @@ impl Client {
             assert!(!self.awaits_ping || frame.opcode == 9, "a heartbeat of one half");
             match frame.opcode {
                 1 => {
+                    self.was_deflated = frame.is_deflated;
                     let text = std::str::from_utf8(&frame.payload).expect("text is UTF-8");
                     self.take_text(text, context);
                 }
@@ -292,9 +299,14 @@ impl Client {
         if let Some(number) = self.shape.number(&message) {
             let event = context.book.events.get(number).expect("an event of somebody's");
             assert!(name.is_none_or(|name| name == NAMES[event.name]), "event {number} came as {name:?}");
+            if self.was_deflated {
+                context.book.note_deflated(number, text.len());
+                assert!(!text.contains("\"clientId\":"), "what is private came compressed: {text}");
+            }
             self.take_event(number, text, context);
             return;
         }
+        assert!(!self.was_deflated, "only events are compressed: {text}");
         let kind = message["type"].as_str().expect("a message has a type");
         assert!(name.is_none_or(|name| name == kind), "{text} came as {name:?}");
         let data = &message["data"];

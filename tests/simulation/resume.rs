@@ -174,7 +174,12 @@ impl World {
                 2 => HistoryLimits { age: Duration::from_millis(random.u64(100..20_000)), ..huge },
                 _ => huge,
             };
-            Rule { prefix: prefix.to_owned(), history: Some(history), policies: Policy::ALL.into() }
+            Rule {
+                prefix: prefix.to_owned(),
+                history: Some(history),
+                policies: Policy::ALL.into(),
+                compress_above: random.choice([None, Some(1), Some(100)]).unwrap(),
+            }
         };
         let rules = Rules::new(TOPICS.iter().map(|topic| limit(topic)).collect());
         let mut envelopes = Envelopes::built_in();
@@ -500,6 +505,9 @@ impl World {
         if client.kind != Kind::Sse {
             headers += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            if random.bool() {
+                headers += "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+            }
         }
         let path = match client.kind {
             Kind::Json => "/ws".to_owned(),
@@ -650,6 +658,7 @@ impl World {
                 return;
             }
             assert!(head.starts_with(expected), "{head}");
+            connection.frames.deflated = head.contains("\r\nSec-WebSocket-Extensions: permessage-deflate;");
             connection.is_open = true;
         }
         let mut messages = Vec::new();

@@ -52,7 +52,12 @@ impl Script {
         let mut envelopes = Envelopes::built_in();
         let streams = Streams::compile(STREAMS, &[], &mut envelopes).unwrap();
         let history = HistoryLimits { events: 10_000, bytes: 10 << 20, age: Duration::from_secs(3600) };
-        let rule = Rule { prefix: "h:".into(), history: Some(history), policies: Policy::ALL.into() };
+        let rule = Rule {
+            prefix: "h:".into(),
+            history: Some(history),
+            policies: Policy::ALL.into(),
+            compress_above: None,
+        };
         let shared = Shared::new(1, &limits, Access::default(), START).with_streams(streams, envelopes);
         let shared = Arc::new(shared.with_topic_rules(Rules::new(vec![rule])));
         shared.set_state(State::Ready);

@@ -274,6 +274,15 @@ impl Visit {
                 "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
             );
+            let offers = [
+                "permessage-deflate",
+                "permessage-deflate; client_max_window_bits",
+                "permessage-deflate; server_max_window_bits=9, permessage-deflate; server_max_window_bits=15",
+                "permessage-deflate; server_max_window_bits=9, foo",
+            ];
+            if let Some(offer) = random.choice(offers).filter(|_| random.u8(..3) > 0) {
+                headers.push_str(&format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+            }
         } else {
             headers.push_str("Accept: text/event-stream\r\n");
             if random.u8(..3) == 0 {

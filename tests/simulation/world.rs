@@ -17,6 +17,8 @@ use fanwire::fanout::shard::{Next, Shard};
 use fanwire::fanout::shared::{Access, Shared, State};
 use fanwire::fanout::stages::{Stage, Undo};
 use fanwire::link::Wake;
+use fanwire::session::policy::Policy;
+use fanwire::topic::rules::{Rule, Rules};
 
 use crate::audit::{Amnesty, Turn, ends};
 use crate::book::{Book, EPOCH_MS, Reach};
@@ -95,6 +97,19 @@ pub struct World {
     burst: usize,
 }
 
+/// From how many bytes on events are compressed, by the beginning of topics' names: in half of the worlds none are.
+fn compression(random: &mut fastrand::Rng) -> Vec<(&'static str, Option<usize>)> {
+    if random.bool() {
+        return Vec::new();
+    }
+    let mut some = |all: &[Option<usize>]| *random.choice(all).unwrap();
+    vec![
+        ("", some(&[Some(1), Some(300), None])),
+        ("al", some(&[Some(1), Some(120)])),
+        ("run:", some(&[None, Some(200)])),
+    ]
+}
+
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -136,6 +151,14 @@ impl World {
         let mut envelopes = Envelopes::built_in();
         let streams = Streams::compile(STREAMS, &[], &mut envelopes).expect("streams that are right");
         let shared = Shared::new(shards, &limits, Access::default(), clock.now());
+        let compress_above = compression(&mut random);
+        let rule = |(prefix, compress_above): &(&str, _)| Rule {
+            prefix: (*prefix).to_owned(),
+            history: None,
+            policies: Policy::ALL.into(),
+            compress_above: *compress_above,
+        };
+        let shared = shared.with_topic_rules(Rules::new(compress_above.iter().map(rule).collect()));
         let shared = Arc::new(shared.with_streams(streams, envelopes));
         shared.set_state(State::Ready);
         let nodes = (0..shards)
@@ -151,7 +174,7 @@ impl World {
             watch: Watch::new(&limits),
             shared,
             nodes,
-            book: Book::new(shards),
+            book: Book::new(shards, compress_above),
             clients: Vec::new(),
             publishers: Vec::new(),
             names: Names::new(nanos(limits.idempotency_window)),

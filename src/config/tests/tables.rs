@@ -319,7 +319,7 @@ const TOPIC: &str = "[[topic]]\nprefix = 'run:'\n";
 fn topics_are_read_with_their_lines_and_defaults() {
     let text = "[[topic]]\nhistory = { events = 5, bytes = '1KiB', age = '100ms' }\nprefix = 'run:'\n\
                 policies = ['replay', 'conflate']\n[[topic]]\nprefix = ''\n[[guard]]\nset = 's'\n\
-                [[topic]]\nprefix = 'a'\nhistory = {}\npolicies = 'drop-newest'\n";
+                [[topic]]\nprefix = 'a'\nhistory = {}\npolicies = 'drop-newest'\ncompress_above = '1KiB'\n";
     let file = File::new(text);
     let settings = load(Some(&file.0), &[], &[]).unwrap().settings;
     let at = |value: &str, line: usize| Located {
@@ -332,12 +332,14 @@ fn topics_are_read_with_their_lines_and_defaults() {
             prefix: at("run:", 3),
             history: Some(HistoryLimits { events: 5, bytes: 1024, age: Duration::from_millis(100) }),
             policies: words(&["replay", "conflate"]),
+            compress_above: None,
         },
-        Topic { prefix: at("", 6), history: None, policies: None },
+        Topic { prefix: at("", 6), history: None, policies: None, compress_above: None },
         Topic {
             prefix: at("a", 10),
             history: Some(HistoryLimits { events: 1_000, bytes: 8 << 20, age: Duration::from_secs(600) }),
             policies: words(&["drop-newest"]),
+            compress_above: Some(1024),
         },
     ];
     // Equality is for values; how it is shown has the places.

@@ -499,12 +499,16 @@ fn what_asks_for_no_websocket_is_a_plain_request() {
 #[test]
 fn the_upgrade_is_answered_as_in_the_rfc() {
     let mut out = Vec::new();
-    write_upgrade(&mut out, KEY);
+    write_upgrade(&mut out, KEY, None);
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
     );
+    let mut out = Vec::new();
+    write_upgrade(&mut out, KEY, Some("permessage-deflate"));
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.ends_with("=\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), "{text}");
 }
 
 // ---- Answers ----

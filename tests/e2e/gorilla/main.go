@@ -67,7 +67,10 @@ func obey(conn *websocket.Conn) {
 }
 
 func main() {
-	conn, _, err := websocket.DefaultDialer.Dial(os.Args[1], nil)
+	dialer := *websocket.DefaultDialer
+	// What it sends is compressed where the node agrees.
+	dialer.EnableCompression = true
+	conn, _, err := dialer.Dial(os.Args[1], nil)
 	if err != nil {
 		log.Fatal("dial:", err)
 	}
