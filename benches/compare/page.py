@@ -265,6 +265,8 @@ def conditions(results):
 - nats-server and mosquitto are spoken to over TCP in their own protocols, the others over WebSocket; mosquitto, nats-server and nchan
   do more than fan out, and are in the version that the system's packages have.
 - Medians within 1 % of each other are the same. Who delivers more than was asked for makes up for what was late: that counts for no more.
+- A handshake ends when the client is subscribed: with the upgrade in Bun, ws, tokio-tungstenite and nchan, with the answer to one message more
+  in Fanwire's JSON dialect, Socket.IO, NATS and MQTT.
 - Resident memory is the server's own. The kernel's part of a connection is not in it, and is the same for all.
 """
 
