@@ -468,7 +468,7 @@ fn patterns(c: &mut Criterion) {
                 for topic in topics {
                     ingress.add(black_box(&stock(topic)), None, now, &to, &metrics);
                 }
-                ingress.commit(now, &to);
+                ingress.commit(now, &to, &metrics);
             });
         });
     }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use sources::{ConfigError, Loaded, Origin, Problem, Sources, environment_name};
+pub use sources::{ConfigError, Loaded, Problem, Sources, ValueOrigin, environment_name};
 pub use table::{Group, SETTINGS, Setting};
 pub use tables::{Key, TABLES, Table, TableOrigin};
 pub use value::{Shape, duration};

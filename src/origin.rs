@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// Where a page comes from, as browsers write it: `https://app.example` or `https://app.example:8443`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct WebOrigin {
     /// In lower case.
     scheme: String,
     /// In lower case.
@@ -16,7 +16,7 @@ pub struct Origin {
     port: Option<u16>,
 }
 
-impl FromStr for Origin {
+impl FromStr for WebOrigin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -74,14 +74,14 @@ impl FromStr for Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for WebOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.host)?;
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
 }
 
-impl Origin {
+impl WebOrigin {
     /// Whether the name means the same machine to everybody: an address or `localhost`. The owner of any other name
     /// can let it mean the node, and then the browser takes his pages for the node's (DNS rebinding).
     fn is_pinned(&self) -> bool {
@@ -100,7 +100,7 @@ pub enum AllowedOrigin {
     /// `null`: pages without an origin of their own, such as files and sandboxed frames.
     Null,
     /// Pages of this one.
-    One(Origin),
+    One(WebOrigin),
 }
 
 impl FromStr for AllowedOrigin {
@@ -203,7 +203,7 @@ impl Origins {
         if text == "null" {
             return self.allowed.contains(&AllowedOrigin::Null);
         }
-        let Ok(origin) = text.parse::<Origin>() else { return false };
+        let Ok(origin) = text.parse::<WebOrigin>() else { return false };
         // The node's own page comes from the host that it asks.
         let is_own =
             text.split_once("://").zip(host).is_some_and(|((_, site), host)| site.eq_ignore_ascii_case(host));

@@ -13,10 +13,10 @@ use std::thread;
 
 use common::sse::{EventStream, Said};
 use common::{
-    Dialogue, Incoming, Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, header, http, read_response,
-    run_any, wait_until,
+    DEEP, Dialogue, Incoming, Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, header, http,
+    publish_to_the_end, read_response, run_any, wait_until,
 };
-use fanwire::client::{Answer, Event, Publisher};
+use fanwire::client::{Event, Publisher};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 
@@ -163,31 +163,13 @@ fn clients_go_one_after_the_other_while_events_still_come() {
 #[test]
 fn a_shutdown_in_a_burst_loses_no_accepted_event() {
     const TOPICS: [&str; 2] = ["one", "two"];
-    let node = Node::start(&["--shards", "2"]);
+    let node = Node::start(&[&DEEP[..], &["--shards", "2"]].concat());
     let mut clients: Vec<WebSocket> = (0..60).map(|n| subscriber(&node, TOPICS[n % 2])).collect();
     let is_flowing = AtomicBool::new(false);
     let (before, accepted, received) = thread::scope(|scope| {
         let publishers = TOPICS.map(|topic| {
             let (node, is_flowing) = (&node, &is_flowing);
-            scope.spawn(move || {
-                let mut publisher = Publisher::open(&node.publish_addr().to_string()).unwrap();
-                let topics = [topic];
-                for n in 0.. {
-                    let data = n.to_string();
-                    let sent = publisher.publish(&Event::new(&topics, "e", &data)).map(drop);
-                    if sent.and_then(|()| publisher.flush()).is_err() {
-                        break;
-                    }
-                    is_flowing.store(n > 200, Ordering::Relaxed);
-                }
-                let mut answers = Vec::new();
-                while let Ok(answer) = publisher.answer() {
-                    answers.push(answer);
-                }
-                let is_farewell = |answer: &Answer| matches!(answer, Answer::Error { code: 9, .. });
-                assert!(answers.iter().any(is_farewell), "{answers:?}");
-                publisher.accepted()
-            })
+            scope.spawn(move || publish_to_the_end(&node.publish_addr().to_string(), topic, is_flowing))
         });
         let readers: Vec<_> =
             clients.iter_mut().map(|client| scope.spawn(|| read_to_close(client))).collect();

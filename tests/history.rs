@@ -469,6 +469,8 @@ fn a_node_that_goes_first_gives_what_is_behind() {
     node.signal(Signal::TERM);
     (1..=500).for_each(|n| assert_eq!(next_event(&mut client), (n, n)));
     assert!(matches!(client.next(PATIENCE), Incoming::Closed(Some((1001, _)))));
+    // Else the node waits for its end for as long as `close_timeout` is.
+    drop(client);
     assert!(node.wait_exit(PATIENCE).success());
 }
 

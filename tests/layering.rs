@@ -24,6 +24,7 @@ const LAYERS: &[Layer] = &[
     ("names",       &["topic/name"],                                &[]),
     ("receipt",     &["receipt"],                                   &[]),
     ("policy",      &["session/policy"],                            &[]),
+    ("brought",     &["session/brought"],                           &[]),
     ("timer",       &["session/timer"],                             &["slack"]),
     ("origin",      &["origin"],                                    &[]),
     ("rate",        &["session/rate"],                              &[]),
@@ -48,12 +49,12 @@ const LAYERS: &[Layer] = &[
     ("opening",     &["dialect/opening"],                           &["command", "dialect", "echo", "event", "path", "proto", "sse"]),
     // One client.
     ("outbox",      &["session/outbox"],                            &["chunk", "event", "receipt"]),
-    ("session",     &["session/session"],                           &["address", "chunk", "config", "dialect", "event", "metrics", "policy", "proto", "rate"]),
+    ("session",     &["session/session"],                           &["address", "brought", "chunk", "config", "dialect", "event", "metrics", "policy", "proto", "rate"]),
     ("handshake",   &["session/handshake"],                         &["config", "proto"]),
     // What may be published.
     ("catalog",     &["catalog"],                                   &["error", "names", "wire"]),
     // One publisher: the node's side, and the other side, which the node does not use.
-    ("dedupe",      &["publish/dedupe"],                            &["clock", "error", "receipt"]),
+    ("dedupe",      &["publish/dedupe"],                            &["clock", "error", "receipt", "slack"]),
     ("socket",      &["publish/socket"],                            &["catalog", "dedupe", "error", "metrics", "names", "receipt", "wire"]),
     ("batch",       &["publish/http"],                              &["catalog", "clock", "dedupe", "error", "names", "proto", "receipt", "wire"]),
     ("ingress",     &["publish/ingress"],                           &["clock", "event", "metrics", "receipt", "wire"]),
@@ -68,7 +69,7 @@ const LAYERS: &[Layer] = &[
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
     // The shard: one type in eleven files, and its queue.
     ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy", "fanout/writing"],
-                    &["admin", "batch", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
+                    &["admin", "batch", "brought", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
     // A generator of load: the other side of everything, which the node does not use.

@@ -27,7 +27,7 @@ pub fn environment_name(key: &str) -> String {
 
 /// Where a setting's value came from. Later variants go before earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// Nobody said anything.
     Default,
     /// A line of the file, counted from 1.
@@ -38,7 +38,7 @@ pub enum Origin {
     Flag(String),
 }
 
-impl Origin {
+impl ValueOrigin {
     fn rank(&self) -> u8 {
         match self {
             Self::Default => 0,
@@ -49,7 +49,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -101,7 +101,7 @@ pub struct Loaded {
     /// What the node is told.
     pub settings: Settings,
     /// Where each value came from, in the order of [`SETTINGS`].
-    pub origins: Vec<Origin>,
+    pub origins: Vec<ValueOrigin>,
     /// Where each table of each array stands, in the order of [`TABLES`].
     pub tables: Vec<Vec<TableOrigin>>,
 }
@@ -134,7 +134,7 @@ impl Sources {
         for (key, words) in &self.flags {
             let Some(index) = SETTINGS.iter().position(|setting| setting.key == *key) else { continue };
             let flag = SETTINGS[index].flag();
-            loading.set(index, Input::Words(words), Origin::Flag(flag.clone()), &flag);
+            loading.set(index, Input::Words(words), ValueOrigin::Flag(flag.clone()), &flag);
         }
         loading.finish()
     }
@@ -181,14 +181,14 @@ impl<'a> Source<'a> {
         format!("{}:{line}", self.path.display())
     }
 
-    pub(super) fn origin(&self, line: usize) -> Origin {
-        Origin::File(self.path.to_owned(), line)
+    pub(super) fn origin(&self, line: usize) -> ValueOrigin {
+        ValueOrigin::File(self.path.to_owned(), line)
     }
 }
 
 struct Loading {
     settings: Settings,
-    origins: Vec<Origin>,
+    origins: Vec<ValueOrigin>,
     tables: Vec<Vec<TableOrigin>>,
     problems: Vec<Problem>,
 }
@@ -197,7 +197,7 @@ impl Loading {
     fn new() -> Self {
         Self {
             settings: Settings::default(),
-            origins: vec![Origin::Default; SETTINGS.len()],
+            origins: vec![ValueOrigin::Default; SETTINGS.len()],
             tables: vec![Vec::new(); TABLES.len()],
             problems: Vec::new(),
         }
@@ -218,7 +218,7 @@ impl Loading {
         self.problems.push(Problem { place: place.into(), message: message.into() });
     }
 
-    fn set(&mut self, index: usize, input: Input<'_>, origin: Origin, place: &str) {
+    fn set(&mut self, index: usize, input: Input<'_>, origin: ValueOrigin, place: &str) {
         match (SETTINGS[index].set)(&mut self.settings, input, &origin) {
             Ok(()) => self.origins[index] = origin,
             Err(message) => self.problem(place, message),
@@ -301,7 +301,7 @@ impl Loading {
                 Shape::List => value.split(',').map(str::to_owned).collect(),
                 Shape::One | Shape::Switch => vec![value.to_owned()],
             };
-            self.set(index, Input::Words(&words), Origin::Environment(name.to_string()), &name);
+            self.set(index, Input::Words(&words), ValueOrigin::Environment(name.to_string()), &name);
         }
         unknown.sort();
         for name in unknown {
@@ -352,7 +352,7 @@ impl Loading {
     fn latest(&self, keys: &[&str]) -> String {
         let origins = SETTINGS.iter().zip(&self.origins);
         let about = origins.filter(|(setting, _)| keys.contains(&setting.key)).map(|(_, origin)| origin);
-        about.max_by_key(|origin| origin.rank()).map_or_else(String::new, Origin::to_string)
+        about.max_by_key(|origin| origin.rank()).map_or_else(String::new, ValueOrigin::to_string)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sources::Origin;
+use super::sources::ValueOrigin;
 use super::value::{
     ADDRESSES, Congestion, Count, Input, Kind, List, Maybe, Noun, Period, Shape, Size, Switch, Token, Word,
     socket_address,
@@ -64,7 +64,7 @@ pub struct Setting {
     /// Whether both have the same value.
     pub same: fn(&Settings, &Settings) -> bool,
     /// Reads, checks and stores a value that came from there.
-    pub(super) set: fn(&mut Settings, Input<'_>, &Origin) -> Result<(), String>,
+    pub(super) set: fn(&mut Settings, Input<'_>, &ValueOrigin) -> Result<(), String>,
 }
 
 impl Setting {
@@ -130,7 +130,7 @@ const CATALOG: Setting = Setting {
     set: |settings, input, origin| {
         let located = |source: CatalogSource| Located {
             value: match origin {
-                Origin::File(file, _) => source.beside(file),
+                ValueOrigin::File(file, _) => source.beside(file),
                 _ => source,
             },
             place: origin.to_string(),

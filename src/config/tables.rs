@@ -6,7 +6,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::guard::GuardRow;
-use super::sources::{Origin, Source, did_you_mean};
+use super::sources::{Source, ValueOrigin, did_you_mean};
 use super::stream::StreamRow;
 use super::topic::TopicRow;
 use super::value::{Input, Wrong, wrong_type};
@@ -47,9 +47,9 @@ pub struct Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOrigin {
     /// Its header.
-    pub header: Origin,
+    pub header: ValueOrigin,
     /// Its values, in the order of its keys.
-    pub values: Vec<Origin>,
+    pub values: Vec<ValueOrigin>,
 }
 
 /// One table of an array while it is read: each key that may be missing is an `Option`.
@@ -227,7 +227,7 @@ fn read<R: Row>(table: &DeTable<'_>, header: usize, earlier: &[R], reading: &mut
     }
     let is_good = wrong.is_empty();
     reading.problems.extend(wrong);
-    let origin = |line: &Option<usize>| line.map_or(Origin::Default, |line| source.origin(line));
+    let origin = |line: &Option<usize>| line.map_or(ValueOrigin::Default, |line| source.origin(line));
     reading
         .origins
         .push(TableOrigin { header: source.origin(header), values: lines.iter().map(origin).collect() });

@@ -51,7 +51,7 @@ fn with_nothing_said_everything_is_the_default() {
     let loaded = load(None, &[], &[]).unwrap();
     assert_eq!(loaded.settings, Settings::default());
     assert_eq!(loaded.settings.limits, Limits::default());
-    assert!(loaded.origins.iter().all(|origin| *origin == Origin::Default));
+    assert!(loaded.origins.iter().all(|origin| *origin == ValueOrigin::Default));
     assert!((1..=MAX_SHARDS).contains(&loaded.settings.shards));
 }
 

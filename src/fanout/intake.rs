@@ -11,9 +11,9 @@ use crate::dialect::json;
 use crate::error::CloseReason;
 use crate::fanout::connection::Role;
 use crate::fanout::lifecycle::log_publisher;
-use crate::fanout::replay::{End, position, reached};
+use crate::fanout::replay::{End, brought, position, reached};
 use crate::fanout::shard::Shard;
-use crate::fanout::shared::{Origin, Shared};
+use crate::fanout::shared::{FromShard, Shared};
 use crate::fanout::subscribers::{Joined, Member};
 use crate::metrics::BadInput;
 use crate::proto::websocket::{self, Opcode, Violation, write_close, write_frame};
@@ -23,7 +23,7 @@ use crate::publish::wire::Publish;
 use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Past, Subscription};
+use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Subscription};
 use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
@@ -168,7 +168,7 @@ impl<T: Transport> Shard<T> {
         let (terms, asker) = (terms(&shared, &self.limits), self.asker(number));
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
-        let to = Origin { shared: &shared, shard: self.id };
+        let to = FromShard { shared: &shared, shard: self.id };
         let mut receipts = Vec::new();
         let accept = |publish: &Publish<'_>, sequence: Option<u64>| {
             let receipt = sequence.map(|sequence| Receipt::new(asker, sequence));
@@ -183,7 +183,7 @@ impl<T: Transport> Shard<T> {
         if !answers.is_empty() {
             publisher.unread_since.get_or_insert(now.mono);
         }
-        self.ingress.commit(now, &to);
+        self.ingress.commit(now, &to, metrics);
         receipts.iter().for_each(|receipt| self.let_go(receipt));
         if !answers.is_empty() {
             self.push_first(number, &answers);
@@ -210,7 +210,7 @@ impl<T: Transport> Shard<T> {
             return;
         }
         match self.read(number, most) {
-            Read::Nothing => {}
+            Read::Nothing => self.close_if_overdue(number, now),
             Read::End => self.handle_end(number, now),
             Read::Broken => self.lose(number, CloseReason::ConnectionLost, now),
             Read::Bytes(count) => {
@@ -244,7 +244,7 @@ impl<T: Transport> Shard<T> {
                     taken += count;
                     if let Some(message) = message {
                         if inbound.decoder.is_idle() {
-                            inbound.begun = None;
+                            (inbound.begun, inbound.is_overdue) = (None, false);
                         }
                         if per_second.is_some_and(|most| !inbound.rate.take(now.mono, most)) {
                             self.metrics().refuse_input(BadInput::Rate);
@@ -420,8 +420,7 @@ impl<T: Transport> Shard<T> {
         let rules = self.shared.topics.rules();
         let policies = subscribe.topics.iter().map(|topic| rules.policy(topic, subscribe.policy));
         let policies: Vec<Policy> = policies.collect::<Result<_, _>>()?;
-        let passed = subscribe.since.as_ref().and_then(|_| self.passed(number));
-        let Self { connections, subscribers, shared, limits, .. } = self;
+        let Self { connections, subscribers, shared, limits, brought_bytes, id, .. } = self;
         let mut recovery = Recovery::default();
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
         let had = session.subscriptions.len();
@@ -479,8 +478,10 @@ impl<T: Transport> Shard<T> {
                 // More may have been appended since it joined, and be gone: then it begins after that.
                 subscribers.enlist((topic, list), start, member)
             };
-            let passed = passed.clone().filter(|_| place == NOT_LISTED);
-            let past = passed.map(|passed| Box::new(Past { filtered_from: start, passed: Some(passed) }));
+            // Of a session that had nothing before, nothing can have come.
+            let brought = (place == NOT_LISTED && had > 0)
+                .then(|| brought(session, subscribers, &shared.topics, *id, (topic, start), brought_bytes))
+                .flatten();
             session.subscriptions.push(Subscription {
                 topic,
                 list,
@@ -490,8 +491,9 @@ impl<T: Transport> Shard<T> {
                 gap: Gap::NONE,
                 policy,
                 filter: filter.clone(),
-                past,
+                past: None,
             });
+            session.subscriptions.get_mut(subscription).note_brought(brought);
         }
         if let Some(Since::Positions(positions)) = &subscribe.since {
             // Who names a topic and does not subscribe to it is not told that all is well.
@@ -507,8 +509,17 @@ impl<T: Transport> Shard<T> {
         for (known, _) in &repeated {
             self.give_up(number, *known, End::Filter(filter.as_deref()), now);
         }
-        let Self { connections, subscribers, .. } = self;
+        let Self { connections, subscribers, shared, brought_bytes, id, .. } = self;
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
+        for (known, _) in &repeated {
+            let subscription = session.subscriptions.get(*known);
+            if subscription.is_replaying() && subscription.filter != filter {
+                // What it did not want so far may have come through another.
+                let behind = (subscription.topic, subscription.joined);
+                let brought = brought(session, subscribers, &shared.topics, *id, behind, brought_bytes);
+                session.subscriptions.get_mut(*known).note_brought(brought);
+            }
+        }
         for (known, policy) in repeated {
             let subscription = session.subscriptions.get_mut(known);
             subscription.policy = policy;

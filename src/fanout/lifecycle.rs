@@ -20,6 +20,9 @@ use crate::session::session::{NOT_LISTED, Session};
 use crate::session::timer::Due;
 use crate::transport::Transport;
 
+/// What has come of a message by the end of its time is looked for again after this, in nanoseconds.
+const UNREAD: u64 = 1_000_000_000;
+
 impl<T: Transport> Shard<T> {
     /// The number that the next accepted connection will have, and so the token to register its socket with.
     pub fn next_number(&self) -> u32 {
@@ -249,14 +252,17 @@ impl<T: Transport> Shard<T> {
                     && inbound.begun.is_some_and(|begun| begun + nanos(limits.message_timeout) <= now.mono)
                 {
                     // What it sent may wait on our side.
-                    if now.mono >= self.amnesty && !is_paused && !has_unread {
-                        self.metrics().refuse_input(BadInput::Timeout);
-                        let detail =
-                            "a frame or message was begun and not finished in time (message_timeout)";
-                        self.close_client(number, CloseReason::MessageTimeout, detail, now);
+                    if now.mono < self.amnesty || is_paused {
+                        inbound.begun = Some(now.mono);
+                    } else if has_unread {
+                        // All that is there is read first, which is soon.
+                        inbound.is_overdue = true;
+                        inbound.begun =
+                            Some((now.mono + UNREAD).saturating_sub(nanos(limits.message_timeout)));
+                    } else {
+                        self.close_unfinished(number, now);
                         return;
                     }
-                    inbound.begun = Some(now.mono);
                 }
                 if session.pinged + nanos(terms.heartbeat_interval) <= now.mono {
                     session.pinged = now.mono;
@@ -268,6 +274,21 @@ impl<T: Transport> Shard<T> {
                     self.push_first(number, &heartbeat);
                 }
             }
+        }
+    }
+
+    /// Ends a session that began a frame or message and did not finish it in time.
+    fn close_unfinished(&mut self, number: u32, now: Now) {
+        self.metrics().refuse_input(BadInput::Timeout);
+        let detail = "a frame or message was begun and not finished in time (message_timeout)";
+        self.close_client(number, CloseReason::MessageTimeout, detail, now);
+    }
+
+    /// All is read that there is of a client: if the time for its message was up before, this was the last chance.
+    pub(super) fn close_if_overdue(&mut self, number: u32, now: Now) {
+        let Role::Client(session) = &self.connections[number as usize].role else { return };
+        if session.inbound.as_ref().is_some_and(|inbound| inbound.is_overdue && inbound.begun.is_some()) {
+            self.close_unfinished(number, now);
         }
     }
 
@@ -478,7 +499,8 @@ impl<T: Transport> Shard<T> {
         connection.is_paused = false;
         match std::mem::replace(&mut connection.role, closing) {
             Role::Http(_) => self.counts.http -= 1,
-            Role::Publisher(_) => {
+            Role::Publisher(mut publisher) => {
+                publisher.let_go(&self.shared.dedupe);
                 self.counts.publishers -= 1;
                 self.shared.publishers.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
             }
@@ -534,7 +556,8 @@ impl<T: Transport> Shard<T> {
         match connection.role {
             Role::Http(_) => self.counts.http -= 1,
             Role::Closing(_) => self.counts.closing -= 1,
-            Role::Publisher(_) => {
+            Role::Publisher(mut publisher) => {
+                publisher.let_go(&self.shared.dedupe);
                 self.counts.publishers -= 1;
                 self.shared.publishers.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
             }

@@ -20,11 +20,12 @@ use crate::fanout::shard::Shard;
 use crate::fanout::subscribers::{Member, Subscribers};
 use crate::fanout::writing::Writing;
 use crate::metrics::DropReason;
+use crate::session::brought::{Account, Brought};
 use crate::session::chunk::{Appended, Gap, Span};
 use crate::session::policy::Policy;
-use crate::session::session::{Filter, Passed, Session, Stand, Subscription};
+use crate::session::session::{Filter, Session, Subscription};
 use crate::topic::history::{Piece, newest_by_key};
-use crate::topic::log::{NO_SLOT, Position};
+use crate::topic::log::{NO_SLOT, Position, Topics};
 use crate::transport::Transport;
 
 /// Bytes of events read at once for one client: what thousands of them hold at the same time counts.
@@ -90,7 +91,7 @@ impl<T: Transport> Shard<T> {
         let Some(last) = reading.pieces.last() else {
             // Nothing is left: what is appended from now on comes through the link.
             subscription.joined = reading.head;
-            subscription.forget_passed();
+            subscription.forget_brought();
             let (policy, filtered) = (subscription.policy, subscription.filter.is_some());
             let member = Member { connection: number, subscription: subscription_number, policy, filtered };
             subscription.place = subscribers.enlist((slot, list), reading.head, member);
@@ -267,23 +268,6 @@ impl<T: Transport> Shard<T> {
             self.owe(number);
         }
     }
-
-    /// Where each subscription of a session stands, for those that begin behind now.
-    pub(super) fn passed(&self, number: u32) -> Option<Passed> {
-        let Role::Client(session) = &self.connections[number as usize].role else { return None };
-        let stands = session.subscriptions.iter().map(|subscription| {
-            let local = self.subscribers.get(subscription.topic);
-            Stand {
-                topic: Arc::clone(&local.topic),
-                from: subscription.filtered_from(),
-                upto: reached(subscription, local.seen),
-                filter: subscription.filter.clone(),
-            }
-        });
-        let mut stands: Vec<Stand> = stands.collect();
-        stands.sort_unstable_by_key(|stand| Arc::as_ptr(&stand.topic));
-        (!stands.is_empty()).then(|| Arc::new(stands))
-    }
 }
 
 /// Where a subscription stands, of a topic with history: what the client has been or is being sent. Of what is in
@@ -380,7 +364,7 @@ pub(super) fn comes_through(
         && match way {
             // From its own history it has it.
             Way::Link => !own.is_some_and(|own| has_had(session, slot, round.topics[own].offset)),
-            Way::History => !was_brought(session, round, slot),
+            Way::History => !own.is_some_and(|own| was_brought(session, slot, round.topics[own].offset)),
         }
 }
 
@@ -390,15 +374,48 @@ fn has_had(session: &Session, slot: u32, offset: u64) -> bool {
     own.is_some_and(|own| session.subscriptions.get(own).joined >= offset)
 }
 
-/// Whether an event of several topics had come before the subscription to the topic at `slot` began: if all that
-/// it belonged to then had reached it. One that was behind brought it later, or left it to this one.
-fn was_brought(session: &Session, round: &Round, slot: u32) -> bool {
+/// Whether the event at an offset had come to a session when its subscription began.
+fn was_brought(session: &Session, slot: u32, offset: u64) -> bool {
     let own = session.subscriptions.find(slot);
-    let passed = own.and_then(|own| session.subscriptions.get(own).passed());
-    let (Some(passed), Some(event)) = (passed, round.events.iter().next()) else { return false };
-    let mut stands = round.topics.iter().filter_map(|placed| {
-        let place = passed.binary_search_by_key(&Arc::as_ptr(&placed.topic), |s| Arc::as_ptr(&s.topic));
-        passed[place.ok()?].has(placed.offset, event.name, &round.category)
-    });
-    stands.next().is_some_and(|is_first_past| is_first_past && stands.all(|is_past| is_past))
+    own.is_some_and(|own| session.subscriptions.get(own).was_brought(offset))
+}
+
+/// What a session has had already of a topic's history after an offset: to be asked, and noted, when its subscription
+/// to the topic begins behind, or wants something else while it is behind.
+pub(super) fn brought(
+    session: &Session,
+    subscribers: &Subscribers,
+    topics: &Topics,
+    shard: usize,
+    (slot, after): (u32, u64),
+    account: &Account,
+) -> Option<Brought> {
+    let rounds = topics.of_several(&subscribers.get(slot).topic, after);
+    let has_come = rounds.iter().filter(|(round, _)| has_come(session, subscribers, round, shard, slot));
+    Brought::note(has_come.map(|(_, offset)| *offset), account)
+}
+
+/// Whether an event of several topics has come to a session, which gets it through the last of its subscriptions that
+/// reaches it, but for the one to the topic at `slot`: that one has yet to.
+fn has_come(session: &Session, subscribers: &Subscribers, round: &Round, shard: usize, slot: u32) -> bool {
+    let Some(event) = round.events.iter().next() else { return false };
+    let mut is_its = false;
+    let own = round.topics.iter().find(|placed| placed.topic.slot(shard) == slot);
+    let own =
+        own.and_then(|own| Some((session.subscriptions.get(session.subscriptions.find(slot)?), own.offset)));
+    if let Some((own, offset)) = own.filter(|(own, offset)| own.wants(*offset, event.name, &round.category)) {
+        return own.was_brought(offset);
+    }
+    for other in others(session, round, shard, slot) {
+        let Other { subscription, offset, .. } = other;
+        if offset <= subscription.filtered_from() {
+            continue; // Whether it wanted it then is not known any more: better twice than not at all.
+        }
+        if reached(subscription, subscribers.get(subscription.topic).seen) < offset {
+            // It comes through this one, unless it had come when this one began.
+            return subscription.was_brought(offset);
+        }
+        is_its = true;
+    }
+    is_its
 }

@@ -18,7 +18,7 @@ use crate::fanout::connection::{Answer, Http, Role};
 use crate::fanout::intake::{CLIENT_READ, Read, window};
 use crate::fanout::replay::position;
 use crate::fanout::shard::{READ_BYTES, Shard};
-use crate::fanout::shared::{Gather, Message, Origin, Shared, State};
+use crate::fanout::shared::{FromShard, Gather, Message, Shared, State};
 use crate::metrics::{BadInput, NotAdmitted};
 use crate::proto::http1::{self, HttpError, Request};
 use crate::publish::dedupe::{Accepted, Seen};
@@ -276,11 +276,11 @@ impl<T: Transport> Shard<T> {
         let Role::Http(http) = &mut connections[number as usize].role else { return true };
         let Http { exchange, batch: Some(batch), .. } = &mut **http else { return true };
         let Some((_, body)) = exchange.request() else { return true };
-        let (metrics, to) = (&shared.metrics[self.id], Origin { shared, shard: self.id });
+        let (metrics, to) = (&shared.metrics[self.id], FromShard { shared, shard: self.id });
         let receipt = batch.receipt().cloned();
         let accept = |publish: &Publish<'_>| ingress.add(publish, receipt.as_ref(), now, &to, metrics);
         let is_done = batch.publish(body, bytes, accept);
-        ingress.commit(now, &to);
+        ingress.commit(now, &to, metrics);
         is_done
     }
 

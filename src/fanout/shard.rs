@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slab::Slab;
@@ -23,7 +24,7 @@ use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::delivery::{Delivery, Verdict, leave_out, note_gap};
 use crate::fanout::drain::Drain;
-use crate::fanout::intake::{FEWER_WHILE_LIVE, REPLY_CAP};
+use crate::fanout::intake::{FEWER_WHILE_LIVE, REPLY_CAP, window};
 use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
@@ -36,7 +37,9 @@ use crate::metrics::{DropReason, ShardMetrics};
 use crate::proto::deflate::{Deflater, Inflater};
 use crate::publish::ingress::Ingress;
 use crate::receipt::{Expected, Key, Receipts};
+use crate::session::brought::Account;
 use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
+use crate::session::policy::Policy;
 use crate::session::timer::{Due, Wheel};
 use crate::topic::log::NO_SLOT;
 use crate::transport::Transport;
@@ -96,6 +99,8 @@ pub struct Shard<T: Transport> {
     /// Whether nothing is held that nobody needs.
     pub(super) is_tidy: bool,
     pub(super) needs: Needs,
+    /// Bytes held of what sessions had of histories that they are behind with.
+    pub(super) brought_bytes: Account,
     pub(super) scratch: Scratch,
     work: Work,
     /// Sessions found to be too slow while a round was dispatched, closed after it.
@@ -192,6 +197,7 @@ impl<T: Transport> Shard<T> {
             needs: Needs::default(),
             scratch: Scratch::default(),
             work: Work::default(),
+            brought_bytes: Account::default(),
             condemned: Vec::new(),
             rewound: Vec::new(),
             next_look: 0,
@@ -209,9 +215,9 @@ impl<T: Transport> Shard<T> {
         &self.limits
     }
 
-    /// Bytes held for clients: chunks, and what is private.
+    /// Bytes held for clients: chunks, what is private, and what they have had of histories that they are behind with.
     pub fn held_bytes(&self) -> usize {
-        self.chunks.held() + self.counts.private_bytes
+        self.chunks.held() + self.counts.private_bytes + self.brought_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the shard holds nothing for anybody: no chunk, no topic, nobody in a queue.
@@ -625,7 +631,7 @@ impl<T: Transport> Shard<T> {
     /// While all outboxes together hold more than they may, the blocked sessions pay, furthest behind first: what
     /// may be left out of a queue is, and where nothing may be, the session is closed.
     fn keep_budget(&mut self, now: Now) {
-        let budget = self.limits.max_outbox_bytes / self.shared.shards();
+        let budget = self.outbox_budget();
         while self.held_bytes() > budget && self.counts.blocked > 0 {
             let blocked = self.connections.iter().filter(|(_, connection)| {
                 connection.outbox.is_blocked() && matches!(connection.role, Role::Client(_))
@@ -652,9 +658,33 @@ impl<T: Transport> Shard<T> {
             note_gap(connection, drop.topic, drop.pending_gap);
         }
         leave_out(&self.shared.metrics[self.id], connection, DropReason::DropOldest, dropped);
+        dropped += self.drop_newest(number);
         if dropped == 0 {
             self.close_client(number, CloseReason::OutboxMemory, "", now);
         }
+    }
+
+    /// Leaves out the newest of what is queued through subscriptions that drop the newest, until all outboxes together
+    /// are within their bound. Answers how many events went.
+    fn drop_newest(&mut self, number: u32) -> u64 {
+        let mut dropped = 0;
+        while self.held_bytes() > self.outbox_budget() {
+            let connection = &mut self.connections[number as usize];
+            let Role::Client(session) = &connection.role else { break };
+            let policy = |topic| Some(session.subscriptions.get(session.subscriptions.find(topic)?).policy);
+            let may_go = |topic| policy(topic) == Some(Policy::DropNewest);
+            let Some(drop) = connection.outbox.drop_newest(may_go, &mut self.chunks) else { break };
+            dropped += 1;
+            note_gap(connection, drop.topic, drop.pending_gap);
+        }
+        let connection = &mut self.connections[number as usize];
+        leave_out(&self.shared.metrics[self.id], connection, DropReason::DropNewest, dropped);
+        dropped
+    }
+
+    /// Bytes that this shard may hold for clients.
+    fn outbox_budget(&self) -> usize {
+        self.limits.max_outbox_bytes / self.shared.shards()
     }
 
     /// Brings the figures that are states, not counts, up to date.
@@ -679,6 +709,7 @@ impl<T: Transport> Shard<T> {
         self.next_look = now.mono + 250_000_000;
         self.tidy();
         self.shared.topics.sweep_next(now.mono);
+        self.shared.dedupe.tidy(now.mono, window(&self.limits));
         let heads = self.sweep.fronts().filter_map(|number| self.connections.get(number as usize));
         let mut oldest = heads.filter_map(|head| head.outbox.oldest(&self.chunks)).min();
         if self.counts.blocked > 0 {

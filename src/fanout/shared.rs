@@ -334,14 +334,14 @@ fn times(limits: &Limits) -> Times {
 
 /// The node as one of its shards publishes to it.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
+pub struct FromShard<'a> {
     /// The node.
     pub shared: &'a Shared,
     /// The shard.
     pub shard: usize,
 }
 
-impl Destination for Origin<'_> {
+impl Destination for FromShard<'_> {
     fn topics(&self) -> &Topics {
         &self.shared.topics
     }

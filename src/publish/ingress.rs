@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::clock::Now;
-use crate::event::{Events, Round};
+use crate::event::{Event, Events, Round};
 use crate::metrics::ShardMetrics;
 use crate::publish::wire::Publish;
 use crate::receipt::{Expected, Receipt, Receipts};
 use crate::topic::log::{Topic, Topics};
-use crate::topic::patterns::Matches;
+use crate::topic::patterns::{Held, Matches};
 
 /// Gathers the events of one read. Events of one topic keep their order; an event of several topics, or that
 /// matches a pattern, is a fence.
@@ -25,6 +25,10 @@ pub struct Ingress {
     /// The last topic of this read that no pattern matched, and its place, if it has a subscriber: most reads are of
     /// one topic.
     last: (String, Option<usize>),
+    /// For each event that is gathered, in the order they came, its place in `pending`.
+    arrivals: Vec<u32>,
+    /// Who had come to the patterns before any of those was looked up.
+    version: u64,
     shown: Allowance,
 }
 
@@ -57,41 +61,42 @@ impl Ingress {
         to: &impl Destination,
         metrics: &ShardMetrics,
     ) {
-        let expect = |place| receipt.map(|receipt| Expected { place, receipt: Arc::clone(receipt) });
         metrics.events_in.one();
         metrics.event_bytes_in.add((publish.event.len() + publish.key.len() + publish.data.len()) as u64);
         if to.tail().is_watched(now) && self.shown.take(now) {
             to.tail().show(publish, now);
         }
-        // What no pattern matched is not asked for again in the same read: all of it was published before whatever
-        // subscribes meanwhile.
+        // What no pattern matched is not asked for again in the same read.
         let is_known = self.last.0 == publish.topics;
-        let matches =
-            if is_known { Matches::default() } else { to.topics().patterns().matching(publish.topics) };
-        let is_matched = !matches.patterns().is_empty();
-        if matches.probes() > 0 {
-            metrics.pattern_probes.add(matches.probes());
-            metrics.events_pattern_matched.add(u64::from(is_matched));
+        let (mut matches, mut version) = (Matches::default(), self.version);
+        let patterns = to.topics().patterns();
+        if !is_known {
+            version = patterns.version();
+            matches = patterns.matching(publish.topics);
+            if self.pending.is_empty() {
+                self.version = version;
+            }
         }
-        if is_matched || publish.topics.contains('\n') {
-            self.commit(now, to);
-            let mut events = Events::default();
-            events.push(publish, now.wall_ms);
-            let receipts = pack(expect(0).into_iter().collect());
-            let send = |shard, round| to.send(shard, round, &receipts);
-            if !to.topics().append_to_several(publish.topics, &matches, events, now.mono, send) {
-                metrics.events_unsubscribed.one();
+        if matches.patterns().is_empty() && !publish.topics.contains('\n') {
+            count_matches(&matches, metrics);
+            match self.place(publish.topics, to) {
+                Some(place) => {
+                    let pending = &mut self.pending[place];
+                    pending.receipts.extend(expect(receipt, pending.events.len()));
+                    pending.events.push(publish, now.wall_ms);
+                    self.arrivals.push(place as u32);
+                }
+                None => metrics.events_unsubscribed.one(),
             }
             return;
         }
-        match self.place(publish.topics, to) {
-            Some(place) => {
-                let pending = &mut self.pending[place];
-                pending.receipts.extend(expect(pending.events.len() as u32));
-                pending.events.push(publish, now.wall_ms);
-            }
-            None => metrics.events_unsubscribed.one(),
+        matches.let_go();
+        self.commit(now, to, metrics);
+        let held = patterns.hold();
+        if !held.is_as_in(version) {
+            matches = held.matching(publish.topics);
         }
+        append_one(publish, receipt, &matches, now, to, metrics);
     }
 
     /// Where the events of a topic are gathered; `None` where it has no subscriber.
@@ -111,16 +116,77 @@ impl Ingress {
         place
     }
 
-    /// Appends what was gathered to the logs and sends it to the links.
-    pub fn commit(&mut self, now: Now, to: &impl Destination) {
-        for Pending { topic, events, receipts } in self.pending.drain(..) {
-            let receipts = pack(receipts);
-            to.topics().append(&topic, events, now.mono, |shard, round| to.send(shard, round, &receipts));
+    /// Appends what was gathered to the logs and sends it to the links. Nobody comes to the patterns meanwhile; what
+    /// somebody has come for since it was looked up goes to that pattern too, for what others append has gone there.
+    pub fn commit(&mut self, now: Now, to: &impl Destination, metrics: &ShardMetrics) {
+        if !self.pending.is_empty() {
+            let held = to.topics().patterns().hold();
+            if !held.is_as_in(self.version) {
+                self.append_matched(&held, now, to, metrics);
+            }
+            for Pending { topic, events, receipts } in self.pending.drain(..) {
+                let receipts = pack(receipts);
+                to.topics().append(&topic, events, now.mono, |shard, round| to.send(shard, round, &receipts));
+            }
         }
         self.places.clear();
+        self.arrivals.clear();
         self.last.0.clear();
         self.last.1 = None;
     }
+
+    /// Takes out what patterns match now, and appends it one event after the other, as they came.
+    fn append_matched(&mut self, held: &Held<'_>, now: Now, to: &impl Destination, metrics: &ShardMetrics) {
+        let matches = self.pending.iter().map(|pending| held.matching(pending.topic.name()));
+        let matches: Vec<Matches<'_>> = matches.collect();
+        let mut next = vec![0; matches.len()];
+        for place in self.arrivals.drain(..).map(|place| place as usize) {
+            let Pending { topic, events, receipts } = &self.pending[place];
+            let number = next[place];
+            next[place] += 1;
+            if matches[place].patterns().is_empty() {
+                continue;
+            }
+            for Event { name, key, data, timestamp_ms } in events.range(number..number + 1) {
+                let publish = Publish { topics: topic.name(), event: name, key, data, timestamp_ms };
+                let receipt = receipts.iter().find(|expected| expected.place as usize == number);
+                let receipt = receipt.map(|expected| &expected.receipt);
+                append_one(&publish, receipt, &matches[place], now, to, metrics);
+            }
+        }
+        let mut is_matched = matches.iter().map(|matches| !matches.patterns().is_empty());
+        self.pending.retain(|_| !is_matched.next().unwrap_or_default());
+    }
+}
+
+/// Appends an event of several topics, or that matches a pattern.
+fn append_one(
+    publish: &Publish<'_>,
+    receipt: Option<&Arc<Receipt>>,
+    matches: &Matches<'_>,
+    now: Now,
+    to: &impl Destination,
+    metrics: &ShardMetrics,
+) {
+    count_matches(matches, metrics);
+    let mut events = Events::default();
+    events.push(publish, now.wall_ms);
+    let receipts = pack(expect(receipt, 0).into_iter().collect());
+    let send = |shard, round| to.send(shard, round, &receipts);
+    if !to.topics().append_to_several(publish.topics, matches, events, now.mono, send) {
+        metrics.events_unsubscribed.one();
+    }
+}
+
+fn count_matches(matches: &Matches<'_>, metrics: &ShardMetrics) {
+    if matches.probes() > 0 {
+        metrics.pattern_probes.add(matches.probes());
+        metrics.events_pattern_matched.add(u64::from(!matches.patterns().is_empty()));
+    }
+}
+
+fn expect(receipt: Option<&Arc<Receipt>>, place: usize) -> Option<Expected> {
+    receipt.map(|receipt| Expected { place: place as u32, receipt: Arc::clone(receipt) })
 }
 
 fn pack(receipts: Vec<Expected>) -> Receipts {
@@ -258,7 +324,7 @@ mod tests {
         ] {
             add(&mut ingress, &to, &metrics, topics, event);
         }
-        ingress.commit(NOW, &to);
+        ingress.commit(NOW, &to, &metrics);
         let sent: Vec<_> =
             to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
         assert_eq!(sent, ["a:1,3", "b:2", "c:5", "b:6", "b:8"]);
@@ -285,7 +351,7 @@ mod tests {
         ] {
             add(&mut ingress, &to, &metrics, topics, event);
         }
-        ingress.commit(NOW, &to);
+        ingress.commit(NOW, &to, &metrics);
         let sent: Vec<_> =
             to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
         assert_eq!(sent, ["a:1,2", "run:1:3", "run:2:4", "a:5", "a:6", "a:7"]);
@@ -296,6 +362,37 @@ mod tests {
             "none for names that are too short, one for a run of one"
         );
         assert_eq!((pattern.head(), to.topics.count()), (3, 3));
+    }
+
+    #[test]
+    fn what_is_read_before_a_pattern_comes_and_appended_after_it_goes_to_it_too() {
+        let to = To { topics: Topics::new(1, 9, 1 << 20), tail: Tail::default(), sent: Mutex::default() };
+        for (slot, topic) in (0..).zip(["run:1", "run:2", "a"]) {
+            to.topics.register(topic, 0, slot).unwrap();
+        }
+        let (mut one, mut other, metrics) = (Ingress::default(), Ingress::default(), ShardMetrics::default());
+        for (topics, event) in [("run:1", "1"), ("run:2", "2"), ("a", "3"), ("a", "4"), ("run:1", "5")] {
+            add(&mut one, &to, &metrics, topics, event);
+        }
+        let (pattern, head) = to.topics.register("run:*", 0, 3).unwrap();
+        // What another shard appends now goes to the pattern, and stands before all that in the log of its topic.
+        add(&mut other, &to, &metrics, "run:1", "6");
+        add(&mut one, &to, &metrics, "run:1", "7");
+        one.commit(NOW, &to, &metrics);
+        // Nobody has come since.
+        add(&mut one, &to, &metrics, "run:2\na", "8");
+        let sent = || -> Vec<_> {
+            to.sent.lock().drain(..).map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect()
+        };
+        assert_eq!(sent(), ["run:1:6", "run:1:1", "run:2:2", "run:1:5", "run:1:7", "a:3,4", "run:2:8"]);
+        assert_eq!((head, pattern.head(), to.topics.find("run:1").unwrap().head()), (0, 6, 4));
+        assert_eq!((metrics.events_in.get(), metrics.events_pattern_matched.get()), (8, 6));
+        // The same with what is a fence, and where the first pattern of all comes between look-up and append.
+        to.topics.release(&pattern, 0);
+        add(&mut one, &to, &metrics, "a", "9");
+        let (pattern, _) = to.topics.register("run:*", 0, 3).unwrap();
+        add(&mut one, &to, &metrics, "run:1\na", "10");
+        assert_eq!((sent(), pattern.head()), (vec!["a:9".to_owned(), "run:1:10".to_owned()], 1));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use crate::catalog::rules::Rules;
 use crate::error::{ErrorCode, Refusal};
 use crate::metrics::ShardMetrics;
-use crate::publish::dedupe::{Dedupe, Name, Window};
+use crate::publish::dedupe::{Dedupe, Name, NewNames, Window};
 use crate::publish::wire::{
     FLAG_ACK, FLAG_RECEIPT, HEADER_LEN, Header, Hello, Kind, MAX_PING_BYTES, MAX_PUBLISHER_NAME_BYTES,
     MAX_TOKEN_BYTES, MAX_TOPICS, PUBLISH_FIXED_LEN, Publish, VERSION, encode_ack, encode_error, encode_ping,
@@ -37,6 +37,8 @@ pub struct Publisher {
     pub name: Box<str>,
     /// What was accepted from that name.
     known: Option<Arc<Name>>,
+    /// The names that it brought.
+    new_names: NewNames,
     /// Events that were accepted before from that name.
     duplicates: u64,
     /// Receipts that it asked for and has not got.
@@ -84,6 +86,7 @@ impl Publisher {
             address,
             name: Box::default(),
             known: None,
+            new_names: NewNames::default(),
             duplicates: 0,
             receipts_due: 0,
             has_ended: false,
@@ -216,10 +219,22 @@ impl Publisher {
             return Err(Refusal::new(ErrorCode::Unauthorised, "HELLO carries the wrong token"));
         }
         self.authorised = true;
+        if self.known.is_some() && *self.name == *hello.name {
+            return Ok(());
+        }
+        self.let_go(terms.dedupe);
         self.name = hello.name.into();
-        let is_named = !hello.name.is_empty();
-        self.known = is_named.then(|| terms.dedupe.name(hello.name, now, terms.window)).transpose()?;
+        if !hello.name.is_empty() {
+            self.known = Some(terms.dedupe.name(hello.name, &mut self.new_names, now, terms.window)?);
+        }
         Ok(())
+    }
+
+    /// It goes by its name no more.
+    pub fn let_go(&mut self, dedupe: &Dedupe) {
+        if let Some(known) = self.known.take() {
+            dedupe.let_go(&self.name, known, &mut self.new_names);
+        }
     }
 
     /// Accepts an event; answers whether it is a new one.

@@ -1,6 +1,7 @@
 //! ONE CLIENT: its subscriptions, its queue, its timers. Pure: no sockets, no clock.
 
 pub mod address;
+pub mod brought;
 pub mod chunk;
 pub mod handshake;
 pub mod outbox;

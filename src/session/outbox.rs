@@ -233,6 +233,19 @@ impl Outbox {
         Some(self.drop_frame(place, span, span.start, Gap::dropped(1), chunks))
     }
 
+    /// Leaves out the newest event that came through a topic of which that may be, or answers `None` where there is
+    /// none. The count of what is missing goes to the next span of that topic.
+    pub fn drop_newest(&mut self, may_go: impl Fn(u32) -> bool, chunks: &mut Chunks) -> Option<Dropped> {
+        let queued = self.queue.iter().flat_map(|queue| queue.iter().enumerate().rev());
+        let queued = queued.filter_map(|(place, entry)| match entry {
+            Entry::Span(span) => Some((place, *span)),
+            Entry::Reply(_) => None,
+        });
+        let tail = (!self.tail.is_empty()).then_some((self.queued(), self.tail));
+        let (place, span) = tail.into_iter().chain(queued).find(|(_, span)| may_go(span.topic))?;
+        Some(self.drop_frame(place, span, span.end - 1, Gap::dropped(1), chunks))
+    }
+
     /// Leaves out the oldest event of a topic with this key (a hash), as [`Outbox::drop_oldest`] does.
     pub fn drop_key(&mut self, topic: u32, key: u64, chunks: &mut Chunks) -> Option<Dropped> {
         let (place, span, frame) = self.places().find_map(|(place, span)| {
@@ -245,12 +258,17 @@ impl Outbox {
 
     /// Every span with its place in the queue; that of the tail is one behind the queue's last.
     fn places(&self) -> impl Iterator<Item = (usize, Span)> {
-        let queued = self.queue.iter().flat_map(|queue| queue.iter()).enumerate();
+        self.places_from(0)
+    }
+
+    fn places_from(&self, first: usize) -> impl Iterator<Item = (usize, Span)> {
+        let queued = self.queue.iter().flat_map(move |queue| queue.iter().enumerate().skip(first));
         let queued = queued.filter_map(|(place, entry)| match entry {
             Entry::Span(span) => Some((place, *span)),
             Entry::Reply(_) => None,
         });
-        queued.chain((!self.tail.is_empty()).then_some((self.queued(), self.tail)))
+        let has_tail = !self.tail.is_empty() && self.queued() >= first;
+        queued.chain(has_tail.then_some((self.queued(), self.tail)))
     }
 
     fn queued(&self) -> usize {
@@ -294,7 +312,7 @@ impl Outbox {
         }
         // The next span of the topic carries the count, if there is one.
         let after = if before.is_empty_run() { place } else { place + 1 };
-        let heir = self.places().find(|(other, heir)| *other >= after && heir.topic == topic);
+        let heir = self.places_from(after).find(|(_, heir)| heir.topic == topic);
         match heir {
             Some((heir, _)) => {
                 self.at(heir).gap += behind.gap;

@@ -12,10 +12,10 @@ use crate::dialect::envelope::{Form, Private, Values};
 use crate::metrics::DropReason;
 use crate::proto::websocket::{Accept, Decoder};
 use crate::session::address::Address;
+use crate::session::brought::Brought;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 use crate::session::rate::Rate;
-use crate::topic::log::Topic;
 
 /// One topic that a session is subscribed to.
 #[derive(Debug)]
@@ -45,33 +45,8 @@ pub struct Subscription {
 pub struct Past {
     /// The filter has been the present one from after this offset on.
     pub filtered_from: u64,
-    /// Until it has caught up: where the others of the session stood when it began.
-    pub passed: Option<Passed>,
-}
-
-/// Where the subscriptions of a session stood when another began behind, by the topics' addresses: what they had
-/// brought of several topics by then is not to come again.
-pub type Passed = Arc<Vec<Stand>>;
-
-/// Where a subscription stood.
-#[derive(Debug)]
-pub struct Stand {
-    /// Its topic.
-    pub topic: Arc<Topic>,
-    /// It had what it wanted of the events after this offset …
-    pub from: u64,
-    /// … up to this one.
-    pub upto: u64,
-    /// What it wanted.
-    pub filter: Option<Arc<Filter>>,
-}
-
-impl Stand {
-    /// Whether an event at this offset is one that it had, or that it was still to have; `None`: neither.
-    pub fn has(&self, offset: u64, event: &str, category: &str) -> Option<bool> {
-        let is_its = offset > self.from && self.filter.as_ref().is_none_or(|f| f.wants(event, category));
-        is_its.then_some(offset <= self.upto)
-    }
+    /// Until it has caught up: what the session had of the topic already.
+    pub brought: Option<Brought>,
 }
 
 /// The place of a subscription that is served from the history.
@@ -99,19 +74,29 @@ impl Subscription {
 
     /// Notes that it has had another filter up to an offset.
     pub fn note_filter(&mut self, upto: u64) {
-        let passed = self.past.take().and_then(|past| past.passed);
-        self.past = Some(Box::new(Past { filtered_from: upto, passed }));
+        let brought = self.past.take().and_then(|past| past.brought);
+        self.past = Some(Box::new(Past { filtered_from: upto, brought }));
     }
 
-    /// Where the others of the session stood when it began, if it has not caught up since.
-    pub fn passed(&self) -> Option<&Passed> {
-        self.past.as_ref()?.passed.as_ref()
+    /// Notes what the session has had of the topic already, of what the subscription is behind with.
+    pub fn note_brought(&mut self, brought: Option<Brought>) {
+        match &mut self.past {
+            Some(past) => past.brought = brought,
+            None if brought.is_none() => {}
+            None => self.past = Some(Box::new(Past { filtered_from: self.start, brought })),
+        }
+    }
+
+    /// Whether the session had the event at this offset already when the subscription began behind.
+    pub fn was_brought(&self, offset: u64) -> bool {
+        let brought = self.past.as_ref().and_then(|past| past.brought.as_ref());
+        brought.is_some_and(|brought| brought.has(offset))
     }
 
     /// It has caught up.
-    pub fn forget_passed(&mut self) {
+    pub fn forget_brought(&mut self) {
         let Some(past) = &mut self.past else { return };
-        past.passed = None;
+        past.brought = None;
         if past.filtered_from == self.start {
             self.past = None;
         }
@@ -287,6 +272,8 @@ pub struct Inbound {
     pub decoder: Decoder,
     /// Since when it has been partial, in nanoseconds; `None`: nothing is.
     pub begun: Option<u64>,
+    /// Its time was up when more of it was there to read.
+    pub is_overdue: bool,
     /// How many messages may still come now.
     pub rate: Rate,
 }

@@ -163,13 +163,17 @@ pub struct Topics {
     with_history: AtomicUsize,
     history_bytes: AtomicUsize,
     max_history_bytes: AtomicUsize,
-    /// When a stripe is swept next, in nanoseconds, and a count that tells which.
+    /// When it is swept next, in nanoseconds; how often it was; and a count that tells the stripe to begin with.
     next_sweep: AtomicU64,
     sweeps: AtomicUsize,
+    next_stripe: AtomicUsize,
 }
 
 /// Nanoseconds between two sweeps at least. Less than between two questions of one shard, so that it is never early.
 const SWEEP_EVERY: u64 = 200_000_000;
+
+/// Topics looked at in one sweep, after which no further stripe is.
+const ENOUGH_SWEPT: usize = 256;
 
 /// Stripes of the table: publishers on different shards seldom meet in one.
 const STRIPES: usize = 64;
@@ -193,6 +197,7 @@ impl Topics {
             max_history_bytes: AtomicUsize::new(max_history_bytes),
             next_sweep: AtomicU64::new(0),
             sweeps: AtomicUsize::new(0),
+            next_stripe: AtomicUsize::new(0),
         }
     }
 
@@ -374,8 +379,8 @@ impl Topics {
         position.filter(is_its).map(|position| position.offset)
     }
 
-    /// Sweeps the next stripe, where that is due. Every shard asks, and one of them does it: the one that took events in
-    /// may be the only one that is awake.
+    /// Sweeps the next stripes, where that is due, until so many topics were looked at as are enough. Every shard asks,
+    /// and one of them does it: the one that took events in may be the only one that is awake.
     pub fn sweep_next(&self, now: u64) {
         let due = self.next_sweep.load(Ordering::Relaxed);
         let next = now.saturating_add(SWEEP_EVERY);
@@ -384,20 +389,31 @@ impl Topics {
         if now < due || !is_mine(due) {
             return;
         }
-        self.sweep(self.sweeps.fetch_add(1, Ordering::Relaxed) % STRIPES, now);
+        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        let mut looked_at = 0;
+        for _ in 0..STRIPES {
+            let stripe = self.next_stripe.fetch_add(1, Ordering::Relaxed) % STRIPES;
+            looked_at += self.sweep(stripe, now);
+            if looked_at >= ENOUGH_SWEPT {
+                break;
+            }
+        }
         // Only who publishes pays for what is over the budget; those with a large part may have gone quiet.
-        (0..STRIPES).take_while(|_| self.is_over_budget()).for_each(|stripe| self.sweep(stripe, now));
+        for stripe in (0..STRIPES).take_while(|_| self.is_over_budget()) {
+            self.sweep(stripe, now);
+        }
     }
 
     /// Lets go of what is too old in one of the [`STRIPES`] of the table, and of what is above its share while
-    /// all history together is over its bound.
-    fn sweep(&self, stripe: usize, now: u64) {
+    /// all history together is over its bound. Answers how many topics it looked at.
+    fn sweep(&self, stripe: usize, now: u64) -> usize {
         if self.with_history() == 0 {
-            return;
+            return 0;
         }
-        let topics: Vec<Arc<Topic>> = {
+        let (topics, looked_at): (Vec<Arc<Topic>>, usize) = {
             let all = self.stripes[stripe].read();
-            all.iter().filter(|found| found.0.epoch != 0).map(|found| Arc::clone(&found.0)).collect()
+            let found = all.iter().filter(|found| found.0.epoch != 0).map(|found| Arc::clone(&found.0));
+            (found.collect(), all.len())
         };
         for topic in topics {
             let mut log = topic.log.lock();
@@ -413,6 +429,7 @@ impl Topics {
                 self.retire(&mut all, &topic, &mut log);
             }
         }
+        looked_at
     }
 
     /// Whether all history is over its bound.
@@ -768,11 +785,11 @@ mod tests {
             topics.append(&all[1], events(4), 0, |_, _| ());
         }
         assert!(topics.is_over_budget() && bytes(&all[1]) <= 100_000 / 3);
-        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 0));
+        (0..STRIPES).for_each(|stripe| _ = topics.sweep(stripe, 0));
         assert!(!topics.is_over_budget() && topics.history_bytes() == sum(), "{}", topics.history_bytes());
         assert!(bytes(&all[0]) > 50_000 && bytes(&all[1]) > 30_000);
         topics.set_max(10, 10_000);
-        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 0));
+        (0..STRIPES).for_each(|stripe| _ = topics.sweep(stripe, 0));
         assert!(topics.history_bytes() <= 10_000 && topics.history_bytes() == sum());
         // An event larger than the budget is not kept, and its offset is not given again.
         let head = all[2].head();
@@ -805,11 +822,11 @@ mod tests {
         topics.append(&topic, events(2), 0, |_, _| ());
         topics.register("h", 1, 0).unwrap();
         topics.release(&topic, 1);
-        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 9_000_000_000));
+        (0..STRIPES).for_each(|stripe| _ = topics.sweep(stripe, 9_000_000_000));
         assert_eq!((topics.count(), topics.with_history()), (1, 1));
         // Somebody is interested: its place in the log stays though nothing is kept.
         topics.register("h", 1, 0).unwrap();
-        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 11_000_000_000));
+        (0..STRIPES).for_each(|stripe| _ = topics.sweep(stripe, 11_000_000_000));
         assert_eq!((topic.kept(), topic.head(), topics.count()), (Some((0, 0)), 2, 1));
         topics.release(&topic, 1);
         assert_eq!((topics.count(), topics.with_history(), topics.history_bytes()), (0, 0, 0));
@@ -853,7 +870,7 @@ mod tests {
             }
             scope.spawn(|| {
                 while !is_done.load(Ordering::Acquire) {
-                    (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 5_000_000_000));
+                    (0..STRIPES).for_each(|stripe| _ = topics.sweep(stripe, 5_000_000_000));
                 }
             });
             // A reader that comes and goes: what follows the head that it is told is sent, and nothing twice.
@@ -872,7 +889,7 @@ mod tests {
             is_done.store(true, Ordering::Release);
             assert!(seen <= 2 * EVENTS as usize);
         });
-        (0..STRIPES).for_each(|stripe| topics.sweep(stripe, 5_000_000_000));
+        (0..STRIPES).for_each(|stripe| _ = topics.sweep(stripe, 5_000_000_000));
         assert_eq!((topics.count(), topics.with_history(), topics.history_bytes()), (0, 0, 0));
         let mut sent = sent.into_inner();
         let all = sent.len();

@@ -12,11 +12,12 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use smallvec::SmallVec;
 
+use crate::slack::is_loose;
 use crate::topic::log::Topic;
 use crate::topic::name::pattern_prefix;
 
@@ -26,6 +27,8 @@ pub struct Patterns {
     table: RwLock<Table>,
     /// As many as the table has: without any, a publish does not ask for the lock.
     count: AtomicUsize,
+    /// Changes, under the table's lock, whenever a shard comes to be interested in a pattern.
+    version: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +45,7 @@ struct Table {
 pub struct Matches<'a> {
     found: SmallVec<[Arc<Topic>; 4]>,
     probes: u64,
-    table: Option<RwLockReadGuard<'a, Table>>,
+    held: Option<RwLockReadGuard<'a, Table>>,
 }
 
 impl Matches<'_> {
@@ -51,13 +54,49 @@ impl Matches<'_> {
         &self.found
     }
 
+    /// Lets others join and leave: what was found stays as it is.
+    pub fn let_go(&mut self) {
+        self.held = None;
+    }
+
     /// Look-ups that it took.
     pub fn probes(&self) -> u64 {
         self.probes
     }
 }
 
+/// The table, held: nobody joins or leaves it.
+#[derive(Debug)]
+pub struct Held<'a> {
+    table: RwLockReadGuard<'a, Table>,
+    version: u64,
+}
+
+impl Held<'_> {
+    /// Whether whoever has come to a pattern had come by the time of this [`Patterns::version`].
+    pub fn is_as_in(&self, version: u64) -> bool {
+        self.version == version
+    }
+
+    /// What an event of these topics, joined by `\n`, matches.
+    pub fn matching(&self, names: &str) -> Matches<'static> {
+        self.table.matching(names)
+    }
+}
+
 impl Patterns {
+    /// Tells whether somebody has come to a pattern since.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Keeps everybody from joining or leaving the table. Not to be called by whoever holds it already: somebody may
+    /// be waiting to join.
+    pub fn hold(&self) -> Held<'_> {
+        let table = self.table.read();
+        Held { version: self.version(), table }
+    }
+
     /// How many patterns there are.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
@@ -65,24 +104,12 @@ impl Patterns {
 
     /// What an event of these topics, joined by `\n`, matches.
     pub fn matching(&self, names: &str) -> Matches<'_> {
-        let mut matches = Matches::default();
         if self.count() == 0 {
-            return matches;
+            return Matches::default();
         }
         let table = self.table.read();
-        for (place, name) in names.split('\n').enumerate() {
-            // What matches no more than an earlier name begins with was found there.
-            let known = names.split('\n').take(place).map(|earlier| common(earlier, name)).max();
-            let lengths = table.lengths.iter().map(|(length, _)| *length);
-            for length in lengths.take_while(|length| known.is_none_or(|known| *length > known)) {
-                // A prefix is whole characters, so it matches nothing that ends inside of one.
-                let Some(prefix) = name.get(..length) else { continue };
-                matches.probes += 1;
-                matches.found.extend(table.patterns.get(prefix).map(|found| Arc::clone(&found.0)));
-            }
-        }
-        matches.table = Some(table);
-        matches
+        let Matches { found, probes, .. } = table.matching(names);
+        Matches { found, probes, held: Some(table) }
     }
 
     /// Registers the interest of `shard` in a pattern, which it will keep at `slot`; `create` makes the pattern where
@@ -109,6 +136,7 @@ impl Patterns {
             }
         };
         let head = pattern.join(shard, slot);
+        self.version.fetch_add(1, Ordering::Release);
         Some((pattern, head))
     }
 
@@ -125,6 +153,22 @@ impl Patterns {
 }
 
 impl Table {
+    fn matching(&self, names: &str) -> Matches<'static> {
+        let mut matches = Matches::default();
+        for (place, name) in names.split('\n').enumerate() {
+            // What matches no more than an earlier name begins with was found there.
+            let known = names.split('\n').take(place).map(|earlier| common(earlier, name)).max();
+            let lengths = self.lengths.iter().map(|(length, _)| *length);
+            for length in lengths.take_while(|length| known.is_none_or(|known| *length > known)) {
+                // A prefix is whole characters, so it matches nothing that ends inside of one.
+                let Some(prefix) = name.get(..length) else { continue };
+                matches.probes += 1;
+                matches.found.extend(self.patterns.get(prefix).map(|found| Arc::clone(&found.0)));
+            }
+        }
+        matches
+    }
+
     fn insert(&mut self, pattern: Arc<Topic>, length: usize) {
         self.patterns.insert(ByPrefix(pattern));
         match self.place(length) {
@@ -140,6 +184,9 @@ impl Table {
             self.lengths[place].1 -= 1;
             if self.lengths[place].1 == 0 {
                 self.lengths.remove(place);
+            }
+            if is_loose(self.patterns.capacity(), self.patterns.len()) {
+                self.patterns.shrink_to(2 * self.patterns.len());
             }
         }
     }
@@ -300,6 +347,24 @@ mod tests {
     }
 
     #[test]
+    fn the_table_gives_back_what_many_patterns_took() {
+        let topics = Topics::new(1, 1_000_000, 0);
+        let names = (0..10_000).map(|n| format!("p{n}:*"));
+        let mut all: Vec<_> = names.map(|name| topics.register(&name, 0, 0).unwrap().0).collect();
+        let room = || topics.patterns().table.read().patterns.capacity();
+        assert!(room() >= 10_000);
+        for pattern in all.drain(100..) {
+            topics.release(&pattern, 0);
+        }
+        assert!(room() <= 1_000, "{}", room());
+        assert_eq!(names_of(&topics, "p42:x"), ["p42:*"]);
+    }
+
+    fn names_of(topics: &Topics, name: &str) -> Vec<String> {
+        names(&topics.patterns().matching(name))
+    }
+
+    #[test]
     fn an_event_goes_to_its_topics_and_then_to_the_patterns_that_match_it() {
         let topics = Topics::new(3, 10, 0);
         let mut sent = Vec::new();
@@ -345,19 +410,30 @@ mod tests {
         assert_eq!(topics.patterns().matching("t1").probes(), 0);
     }
 
+    /// Says that it is over when it goes, also where a test fails: threads that go on are waited for.
+    struct Quiet<'a>(&'a AtomicBool);
+
+    impl Drop for Quiet<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
     #[test]
     fn threads_that_publish_and_subscribe_agree_on_what_came_first() {
-        const EVENTS: usize = 4_000;
+        const LOOKS: usize = 300;
         let topics = Topics::new(1, 100, 0);
         // What each writer has published, and what reached the link: the writer's number and its event's.
         let published = [AtomicUsize::new(0), AtomicUsize::new(0)];
         let sent = Mutex::new(Vec::new());
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let quiet = Quiet(&is_done);
             for writer in 0..2 {
-                let (topics, sent, published) = (&topics, &sent, &published);
+                let (topics, sent, published, is_done) = (&topics, &sent, &published, &is_done);
                 scope.spawn(move || {
-                    for n in 0..EVENTS {
+                    // For as long as it is looked at, however the machine shares itself out.
+                    for n in (0..).take_while(|_| !is_done.load(Ordering::SeqCst)) {
                         let names = if n % 2 == 0 { format!("w{writer}:{n}") } else { format!("x\nw{n}") };
                         publish(topics, &names, |_, _| sent.lock().push((writer, n)));
                         published[writer].store(n + 1, Ordering::SeqCst);
@@ -373,30 +449,25 @@ mod tests {
                 }
             });
             let count = || [0, 1].map(|writer: usize| published[writer].load(Ordering::SeqCst));
-            let mut checked = 0;
-            while count() != [EVENTS; 2] {
+            for look in 0..LOOKS {
                 let (pattern, head) = topics.register("w*", 0, 0).unwrap();
                 assert_eq!(head, 0, "a new life");
                 let (first, from) = (count(), sent.lock().len());
-                let goes_on = |now: [usize; 2]| now.iter().all(|n| *n < EVENTS) && now[0] < first[0] + 5;
-                while goes_on(count()) {
+                // One writer or the other has to get somewhere meanwhile.
+                while count()[look % 2] < first[look % 2] + 5 {
                     std::thread::yield_now();
                 }
                 let upto = count();
-                let got = sent.lock()[from..].to_vec();
+                let got: HashSet<(usize, usize)> = sent.lock()[from..].iter().copied().collect();
                 topics.release(&pattern, 0);
                 for writer in 0..2 {
                     // Of what was published wholly between the two looks nothing is missing.
-                    let of_it: Vec<usize> =
-                        got.iter().filter(|(w, _)| *w == writer).map(|(_, n)| *n).collect();
-                    let needed = first[writer] + 1..upto[writer];
-                    checked += needed.len();
-                    let missing = needed.clone().find(|n| !of_it.contains(n));
-                    assert_eq!(missing, None, "of {needed:?} in {of_it:?}");
+                    let mut needed = first[writer] + 1..upto[writer];
+                    let missing = needed.find(|n| !got.contains(&(writer, *n)));
+                    assert_eq!(missing, None, "of writer {writer}, from {first:?} to {upto:?}");
                 }
             }
-            is_done.store(true, Ordering::SeqCst);
-            assert!(checked > 0, "nothing was published between two looks");
+            drop(quiet);
         });
         assert_eq!((topics.count(), topics.patterns().count()), (0, 0));
         let all = sent.into_inner();

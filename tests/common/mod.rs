@@ -18,15 +18,19 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanwire::client::{Answer, Event, Publisher};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 pub use rustix::process::Signal;
+
+/// For nodes that are flooded, where nobody is to be closed because the machine has no time for those who read.
+pub const DEEP: [&str; 4] = ["--queue-events", "100000", "--queue-bytes", "256MiB"];
 
 /// For what should happen at once: long, because the machine may be busy; reached only by failing tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -318,6 +322,26 @@ impl Drop for Node {
             eprintln!("{}", self.logs());
         }
     }
+}
+
+/// Publishes numbers from 0 on to a topic, one after the other, until the node ends it, which it must say. `is_flowing` is
+/// set after some hundred. Answers how many were accepted.
+pub fn publish_to_the_end(address: &str, topic: &str, is_flowing: &AtomicBool) -> u64 {
+    let mut publisher = Publisher::open(address).unwrap();
+    let topics = [topic];
+    for n in 0.. {
+        let data = n.to_string();
+        let sent = publisher.publish(&Event::new(&topics, "e", &data)).map(drop);
+        if sent.and_then(|()| publisher.flush()).is_err() {
+            break;
+        }
+        is_flowing.store(n > 200, Ordering::Relaxed);
+    }
+    // What the node said before it closed.
+    let answers: Vec<Answer> = std::iter::from_fn(|| publisher.answer().ok()).collect();
+    let is_farewell = |answer: &Answer| matches!(answer, Answer::Error { code: 9, .. });
+    assert!(answers.iter().any(is_farewell), "{answers:?}");
+    publisher.accepted()
 }
 
 /// The `fanwire` program, untouched by settings in the environment of whoever runs the tests.

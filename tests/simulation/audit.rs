@@ -17,6 +17,8 @@ use crate::way::Kind;
 /// By so much a timer may be late: its wheel is coarse.
 const LATE: u64 = 100_000_000;
 const SECOND: u64 = 1_000_000_000;
+/// Bytes of answers that wait for a client, before what it sends may wait with them.
+const HELD_UP: usize = 60 << 10;
 
 /// What a client is held to, and what the node knows of it that decides when its time is up.
 #[derive(Debug)]
@@ -40,9 +42,17 @@ pub struct Vigil {
     beaten: u64,
     /// When something like a heartbeat last waited: then no other is due.
     held_up: u64,
-    /// How long a message may stay unfinished, and since when at the earliest one does.
+    /// How long a message may stay unfinished.
     message_timeout: u64,
-    pub unfinished: u64,
+    /// Since when one does; and the same before this turn.
+    unfinished: Option<u64>,
+    unfinished_before: Option<u64>,
+    /// When it was last read.
+    read: u64,
+    /// So many answers waited that what it sent may have waited too.
+    was_held_up: bool,
+    /// It ended when a message had been unfinished for too long.
+    was_too_slow: bool,
     /// Since when at the earliest nothing was taken, and at the latest.
     stalled: Option<u64>,
     surely_stalled: Option<u64>,
@@ -79,7 +89,11 @@ impl Vigil {
             beaten: 0,
             held_up: 0,
             message_timeout: nanos(limits.message_timeout),
-            unfinished: 0,
+            unfinished: None,
+            unfinished_before: None,
+            read: 0,
+            was_held_up: false,
+            was_too_slow: false,
             stalled: None,
             surely_stalled: None,
             stalled_before: None,
@@ -97,6 +111,26 @@ impl Vigil {
         if self.heard != mono {
             self.heard_before = std::mem::replace(&mut self.heard, mono);
         }
+    }
+
+    /// It was read. `is_whole`: nothing unfinished is left; `is_new`: and if something is, then since now.
+    pub fn note_read(&mut self, mono: u64, is_whole: bool, is_new: bool) {
+        if self.read != mono {
+            (self.read, self.unfinished_before) = (mono, self.unfinished);
+        }
+        if is_new {
+            self.unfinished = Some(mono);
+        }
+        if is_whole {
+            self.unfinished = None;
+        }
+    }
+
+    /// Whether the time for a message was up before the node read anything in the turn that began at `mono`, or when
+    /// the session ended.
+    pub fn is_too_slow(&self, mono: u64) -> bool {
+        let since = if self.read == mono { self.unfinished_before } else { self.unfinished };
+        self.was_too_slow || since.is_some_and(|since| since + self.message_timeout <= mono)
     }
 
     /// A heartbeat came. `is_sure`: nothing ever held one up.
@@ -131,6 +165,7 @@ impl Vigil {
         if !queue.is_some_and(|queue| queue.is_blocked) {
             self.surely_stalled = None;
         }
+        self.was_held_up |= queue.is_some_and(|queue| queue.private_bytes > HELD_UP);
         if [before, queue].into_iter().flatten().any(|queue| queue.is_blocked || queue.private_bytes > 0) {
             self.held_up = mono;
         }
@@ -205,11 +240,17 @@ impl Turn<'_> {
             match queue {
                 Some(queue) => {
                     client.vigil.was_session = true;
+                    if queue.private_bytes > HELD_UP {
+                        // What it asked for may wait until its answers have gone out.
+                        (client.is_vague, client.may_be_too_fast) = (true, true);
+                    }
                     dialects[client.shape.kind.dialect()] += 1;
                     self.check_left(client, queue);
                 }
                 None if was => {
-                    gone.push(self.due(client, self.before.get(&number), book));
+                    let due = self.due(client, self.before.get(&number), book);
+                    client.vigil.was_too_slow |= due.contains(&CloseReason::MessageTimeout);
+                    gone.push(due);
                     client.phase = Phase::Ended;
                 }
                 // It came in this turn, and may have been a session for a moment.
@@ -263,8 +304,9 @@ impl Turn<'_> {
             CloseReason::SlowConsumer => is_full || is_stalled,
             CloseReason::OutboxMemory => pipe.has_refused,
             CloseReason::MessageTimeout => {
-                vigil.unfinished + vigil.message_timeout <= self.mono && !has_amnesty
+                client.shape.kind.is_web_socket() && vigil.is_too_slow(self.mono) && !has_amnesty
             }
+            CloseReason::MessageRate if client.may_be_too_fast => true,
             CloseReason::ShuttingDown => self.draining,
             CloseReason::AtCapacity => false,
             reason => client.violated().is_some() && client.violated() == reason.code(),
@@ -298,6 +340,15 @@ impl Turn<'_> {
             let since = if self.amnesty.until > since { self.amnesty.until } else { since };
             let stalled = self.mono.saturating_sub(since) / 1_000_000;
             assert!(!is_over(since + timeout), "client {id} takes nothing for {stalled} ms and is left");
+        }
+        if let Some(since) =
+            vigil.unfinished.filter(|_| client.shape.kind.is_web_socket() && !vigil.was_held_up)
+        {
+            let since = since.max(self.amnesty.until);
+            let unfinished = self.mono.saturating_sub(since) / 1_000_000;
+            // What is there and not yet read gets it a little more.
+            let is_over = is_over(since + vigil.message_timeout + 2 * SECOND);
+            assert!(!is_over, "client {id}'s message is unfinished for {unfinished} ms and it is left");
         }
         let before = self.before.get(&queue.number);
         let has_nothing = !queue.is_blocked

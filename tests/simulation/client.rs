@@ -95,6 +95,7 @@ pub struct Context<'a> {
     pub max_subscriptions: usize,
     pub max_patterns: usize,
     pub max_topics: usize,
+    pub max_messages: Option<usize>,
     /// Close codes seen on the wire.
     pub closes: &'a mut HashMap<u16, u64>,
 }
@@ -141,11 +142,18 @@ pub struct Client {
     may_drop: Vec<bool>,
     /// Whether there ever was a subscription of which nothing may be left out.
     pub may_be_slow: bool,
+    /// How many messages it may send in a second.
+    max_messages: Option<usize>,
     /// The model lost track of what exactly it wants: only order and bytes are checked.
     pub is_vague: bool,
     pub close_sent: Option<Option<u16>>,
     /// What it broke the protocol with, and how many bytes came before.
     violation: Option<(u16, usize)>,
+    /// Up to when, in nanoseconds, the messages that it may send are spent.
+    spent: u64,
+    /// Some of what it sent may have waited before the node looked at it: so how many messages it may send is not
+    /// known any more.
+    pub may_be_too_fast: bool,
     /// Why it was closed, as it was told.
     pub closed: Option<u16>,
     /// It was told why it cannot be served.
@@ -205,9 +213,12 @@ impl Client {
             last: none(),
             may_drop: vec![false; NAMED],
             may_be_slow: false,
+            max_messages: limits.max_messages_per_second,
             is_vague: false,
             close_sent: None,
             violation: None,
+            spent: 0,
+            may_be_too_fast: false,
             closed: None,
             is_turned_away: false,
             awaits_ping: false,
@@ -401,13 +412,14 @@ impl Client {
                     self.ask(Asked::WsPing(vec![b'p'; 125]), &frame);
                 }
             }
+            39 if !self.is_healthy() => self.violate(random),
             _ if random.u8(..3) > 0 => {}
             34..36 => self.say_goodbye(random),
             _ if self.is_healthy() => {}
             36 => self.pipe.borrow_mut().break_off(),
-            37 => self.pipe.borrow_mut().end(random.bool()),
-            38 => self.nature = Nature::Stalled,
-            _ => self.violate(random),
+            37 if random.bool() => self.pipe.borrow_mut().end(random.bool()),
+            38 if random.bool() => self.nature = Nature::Stalled,
+            _ => self.stop_inside(random),
         }
     }
 
@@ -451,9 +463,33 @@ impl Client {
         self.ask(Asked::Close(code), &frame);
     }
 
+    /// Begins a message, and says nothing more.
+    fn stop_inside(&mut self, random: &mut fastrand::Rng) {
+        (self.is_leaving, self.is_eager) = (true, false);
+        let mut frame = Vec::new();
+        write(&mut frame, random.bool(), 1, br#"{"type":"ping"}"#, random);
+        let rest = random.usize(1..frame.len());
+        self.ask(Asked::Nothing, &frame);
+        self.outgoing.truncate(self.outgoing.len() - rest);
+    }
+
+    /// Sends more messages than it may in a second.
+    fn hurry(&mut self, most: usize, random: &mut fastrand::Rng) {
+        for _ in 0..most + random.usize(1..most) {
+            let mut frame = Vec::new();
+            write(&mut frame, true, 9, b"", random);
+            self.ask(Asked::WsPing(Vec::new()), &frame);
+        }
+    }
+
     /// Breaks the protocol.
     fn violate(&mut self, random: &mut fastrand::Rng) {
         self.is_leaving = true;
+        if let Some(most) = self.max_messages
+            && random.bool()
+        {
+            return self.hurry(most, random);
+        }
         let mut frame = Vec::new();
         // Of those who agreed on it, most break it.
         let least = if self.deflates && random.u8(..4) > 0 { 4 } else { 0 };

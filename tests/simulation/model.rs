@@ -16,7 +16,7 @@ use crate::sse::Item;
 use crate::way::{Form, Kind, Subscribe, tokens};
 
 /// Answers that may wait for a client before the node looks at no more of what it sends.
-const MANY_ANSWERS: usize = 400;
+const MANY_ANSWERS: usize = 100;
 
 impl Client {
     // What happens at the node.
@@ -24,7 +24,7 @@ impl Client {
     /// The node has read so many bytes.
     pub fn consume(&mut self, bytes: usize, context: &mut Context<'_>) {
         // A message that is not whole after this read began with it, or before.
-        let was_whole = self.consumed == self.whole;
+        let mut is_new = self.consumed == self.whole;
         self.consumed += bytes;
         if self.is_json() {
             self.vigil.hear(context.mono);
@@ -34,12 +34,10 @@ impl Client {
             && let Some((end, asked)) = self.asked.pop_front()
         {
             self.whole = end;
-            self.vigil.unfinished = context.mono;
+            is_new = true;
             self.take_effect(asked, context);
         }
-        if was_whole {
-            self.vigil.unfinished = context.mono;
-        }
+        self.vigil.note_read(context.mono, self.consumed == self.whole, is_new);
     }
 
     fn take_effect(&mut self, asked: Asked, context: &mut Context<'_>) {
@@ -48,6 +46,12 @@ impl Client {
         }
         // So many answers wait that what was read may not have been looked at.
         self.is_vague |= self.owed.len() > MANY_ANSWERS;
+        self.may_be_too_fast |= self.is_vague && context.max_messages.is_some();
+        if self.is_one_too_many(&asked, context) {
+            self.violation = Some((1008, self.consumed - 1));
+            self.phase = Phase::Ended;
+            return;
+        }
         let at = context.book.head();
         match asked {
             Asked::Open(_, true) => self.phase = Phase::Ended,
@@ -82,6 +86,21 @@ impl Client {
             }
             Asked::Violation => self.phase = Phase::Ended,
         }
+    }
+
+    /// Whether a message is surely one more than the client may send now.
+    fn is_one_too_many(&mut self, asked: &Asked, context: &Context<'_>) -> bool {
+        let is_message = !matches!(asked, Asked::Open(..) | Asked::Violation) && self.is_web_socket();
+        let Some(most) = context.max_messages.filter(|_| is_message && !self.may_be_too_fast) else {
+            return false;
+        };
+        let interval = 1_000_000_000 / most as u64;
+        self.spent = self.spent.max(context.mono);
+        if self.spent - context.mono > 1_000_000_000 - interval {
+            return true;
+        }
+        self.spent += interval;
+        false
     }
 
     fn begin_subscribe(&mut self, mut subscribe: Subscribe, context: &mut Context<'_>) {
@@ -536,6 +555,7 @@ impl Client {
                 assert!(!self.is_healthy(), "a healthy reader was closed as slow");
                 assert!(self.pipe.borrow().has_refused, "closed as slow, but no write was ever refused");
             }
+            1008 if self.may_be_too_fast || self.vigil.is_too_slow(context.mono) => {}
             _ => assert_eq!(Some(code), self.violated(), "close code {code}"),
         }
     }

@@ -18,7 +18,7 @@ use fanwire::dialect::envelope::Envelopes;
 use fanwire::dialect::path::{Definition, Streams};
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Origin, Shared, State};
+use fanwire::fanout::shared::{Access, FromShard, Shared, State};
 use fanwire::metrics::DropReason;
 use fanwire::publish::ingress::Ingress;
 use fanwire::publish::wire::Publish;
@@ -155,11 +155,16 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         fastrand::seed(seed); // Epochs of logs are drawn from the thread's.
         let is_lossless = random.u8(..3) == 0;
+        let count = random.usize(1..=3);
         let limits = Limits {
             queue_events: random.usize(3..60),
             queue_bytes: random.choice([3000, 100_000]).unwrap(),
             max_history_bytes: if is_lossless || random.bool() { 1 << 30 } else { 20_000 },
             max_subscriptions: if random.u8(..4) == 0 { 2 } else { 100 },
+            max_outbox_bytes: match random.u8(..3) {
+                0 if !is_lossless => count * random.choice([4000, 30_000]).unwrap(),
+                _ => 1 << 30,
+            },
             handshake_timeout: Duration::from_secs(1 << 20),
             heartbeat_interval: Duration::from_secs(1 << 20),
             heartbeat_timeout: Duration::from_secs(1 << 21),
@@ -185,7 +190,6 @@ impl World {
         let mut envelopes = Envelopes::built_in();
         let streams = Streams::compile([STREAM], &[], &mut envelopes).unwrap();
         let now = Now { mono: random.u64(..100 * SECOND), wall_ms: 1 };
-        let count = random.usize(1..=3);
         let shared = Shared::new(count, &limits, Access::default(), now);
         let shared = Arc::new(shared.with_streams(streams, envelopes).with_topic_rules(rules));
         shared.set_state(State::Ready);
@@ -244,7 +248,7 @@ impl World {
         if !shared.links.iter().all(|link| link.has_credit(self.limits.link_bytes, shard)) {
             return;
         }
-        let (mut ingress, to) = (Ingress::default(), Origin { shared, shard });
+        let (mut ingress, to) = (Ingress::default(), FromShard { shared, shard });
         let now = Now { mono: self.mono.get(), wall_ms: 1 };
         let mut batch: Vec<(usize, Vec<usize>, usize)> = Vec::new();
         let mut asked = Vec::new();
@@ -271,7 +275,7 @@ impl World {
             ingress.add(&publish, receipt.as_ref(), now, &to, &shared.metrics[shard]);
             asked.extend(receipt.map(|receipt| (number, receipt)));
             // One at a time: then the model knows where each stands, also where a history keeps nothing of it.
-            ingress.commit(now, &to);
+            ingress.commit(now, &to, &shared.metrics[shard]);
             batch.push((number, topics, name));
             let (number, topics, name) = batch.pop().unwrap();
             let places = topics.iter().map(|topic| {
@@ -293,7 +297,7 @@ impl World {
     fn publish_round(&mut self) {
         let topic = self.random.usize(..TOPICS.len());
         let Self { random, shared, .. } = self;
-        let (mut ingress, to) = (Ingress::default(), Origin { shared, shard: 0 });
+        let (mut ingress, to) = (Ingress::default(), FromShard { shared, shard: 0 });
         let now = Now { mono: self.mono.get(), wall_ms: 1 };
         let count = random.usize(2..80);
         let (mut names, mut asked) = (Vec::new(), Vec::new());
@@ -308,7 +312,7 @@ impl World {
             asked.extend(receipt.map(|receipt| (number, receipt)));
             names.push(name);
         }
-        ingress.commit(now, &to);
+        ingress.commit(now, &to, &shared.metrics[0]);
         let found = shared.topics.find(TOPICS[topic]).expect("a topic with history is there");
         let (epoch, head) = (format!("{:016x}", found.epoch().unwrap()), found.head());
         for (place, name) in names.into_iter().enumerate() {

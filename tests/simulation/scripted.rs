@@ -15,7 +15,7 @@ use fanwire::dialect::path::Streams;
 use fanwire::error::CloseReason;
 use fanwire::fanout::connection::Door;
 use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Origin, Shared, State};
+use fanwire::fanout::shared::{Access, FromShard, Shared, State};
 use fanwire::fanout::stages::{Stage, Undo};
 use fanwire::metrics::NotAdmitted;
 use fanwire::publish::ingress::Ingress;
@@ -630,6 +630,34 @@ fn on_a_stream_only_a_pong_is_a_sign_of_life() {
 }
 
 #[test]
+fn a_byte_now_and_then_does_not_prolong_the_time_for_a_message() {
+    let mut script = Script::new(Limits { message_timeout: Duration::from_secs(5), ..Limits::default() });
+    let client = script.open(usize::MAX, "/ws", UPGRADE);
+    let mut frame = Vec::new();
+    write(&mut frame, true, 1, &[b' '; 200], &mut fastrand::Rng::with_seed(0));
+    let mut left = None;
+    for (tenth, byte) in frame.iter().enumerate() {
+        script.now.mono += 100_000_000;
+        // It is there in the very turn in which the time is up.
+        script.send(client, &[*byte]);
+        if !script.is_there(client) {
+            left = Some(tenth);
+            break;
+        }
+    }
+    assert!(left.is_some_and(|tenth| (50..53).contains(&tenth)), "after {left:?} tenths of a second");
+    script.read(client);
+    assert_eq!(script.close_code(client), Some(1008));
+    // The rest that comes with the last moment is read, and then all is well.
+    let client = script.open(usize::MAX, "/ws", UPGRADE);
+    script.send(client, &frame[..100]);
+    script.now.mono += 5_100_000_000;
+    script.send(client, &frame[100..]);
+    script.pass(20_000);
+    assert!(script.is_there(client));
+}
+
+#[test]
 fn what_comes_in_on_a_stream_means_nothing_up_to_its_size() {
     let mut script = Script::new(Limits::default());
     let client = script.open(usize::MAX, "/feed/a", UPGRADE);
@@ -976,6 +1004,46 @@ fn what_waits_for_one_that_is_behind_has_not_come_when_another_begins() {
 }
 
 #[test]
+fn what_had_come_when_one_began_has_come_for_all_that_begin_later_while_it_is_behind() {
+    let mut script = Script::new(Limits::default());
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["h:c"]}"#);
+    script.publish_all(publisher, "h:a", 0..1000);
+    script.publish_all(publisher, "h:b", 1000..2000);
+    script.publish_all(publisher, "h:a\nh:b\nh:c", 5000..5001);
+    script.read(client);
+    script.stop_reading_after(client, 3000);
+    script.subscribe_from_the_beginning(client, "h:b");
+    script.publish_all(publisher, "h:a\nh:b\nh:c", 5001..5002);
+    script.subscribe_from_the_beginning(client, "h:a");
+    script.unblock(client);
+    assert_eq!(script.shard.held_bytes(), 0);
+    let messages = script.messages(client);
+    let came = |n: u64| messages.iter().filter(|text| text.contains(&format!("\"data\":{n},"))).count();
+    assert_eq!((came(0), came(1000), came(5000), came(5001)), (1, 1, 1, 1));
+}
+
+#[test]
+fn what_came_through_one_does_not_come_again_where_one_that_is_behind_wants_more() {
+    let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["h:c"]}"#);
+    script.publish_all(publisher, "h:b", 1000..2000);
+    script.stop_reading_after(client, 3000);
+    let epoch = script.shared.topics.find("h:b").unwrap().epoch().unwrap();
+    let since = json!({"h:b": {"epoch": format!("{epoch:016x}"), "offset": 0}});
+    let message = json!({"type": "subscribe", "topics": ["h:b"], "since": since, "onlyCategories": ["h:b"]});
+    script.say(client, &message.to_string());
+    script.publish_all(publisher, "h:c\nh:b", 5000..5001);
+    script.say(client, r#"{"type":"subscribe","topics":["h:b"]}"#);
+    script.publish_all(publisher, "h:c\nh:b", 5001..5002);
+    script.unblock(client);
+    let messages = script.messages(client);
+    let came = |n: u64| messages.iter().filter(|text| text.contains(&format!("\"data\":{n},"))).count();
+    assert_eq!((came(1000), came(1999), came(5000), came(5001)), (1, 1, 1, 1));
+}
+
+#[test]
 fn what_waited_for_one_that_is_left_comes_through_the_one_that_began_later() {
     let leave = |script: &mut Script, client| {
         script.say(client, r#"{"type":"unsubscribe","topics":["h:c"]}"#);
@@ -999,6 +1067,49 @@ fn what_was_not_wanted_before_comes_through_one_that_begins_later() {
 }
 
 #[test]
+fn whoever_drops_the_newest_does_so_too_where_all_queues_together_are_too_large() {
+    let limits =
+        Limits { max_outbox_bytes: 20_000, queue_events: 100_000, queue_bytes: 1 << 30, ..Limits::default() };
+    let subscribe = |policy: &str| json!({"type":"subscribe","topics":["h:a"],"policy":policy}).to_string();
+    let mut script = Script::new(limits);
+    let newest = script.subscribe(3000, &subscribe("drop-newest"));
+    let oldest = script.subscribe(3000, &subscribe("drop-oldest"));
+    let closed = script.subscribe(3000, &subscribe("disconnect"));
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    for n in 0..500 {
+        script.publish_all(publisher, "h:a", n..n + 1);
+        assert!(script.shard.held_bytes() <= 20_000, "{} bytes are held", script.shard.held_bytes());
+    }
+    let counts = CloseReason::ALL.map(|reason| script.shared.metrics[0].closed(reason));
+    assert_eq!((counts[CloseReason::OutboxMemory as usize], counts.iter().sum()), (1, 1));
+    assert!(!script.is_there(closed) && script.is_there(newest) && script.is_there(oldest));
+    for (client, is_newest) in [(newest, true), (oldest, false)] {
+        script.unblock(client);
+        let next = 501 - u64::from(is_newest);
+        script.publish_all(publisher, "h:a", next..next + 1);
+        script.read(client);
+        let messages = script.messages(client);
+        let messages: Vec<Value> = messages.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        // Every number comes, or is counted where it is missing.
+        let (mut next, mut kept) = (0, 0);
+        for message in &messages {
+            if let Some(dropped) = message["data"]["dropped"].as_u64() {
+                next += dropped;
+            } else if message["type"] == "event" {
+                assert_eq!(message["data"].as_u64(), Some(next), "{message}");
+                kept += 1;
+                next += 1;
+            }
+        }
+        assert!(next > 500 && kept < 400, "{kept} of {next} came");
+        // What was queued when the memory was short: the beginning of it, or the end.
+        let came = |n: u64| messages.iter().any(|message| message["data"] == n);
+        let beginning = (0..500).take_while(|n| came(*n)).count();
+        assert!(is_newest == (beginning > 50), "{beginning} came before the first gap");
+    }
+}
+
+#[test]
 fn receipts_wait_for_who_takes_more_than_one_flush_and_not_for_who_takes_nothing() {
     let mut script = Script::new(Limits::default());
     let blocked = script.subscribe(600, r#"{"type":"subscribe","topics":["a"],"policy":"drop-oldest"}"#);
@@ -1009,14 +1120,14 @@ fn receipts_wait_for_who_takes_more_than_one_flush_and_not_for_who_takes_nothing
     script.publish(publisher, "a", 20);
     // From another shard. This one then sleeps, with everything done that it can do.
     let asker = Asker { shard: 0, key: Key { number: u32::MAX, generation: 0 } };
-    let (mut ingress, to) = (Ingress::default(), Origin { shared: &script.shared, shard: 0 });
+    let (mut ingress, to) = (Ingress::default(), FromShard { shared: &script.shared, shard: 0 });
     let all: Vec<_> = (20..3020).map(|n| Receipt::new(asker, n)).collect();
     for receipt in &all {
         let data = receipt.sequence.to_string();
         let event = Publish { topics: "a", event: "e", key: "", data: &data, timestamp_ms: 1 };
         ingress.add(&event, Some(receipt), script.now, &to, &script.shared.metrics[0]);
     }
-    ingress.commit(script.now, &to);
+    ingress.commit(script.now, &to, &script.shared.metrics[0]);
     all.iter().for_each(|receipt| assert!(!receipt.let_go()));
     script.run();
     assert!(all.iter().all(|receipt| receipt.is_complete()));

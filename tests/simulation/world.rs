@@ -136,6 +136,8 @@ impl World {
             drain_spread: Duration::from_millis(random.choice([0, 30, 10_000]).unwrap()),
             publish_timeout: Duration::from_secs(random.choice([30, 1 << 30]).unwrap()),
             latency_budget: Duration::from_millis(random.choice([0, 0, 2, 60]).unwrap()),
+            max_messages_per_second: random.choice([None, Some(40)]).unwrap(),
+            message_timeout: Duration::from_secs(random.choice([60, 10]).unwrap()),
             idempotency_window: Duration::from_secs(random.choice([1, 120, 1 << 30]).unwrap()),
             streams: stream_limits(&mut random),
             ..Limits::default()
@@ -472,6 +474,7 @@ impl World {
             max_subscriptions,
             max_patterns,
             max_topics: self.limits.max_topics,
+            max_messages: self.limits.max_messages_per_second,
             closes: &mut self.closes,
         };
         let (mut accepted, mut changed) = (0, Vec::new());

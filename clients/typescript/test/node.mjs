@@ -132,6 +132,23 @@ async function refusedEventsAreErrors() {
   await assert.rejects(publisher.publish({ topics: ['\u0000'] }, 'topic', 'x', 1), { name: 'PublishError', status: 400 });
 }
 
+async function receiptsAndKeys() {
+  const { client, events } = await start({}, (early) => early.subscribe('receipts'));
+  const all = { matched: 1, written: 1, queued: 0, leftOut: 0, closed: 0 };
+  const publish = (data, options) => publisher.publish({}, 'receipts', 'x', data, options);
+  assert.deepEqual(await publish(1, { receipt: true }), { duplicate: false, receipt: all });
+  const once = { receipt: true, idempotencyKey: `key ${Math.random()}` };
+  assert.deepEqual(await publish(2, once), { duplicate: false, receipt: all });
+  // Sent again, as after an answer that was lost.
+  assert.deepEqual(await publish(2, once), { duplicate: true, receipt: all });
+  await assert.rejects(publish(3, once), { name: 'PublishError', status: 422, message: /Idempotency-Key/ });
+  await assert.rejects(publish(4, { idempotencyKey: '' }), { name: 'PublishError', status: 400 });
+  assert.deepEqual(await publish(5, { idempotencyKey: 'another' }), { duplicate: false, receipt: undefined });
+  await until('the last', () => events.at(-1)?.data === 5);
+  assert.deepEqual(events.map(({ data }) => data), [1, 2, 5]);
+  client.close();
+}
+
 async function aNodeThatEndsInOrder() {
   const { client, states, errors, events } = await start({ reconnect: { attempts: Infinity, maxMs: 200 } }, (early) => early.subscribe('a'));
   const from = Date.now();
@@ -163,7 +180,7 @@ async function aNodeThatIsKilled() {
 }
 
 for (const test of [
-  theScopeBringsItsTopics, topicsFiltersAndNames, aRefusedSubscribeHarmsNoOther, whatIsLeftOutIsTold, closedBeforeItIsOpen, refusedEventsAreErrors, aNodeThatEndsInOrder,
+  theScopeBringsItsTopics, topicsFiltersAndNames, aRefusedSubscribeHarmsNoOther, whatIsLeftOutIsTold, closedBeforeItIsOpen, refusedEventsAreErrors, receiptsAndKeys, aNodeThatEndsInOrder,
   aNodeThatIsKilled,
 ]) {
   console.error(test.name);

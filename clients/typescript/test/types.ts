@@ -1,6 +1,6 @@
 // Checked by `npm run check`, never run. A line below a `@ts-expect-error` has to be wrong: where it is not, the check fails.
 import { WebSocket as WsWebSocket } from "ws";
-import { connect, httpPublisher, isEvent, isGap, type AnyEvent, type Publisher, type Target } from "fanwire-client";
+import { connect, httpPublisher, isEvent, isGap, type AnyEvent, type Publisher, type Receipt, type Target } from "fanwire-client";
 import { broadcastStageProgress, isStageProgress, runsCategories, type RunsEvents } from "fanwire-client/catalogs/runs";
 import samples from "./samples.json" with { type: "json" };
 import { ConnectionState, createEventHook, useRunEvents } from "fanwire-client/react";
@@ -93,6 +93,11 @@ export async function publish(publisher: Publisher, target: Target): Promise<voi
   await broadcastStageProgress(httpPublisher({ url: "http://127.0.0.1:8080" }), { run: "42" }, data);
   // @ts-expect-error not the data of this event
   await broadcastStageProgress(publisher, "all", { ...data, progress: "half" });
+  const http = httpPublisher({ url: "http://127.0.0.1:8080" });
+  const told = await http.publish(target, "stage", "x", data, { receipt: true, idempotencyKey: "k" });
+  exactly<typeof told.receipt, Receipt | undefined>(true);
+  // @ts-expect-error no such option
+  await http.publish(target, "stage", "x", data, { key: "k" });
   // @ts-expect-error neither "all" nor a target
   await broadcastStageProgress(publisher, "everyone", data);
 }

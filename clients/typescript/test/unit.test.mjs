@@ -624,6 +624,26 @@ test('the publisher sends what it should and throws what the node said', async (
   }
 });
 
+test('the publisher asks for receipts and publishes once', async () => {
+  const asked = [];
+  let answer = '{"accepted":1}';
+  const publisher = httpPublisher({ url: 'http://node/base', token: 't', fetch: async (...args) => (asked.push(args), new Response(answer)) });
+  assert.equal(await publisher.publish('all', 'run', 'x', 1), undefined);
+  assert.equal('Idempotency-Key' in asked[0][1].headers, false);
+  assert.deepEqual(await publisher.publish('all', 'run', 'x', 1, {}), { duplicate: false, receipt: undefined });
+  const receipt = { matched: 3, written: 1, queued: 1, leftOut: 1, closed: 0 };
+  answer = JSON.stringify({ accepted: 1, receipt });
+  assert.deepEqual(await publisher.publish('all', 'run', 'x', 1, { receipt: true }), { duplicate: false, receipt });
+  answer = JSON.stringify({ accepted: 1, duplicate: true, receipt });
+  assert.deepEqual(await publisher.publish('all', 'run', 'x', 1, { idempotencyKey: 'k', receipt: false }), { duplicate: true, receipt });
+  const base = 'http://node/base/api/publish';
+  assert.deepEqual(asked.map(([url]) => url), [base, base, `${base}?receipt=1`, base]);
+  assert.deepEqual(asked[3][1].headers, { 'Content-Type': 'application/json', Authorization: 'Bearer t', 'Idempotency-Key': 'k' });
+  assert.equal('Idempotency-Key' in asked[2][1].headers, false);
+  answer = '<html>';
+  await assert.rejects(publisher.publish('all', 'run', 'x', 1, {}), { name: 'PublishError', message: /<html>/, status: 200 });
+});
+
 test('guards tell messages apart', () => {
   const timestamp = '2026-01-01T00:00:00.000Z';
   const messages = {

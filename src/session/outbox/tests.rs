@@ -138,6 +138,27 @@ fn only_a_blocked_outbox_is_bounded_and_an_empty_one_takes_any_event() {
 }
 
 #[test]
+fn dropping_the_newest_takes_what_came_last_and_the_subscription_keeps_the_count() {
+    let mut f = Fixture::new();
+    for (topic, payload) in [(1, "a"), (1, "b"), (0, "c"), (1, "d"), (0, "e"), (0, "x")] {
+        f.push(topic, payload, false, 0);
+    }
+    let dropped = |topic, gap| Some(Dropped { topic, pending_gap: Gap::dropped(gap) });
+    let of_one = |topic| topic == 1;
+    assert_eq!(f.outbox.drop_newest(|_| true, &mut f.chunks), dropped(0, 1), "`x`, and not before `e`");
+    assert_eq!(f.outbox.drop_newest(of_one, &mut f.chunks), dropped(1, 1), "`d`");
+    f.push(1, "f", false, 1);
+    assert_eq!(f.outbox.drop_newest(of_one, &mut f.chunks), dropped(1, 2), "`f`, and what it told of");
+    assert_eq!(f.outbox.drop_newest(of_one, &mut f.chunks), dropped(1, 1), "`b`");
+    assert_eq!(f.outbox.events(), 3);
+    let mut g = Fixture::new();
+    std::mem::swap(&mut f, &mut g);
+    assert_eq!(g.drain(4), "1a;0c;0e;");
+    assert_eq!(g.outbox.drop_newest(|_| true, &mut g.chunks), None);
+    assert!(g.outbox.is_empty() && g.chunks.is_empty());
+}
+
+#[test]
 fn dropping_takes_the_oldest_that_may_go_and_counts_it_where_it_was() {
     let mut f = Fixture::new();
     f.push(0, "a", false, 0);
