@@ -1,7 +1,7 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install-deps tools lint test conformance loom fuzz fuzz-stable bench targets isolation soak run clean
+.PHONY: help install-deps tools lint test conformance loom fuzz fuzz-stable bench targets isolation soak compare run clean
 
 # Where rustup puts what it installs.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -64,6 +64,12 @@ MINUTES ?= 10
 soak: ## Everything at once for MINUTES=10: exits non-zero when the node keeps memory, files or anything else of it
 	$(CARGO) bench --bench soak -- --minutes $(MINUTES)
 
+# COMPARE has words for the comparison: --quick, --resume, --only SCENARIO,..., --servers NAME,..., --reps N.
+COMPARE ?=
+compare: ## Measure Fanwire beside other servers, and write docs/compare.md (30 min; COMPARE=--quick: 4 min)
+	$(CARGO) build --release
+	benches/compare/compare.py $(COMPARE)
+
 install-deps: tools $(E2E)/node_modules/.package-lock.json $(TS)/node_modules/.package-lock.json $(E2E)/.venv/installed $(E2E)/.bin/gorilla ## Install what the tests need and this machine lacks
 
 tools:
@@ -94,4 +100,4 @@ $(SUITE)/wstest: tests/conformance/install | tools
 
 clean: ## Remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf $(E2E)/node_modules $(E2E)/.venv $(E2E)/.bin $(TS)/node_modules $(TS)/dist $(SUITE) artefacts fuzz/target fuzz/found
+	rm -rf $(E2E)/node_modules $(E2E)/.venv $(E2E)/.bin $(TS)/node_modules $(TS)/dist $(SUITE) artefacts benches/compare/.peers benches/compare/servers/node_modules fuzz/target fuzz/found
