@@ -172,7 +172,8 @@ impl Client {
     pub fn expect(&mut self, number: usize, book: &mut Book) {
         // The node may still have the session where the model knows better.
         if self.vigil.is_session || self.phase == Phase::Open {
-            let may_have = |topic: &usize| self.is_vague || self.has(*topic);
+            // What it asked for after something that was refused may be more than the model thinks.
+            let may_have = |topic: &usize| self.is_unsure() || self.has(*topic);
             if book.events[number].topics.iter().any(may_have) {
                 book.allow_write(number, self.shape_number);
                 book.events[number].may_serve += 1;
