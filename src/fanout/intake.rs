@@ -32,9 +32,9 @@ use crate::transport::Transport;
 const PUBLISHERS_READ: usize = 64;
 /// … and clients: while nobody waits for events a turn is short as well, for an event that comes in waits for its end.
 const READS: usize = 32;
-/// How many times fewer clients are read, newcomers let in, and pieces of a history given, in a turn while some wait
-/// for events: each takes as long as several writes.
-pub(super) const FEWER_WHILE_LIVE: usize = 8;
+/// How many times fewer clients are read, and newcomers let in, in a turn while some wait for events: each takes as
+/// long as several writes.
+const FEWER_WHILE_LIVE: usize = 8;
 /// Bytes read from one client or request in one turn.
 pub(super) const CLIENT_READ: usize = 64 << 10;
 /// Where many clients have something to say at once, each is read so little that all together come to about this …

@@ -34,8 +34,11 @@ const PIECE: usize = 16 << 10;
 const AT_ONCE: usize = 128 << 10;
 /// What a client may be owed when it asks for the newest events of its topics: they go past the bound of its queue.
 const OWED_BEFORE_LAST: usize = 64 << 10;
-/// Pieces without an event that the client wants, after which others come first.
-const EMPTY_PIECES: usize = 64;
+/// A client that is owed less than this after a piece gets another one at once, and so joins those who are live when there
+/// is none: where its turns are far apart, there would always be something new.
+const ENOUGH: usize = PIECE / 2;
+/// Pieces, most of them without an event that the client wants, after which others come first.
+const PIECES: usize = 64;
 
 impl<T: Transport> Shard<T> {
     /// From now on a subscription that stands in no list is served from the history, from after this offset on.
@@ -49,14 +52,17 @@ impl<T: Transport> Shard<T> {
 
     /// Gives a client that has taken everything the next piece of what it is behind with.
     pub(super) fn replay(&mut self, number: u32, now: Now) {
-        for _ in 0..EMPTY_PIECES {
+        for _ in 0..PIECES {
             let connection = &mut self.connections[number as usize];
             let Role::Client(session) = &connection.role else { return };
             let Some(subscription) = session.next_replaying() else {
                 connection.is_replaying = false;
                 break;
             };
-            if self.replay_piece(number, subscription, now) {
+            self.replay_piece(number, subscription, now);
+            let given = self.connections[number as usize].outbox.bytes();
+            // What is in the link it may have been given: a receipt then waits until that has gone out.
+            if given > ENOUGH || (given > 0 && !self.link().is_empty()) {
                 break;
             }
         }
@@ -67,11 +73,11 @@ impl<T: Transport> Shard<T> {
         }
     }
 
-    /// Reads one piece; answers whether the client was given an event.
-    fn replay_piece(&mut self, number: u32, subscription_number: u32, now: Now) -> bool {
+    /// Reads one piece, and queues what the client wants of it.
+    fn replay_piece(&mut self, number: u32, subscription_number: u32, now: Now) {
         let Self { connections, subscribers, shared, id, .. } = self;
         let connection = &mut connections[number as usize];
-        let Role::Client(session) = &mut connection.role else { return false };
+        let Role::Client(session) = &mut connection.role else { return };
         session.replayed = subscription_number;
         let subscription = session.subscriptions.get_mut(subscription_number);
         let (slot, list) = (subscription.topic, subscription.list);
@@ -95,7 +101,7 @@ impl<T: Transport> Shard<T> {
             let (policy, filtered) = (subscription.policy, subscription.filter.is_some());
             let member = Member { connection: number, subscription: subscription_number, policy, filtered };
             subscription.place = subscribers.enlist((slot, list), reading.head, member);
-            return false;
+            return;
         };
         subscription.joined = last.end() - 1;
         let id = *id;
@@ -104,7 +110,7 @@ impl<T: Transport> Shard<T> {
             subscription.wants(found.offset, found.event.name, &found.round.category)
                 && (found.round.several == 0
                     || comes_through(session, subscribers, found.round, id, slot, Way::History))
-        })
+        });
     }
 
     /// Sends a client the newest event of each key of the topics that it subscribes to, where it asks for them.
@@ -159,7 +165,7 @@ impl<T: Transport> Shard<T> {
         Ok(())
     }
 
-    /// Queues those events of the pieces that are wanted; answers whether there was one.
+    /// Queues those events of the pieces that are wanted.
     fn push_pieces(
         &mut self,
         number: u32,
@@ -167,10 +173,10 @@ impl<T: Transport> Shard<T> {
         pieces: &[Piece],
         now: Now,
         is_wanted: impl Fn(&Session, &Subscribers, &Found<'_>) -> bool,
-    ) -> bool {
+    ) {
         let Self { connections, subscribers, chunks, shared, iso, deflater, id, .. } = self;
         let connection = &mut connections[number as usize];
-        let Role::Client(session) = &mut connection.role else { return false };
+        let Role::Client(session) = &mut connection.role else { return };
         let subscription = session.subscriptions.get(subscription_number);
         let (slot, policy) = (subscription.topic, subscription.policy);
         let form = subscribers.list((slot, subscription.list)).form();
@@ -194,7 +200,7 @@ impl<T: Transport> Shard<T> {
             }
         }
         if wanted.is_empty() {
-            return false;
+            return;
         }
         let bytes: usize = wanted.iter().map(|(frames, place)| frames.frame(*place).len()).sum();
         let at = chunks.add(now.mono, |out, ends| {
@@ -217,7 +223,6 @@ impl<T: Transport> Shard<T> {
         if connection.outbox.push(span, bytes, chunks) {
             chunks.retain(chunk, 1);
         }
-        true
     }
 
     /// A subscription ends, or has another filter from now on, while it is served from the history: what others

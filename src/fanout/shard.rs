@@ -24,7 +24,7 @@ use crate::event::Round;
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::delivery::{Delivery, Verdict, leave_out, note_gap};
 use crate::fanout::drain::Drain;
-use crate::fanout::intake::{FEWER_WHILE_LIVE, REPLY_CAP, window};
+use crate::fanout::intake::{REPLY_CAP, window};
 use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
@@ -46,8 +46,10 @@ use crate::transport::Transport;
 
 /// Connections flushed in one turn.
 pub const SLICE: usize = 100;
-/// Those of them that catch up from a history: each costs several times what another one does.
+/// Those that catch up from a history in one turn, each of which costs several times what another one does …
 const SLICE_CATCHING_UP: usize = 32;
+/// … and while others wait: about a quarter of the time.
+const CATCHING_UP_WHILE_LIVE: usize = 8;
 /// Publishers are not read while the connection whose turn is next is owed more events than this …
 pub const CAP_EVENTS: u32 = 512;
 /// … or more bytes than this. Large enough that a write's fixed cost is spread over many events.
@@ -548,7 +550,7 @@ impl<T: Transport> Shard<T> {
 
     /// Flushes the connections whose turn it is.
     fn flush_slice(&mut self, clock: &impl Fn() -> Now) {
-        let mut catching_up = SLICE_CATCHING_UP / if self.sweep.is_live() { FEWER_WHILE_LIVE } else { 1 };
+        let mut catching_up = if self.sweep.is_live() { CATCHING_UP_WHILE_LIVE } else { SLICE_CATCHING_UP };
         let mut flushed = 0;
         while flushed < SLICE
             && let Some(number) = self.sweep.pop()
