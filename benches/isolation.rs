@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use attack::{Attack, Control, Done, Scale, Target};
 use clap::Parser;
-use fanwire::load::node::Setup;
-use fanwire::load::{Dialect, Load, Node, Tally, Window};
+use fanwire::cli::load::node::Setup;
+use fanwire::cli::load::{Dialect, Load, Node, Tally, Window};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 

@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fanwire::load::node::Setup;
-use fanwire::load::{Load, Node};
+use fanwire::cli::load::node::Setup;
+use fanwire::cli::load::{Load, Node};
 
 const BURST: u64 = 2_000;
 

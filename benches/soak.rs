@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use attack::{Attack, Control, Done, Scale, Target};
 use clap::Parser;
-use fanwire::load::node::{Setup, Standing};
-use fanwire::load::{Dialect, Load, Node};
+use fanwire::cli::load::node::{Setup, Standing};
+use fanwire::cli::load::{Dialect, Load, Node};
 
 /// Minutes of everything at once.
 #[derive(Parser)]

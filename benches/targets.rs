@@ -20,8 +20,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use fanwire::load::node::Setup;
-use fanwire::load::{Load, Node, Tally, Window};
+use fanwire::cli::load::node::Setup;
+use fanwire::cli::load::{Load, Node, Tally, Window};
 
 /// Holds what the node promises.
 #[derive(Parser)]

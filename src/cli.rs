@@ -6,6 +6,8 @@ mod drain;
 mod flags;
 mod generate;
 mod http;
+#[cfg(target_os = "linux")]
+pub mod load;
 mod log;
 mod publish;
 mod serve;

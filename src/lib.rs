@@ -26,7 +26,7 @@ pub mod event;
 pub mod fanout;
 pub mod link;
 #[cfg(target_os = "linux")]
-pub mod load;
+mod load;
 pub mod logs;
 pub mod metrics;
 pub mod net;

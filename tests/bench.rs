@@ -13,7 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use common::{Node, PATIENCE, TempDir, fanwire, in_repository, nodejs, python3, run, run_any, wait_until};
-use fanwire::load::STREAM;
+use fanwire::cli::load::STREAM;
 use peers::{Broker, Fault, Speech};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;

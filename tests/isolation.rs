@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attack::{Attack, Control, Done, Scale, Target};
-use fanwire::load::node::Setup;
-use fanwire::load::{Dialect, Load, Node};
+use fanwire::cli::load::node::Setup;
+use fanwire::cli::load::{Dialect, Load, Node};
 
 use common::{PATIENCE, seed};
 

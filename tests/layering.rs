@@ -67,12 +67,12 @@ const LAYERS: &[Layer] = &[
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
-    // The shard: one type in eleven files, and its queue.
+    // The shard: one type in twelve files, and its queue.
     ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/slow", "fanout/sweep", "fanout/tidy", "fanout/writing"],
                     &["admin", "batch", "brought", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
-    // A generator of load: the other side of everything, which the node does not use.
+    // What a generator of load says and counts: the other side of everything, which the node does not use.
     ("load",        &["load"],                                      &["proto", "wire"]),
     // The shell.
     ("prepare",     &["prepare"],                                   &["admin", "catalog", "config", "event", "path", "policy", "rules"]),
@@ -98,22 +98,22 @@ const TABLES_OF_CONTENTS: &[&str] = &[
 /// What is used in certain places only: the words, the files (or directories) that may have them, and why.
 const HOMES: &[(&[&str], &[&str], &str)] = &[
     // The load generator is another program's side of the sockets.
-    (&["mio::"], &["net", "load"], "net is the only home of mio"),
+    (&["mio::"], &["net", "cli/load"], "net is the only home of mio"),
     (
         &["Instant::now", "SystemTime::now", ".elapsed()"],
-        // The publishing client blocks, the load generator paces, on clocks of their own; no part of the engine uses them.
-        &["clock", "cli", "node", "client", "load"],
+        // The publishing client blocks, on a clock of its own; no part of the engine uses it.
+        &["clock", "cli", "node", "client"],
         "the engine is told the time",
     ),
     (
         &["thread::", "sleep("],
         // What the allocator keeps for a thread it gives back when one ends: that is all that one does.
-        &["node", "cli", "client", "config", "net/heap", "load"],
+        &["node", "cli", "client", "config", "net/heap"],
         "shards own what they touch: threads are made in node",
     ),
     (
         &["std::net::", "std::os::unix::net"],
-        &["net", "cli", "node", "client", "config", "load"],
+        &["net", "cli", "node", "client", "config"],
         "the engine knows no sockets",
     ),
     (&["println!", "eprintln!"], &["cli", "node"], "a library does not print"),

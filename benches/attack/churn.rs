@@ -8,7 +8,7 @@ use fanwire::publish::wire::Publish;
 
 use super::crowd::{Actor, Crowd, Manner, Then};
 use super::{Control, Done, Scale, Target};
-use fanwire::load::upgrade;
+use fanwire::cli::load::upgrade;
 use fanwire::proto::websocket::masked;
 
 /// Topics whose history soon goes, and they with it.

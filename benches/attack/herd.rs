@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::crowd::{Actor, Crowd, Manner, Then};
 use super::{Control, Done, PATIENCE, Pace, Scale, Target, take_frame};
-use fanwire::load::node::get;
-use fanwire::load::upgrade;
+use fanwire::cli::load::node::get;
+use fanwire::cli::load::upgrade;
 use fanwire::proto::websocket::masked;
 
 pub const SETTINGS: &str = r#"

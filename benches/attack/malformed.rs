@@ -9,7 +9,7 @@ use memchr::memmem;
 
 use super::crowd::{Actor, Crowd, Manner, Then};
 use super::{Control, Done, PATIENCE, Scale, Target, take_frame};
-use fanwire::load::upgrade;
+use fanwire::cli::load::upgrade;
 use fanwire::proto::websocket::masked;
 
 /// What the node has to answer.

@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fanwire::load;
+use fanwire::cli::load;
 
 /// How long something may take that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use fanwire::client::{Event, Publisher};
 
 use super::crowd::{Actor, Crowd, Manner, Then};
 use super::{Control, Done, Pace, Scale, Target};
-use fanwire::load::upgrade;
+use fanwire::cli::load::upgrade;
 
 /// A topic of large events fills their sockets, so that they block within seconds.
 const BULK: &str = "bulk";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::crowd::{Actor, Crowd, Manner, Then};
 use super::{Control, Done, PATIENCE, Scale, Target};
-use fanwire::load::upgrade;
+use fanwire::cli::load::upgrade;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -7,7 +7,7 @@ use memchr::memmem;
 
 use super::crowd::{Actor, Crowd, Manner, Then};
 use super::{Control, Done, Scale, Target, take_frame};
-use fanwire::load::upgrade;
+use fanwire::cli::load::upgrade;
 use fanwire::proto::websocket::masked;
 
 /// Topics named in one message, which has to stay below `max_message_bytes`.

@@ -18,7 +18,7 @@ use clap::ValueEnum;
 
 use super::subscribe::host_and_port;
 use super::{Failure, Outcome, print};
-use crate::load::{Address, DATA_BYTES, Dialect, Peer};
+use crate::cli::load::{Address, DATA_BYTES, Dialect, Peer};
 use report::Report;
 use target::Target;
 use watch::Watch;

@@ -36,7 +36,7 @@ impl Window {
     }
 }
 
-/// What became of everything that was published from [`Load::publish`](super::Load::publish) on.
+/// What became of everything that was published from [`Load::publish`](crate::cli::load::Load::publish) on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Deliveries that should have been made.
@@ -68,26 +68,26 @@ impl Tally {
 
 /// What has happened since the generator started.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Subscribers that are set up, or were.
-    pub(super) ready: usize,
+    pub(crate) ready: usize,
     /// Subscribers that the server closed before they were set up.
-    pub(super) refused: usize,
+    pub(crate) refused: usize,
     /// Deliveries, each counted once.
-    pub(super) deliveries: u64,
-    pub(super) reads: u64,
+    pub(crate) deliveries: u64,
+    pub(crate) reads: u64,
     /// Deliveries that a newer one came before, and that have not come since.
-    pub(super) skipped: u64,
-    pub(super) repeated: u64,
-    pub(super) reordered: u64,
-    pub(super) strange: u64,
+    pub(crate) skipped: u64,
+    pub(crate) repeated: u64,
+    pub(crate) reordered: u64,
+    pub(crate) strange: u64,
     /// Subscribers that the server closed once they were set up.
-    pub(super) closed: u64,
+    pub(crate) closed: u64,
 }
 
 /// A histogram of nanoseconds, to two digits, up to a minute.
 #[expect(clippy::expect_used, reason = "the bounds are constants that the constructor accepts")]
-pub(super) fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 60_000_000_000, 2).expect("valid bounds")
 }
 

@@ -2,7 +2,7 @@
 
 /// When events are meant to be sent. Times are nanoseconds since the generator's start.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     from: u64,
     /// Nanoseconds between two events; 0 for all at once.
     interval: f64,
@@ -12,38 +12,38 @@ pub(super) struct Pace {
 
 impl Pace {
     /// `rate` events a second, for ever.
-    pub(super) fn steady(from: u64, rate: f64) -> Self {
+    pub(crate) fn steady(from: u64, rate: f64) -> Self {
         Self { from, interval: 1e9 / rate, done: 0, events: u64::MAX }
     }
 
     /// `events` at once.
-    pub(super) fn burst(from: u64, events: u64) -> Self {
+    pub(crate) fn burst(from: u64, events: u64) -> Self {
         Self { from, interval: 0.0, done: 0, events }
     }
 
     /// No events after this many. A backlog is not forgiven by it: what is due stays due.
-    pub(super) fn end_after(&mut self, events: u64) {
+    pub(crate) fn end_after(&mut self, events: u64) {
         self.events = events;
     }
 
     /// No event after those that were sent. A backlog of the generator itself is dropped; figures show it as events
     /// that were not published.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.events = self.done;
     }
 
     /// When the first event is meant to be sent.
-    pub(super) fn from(&self) -> u64 {
+    pub(crate) fn from(&self) -> u64 {
         self.from
     }
 
     /// Events that were sent.
-    pub(super) fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.done
     }
 
     /// When the next event is meant to be sent; [`u64::MAX`] where there is none.
-    pub(super) fn due(&self) -> u64 {
+    pub(crate) fn due(&self) -> u64 {
         if self.done == self.events {
             u64::MAX
         } else {
@@ -52,7 +52,7 @@ impl Pace {
     }
 
     /// One event was sent.
-    pub(super) fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.done += 1;
     }
 }

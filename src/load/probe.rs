@@ -6,11 +6,11 @@
 use memchr::memmem::Finder;
 
 /// What stands before a probe.
-pub(super) const MARKER: &[u8] = br#""probe":""#;
+pub(crate) const MARKER: &[u8] = br#""probe":""#;
 /// Digits of the topic, of the event's number, of the intended time, and the two dots between them.
 const PROBE_LEN: usize = 4 + 1 + 8 + 1 + 16;
 /// Marker and probe.
-pub(super) const MARKED_LEN: usize = MARKER.len() + PROBE_LEN;
+pub(crate) const MARKED_LEN: usize = MARKER.len() + PROBE_LEN;
 /// Topics at most: what four digits can tell apart.
 pub const MAX_TOPICS: usize = 10_000;
 /// Bytes of the data of an event as it is where nobody asks for another length.
@@ -31,13 +31,13 @@ pub fn data(bytes: usize) -> String {
 
 /// What a probe says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Probe {
+pub(crate) struct Probe {
     /// The topic's number, in its four digits.
-    pub(super) topic: [u8; 4],
+    pub(crate) topic: [u8; 4],
     /// The number of the event in its topic, from 1.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// When it was meant to be sent, in nanoseconds since the generator's start.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
 }
 
 impl Probe {
@@ -48,14 +48,14 @@ impl Probe {
     }
 
     /// Writes number and time over those in `event`, whose probe begins at `at`.
-    pub(super) fn write(event: &mut [u8], at: usize, number: u64, sent: u64) {
+    pub(crate) fn write(event: &mut [u8], at: usize, number: u64, sent: u64) {
         let probe = &mut event[at..][..PROBE_LEN];
         write_digits(&mut probe[5..13], number);
         write_digits(&mut probe[14..30], sent);
     }
 
     /// Writes the topic over that in `event`, whose probe begins at `at`.
-    pub(super) fn write_topic(event: &mut [u8], at: usize, topic: u32) {
+    pub(crate) fn write_topic(event: &mut [u8], at: usize, topic: u32) {
         event[at..at + 4].copy_from_slice(&topic_digits(topic));
     }
 }
@@ -63,7 +63,7 @@ impl Probe {
 /// Calls `each` with every probe in `bytes`, in their order. `stride` is from one probe to the next, and is learned.
 /// Answers where what has to be kept for the next bytes begins: at most [`MARKED_LEN`] − 1 of them are left.
 #[inline]
-pub(super) fn scan(
+pub(crate) fn scan(
     bytes: &[u8],
     finder: &Finder<'_>,
     stride: &mut usize,
@@ -93,7 +93,7 @@ pub(super) fn scan(
 }
 
 /// A topic's number as it stands in a probe.
-pub(super) fn topic_digits(topic: u32) -> [u8; 4] {
+pub(crate) fn topic_digits(topic: u32) -> [u8; 4] {
     let mut out = [0; 4];
     write_digits(&mut out, u64::from(topic));
     out

@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use mio::net::TcpStream;
-
 use super::figures::Counts;
 use super::probe::MARKED_LEN;
 
 /// How far a subscriber is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// TCP.
     Connecting,
     /// It has said what it had to at this step, and waits for the answer.
@@ -20,30 +18,28 @@ pub(super) enum Stage {
 }
 
 #[derive(Debug)]
-pub(super) struct Subscriber {
-    pub(super) stream: TcpStream,
-    pub(super) stage: Stage,
+pub(crate) struct Subscriber {
+    pub(crate) stage: Stage,
     /// Which of the plan's protocols it speaks.
-    pub(super) protocol: u8,
-    pub(super) topic: u32,
+    pub(crate) protocol: u8,
+    pub(crate) topic: u32,
     /// The number of the newest event that it got.
-    pub(super) newest: u64,
+    pub(crate) newest: u64,
     /// When that was.
-    pub(super) fed: u64,
+    pub(crate) fed: u64,
     /// Numbers before that one which have not come.
     skipped: Vec<Range<u64>>,
     /// When its connection was begun.
-    pub(super) began: u64,
-    pub(super) carried: usize,
-    pub(super) carry: [u8; MARKED_LEN],
+    pub(crate) began: u64,
+    pub(crate) carried: usize,
+    pub(crate) carry: [u8; MARKED_LEN],
     /// What came before it was ready.
-    pub(super) answers: Vec<u8>,
+    pub(crate) answers: Vec<u8>,
 }
 
 impl Subscriber {
-    pub(super) fn new(stream: TcpStream, protocol: u8, topic: u32, began: u64) -> Self {
+    pub(crate) fn new(protocol: u8, topic: u32, began: u64) -> Self {
         Self {
-            stream,
             stage: Stage::Connecting,
             protocol,
             topic,
@@ -59,7 +55,7 @@ impl Subscriber {
 
     /// An event of its topic has come. Answers whether that is the first time.
     #[inline]
-    pub(super) fn take(&mut self, event: u64, counts: &mut Counts) -> bool {
+    pub(crate) fn take(&mut self, event: u64, counts: &mut Counts) -> bool {
         if event == self.newest + 1 {
             counts.deliveries += 1;
             self.newest = event;
@@ -95,7 +91,7 @@ impl Subscriber {
     }
 
     /// Keeps what has to be looked at again with the next bytes: fewer than [`MARKED_LEN`].
-    pub(super) fn keep(&mut self, rest: &[u8]) {
+    pub(crate) fn keep(&mut self, rest: &[u8]) {
         self.carried = rest.len();
         self.carry[..rest.len()].copy_from_slice(rest);
     }
@@ -107,9 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_repeated_and_reordered_is_told_apart() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut subscriber = Subscriber::new(stream, 0, 0, 0);
+        let mut subscriber = Subscriber::new(0, 0, 0);
         let mut counts = Counts::default();
         let first = [1, 2, 5, 4, 4, 2, 8, 3].map(|event| subscriber.take(event, &mut counts));
         assert_eq!(first, [true, true, true, true, false, false, true, true]);

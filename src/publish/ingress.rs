@@ -149,8 +149,8 @@ impl Ingress {
             }
             for Event { name, key, data, timestamp_ms } in events.range(number..number + 1) {
                 let publish = Publish { topics: topic.name(), event: name, key, data, timestamp_ms };
-                let receipt = receipts.iter().find(|expected| expected.place as usize == number);
-                let receipt = receipt.map(|expected| &expected.receipt);
+                let found = receipts.binary_search_by_key(&(number as u32), |expected| expected.place);
+                let receipt = found.ok().map(|found| &receipts[found].receipt);
                 append_one(&publish, receipt, &matches[place], now, to, metrics);
             }
         }

@@ -9,7 +9,7 @@ use super::report::{Report, rounded};
 use super::scenario::{Run, plan, publish};
 use super::target::Target;
 use super::watch::Watch;
-use crate::load::Load;
+use crate::cli::load::Load;
 
 /// From one rate to the next while nothing has failed.
 const STEP: f64 = 2.0;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::scenario::Run;
 use super::target::Target;
 use super::{Options, Scenario};
-use crate::load::{Process, Window, distribution};
+use crate::cli::load::{Process, Window, distribution};
 
 /// A figure with six digits behind the point at most: more is noise.
 pub(super) fn rounded(figure: f64) -> f64 {

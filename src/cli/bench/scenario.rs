@@ -10,7 +10,7 @@ use super::report::{Disturbance, Report, rounded};
 use super::target::Target;
 use super::watch::Watch;
 use super::{Options, Scenario, capacity};
-use crate::load::{Load, Plan, Tally, Window};
+use crate::cli::load::{Load, Plan, Tally, Window};
 
 /// Connections being set up at once.
 const CONCURRENT: usize = 64;

@@ -7,9 +7,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::watch::Watch;
 use super::{Arguments, Options};
-use crate::load::node::Setup;
-use crate::load::server::Server;
-use crate::load::{Address, Dialect, Node, Peer, Process, STREAM};
+use crate::cli::load::node::Setup;
+use crate::cli::load::server::Server;
+use crate::cli::load::{Address, Dialect, Node, Peer, Process, STREAM};
 
 /// What was started here, and ends with the run.
 enum Child {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::load::Load;
+use crate::cli::load::Load;
 
 /// From one look at the bar and at the signals to the next.
 const SLICE: Duration = Duration::from_millis(100);

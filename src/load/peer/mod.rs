@@ -125,7 +125,7 @@ impl Expect {
 
 /// Where an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// It has not all come.
     Waiting,
     /// It was there, and is taken off.
@@ -135,7 +135,7 @@ pub(super) enum Progress {
 }
 
 /// Looks for an answer in what has come, and takes it off if it is there.
-pub(super) fn advance(answers: &mut Vec<u8>, expect: Expect) -> Progress {
+pub(crate) fn advance(answers: &mut Vec<u8>, expect: Expect) -> Progress {
     let seen = answers.len().min(expect.start.len());
     if answers[..seen] != expect.start[..seen] {
         return Progress::Refused;
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn every_publish_carries_the_data_as_it_is_and_every_conversation_ends() {
-        let data = crate::load::data(0);
+        let data = crate::load::probe::data(0);
         for peer in ALL {
             let protocol = peer.protocol();
             let mut out = Vec::new();

@@ -1,55 +1,21 @@
-//! The publisher's side: one connection, and for each topic an event in which only the probe changes.
+//! The publisher's connection.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
-use memchr::memmem;
 use mio::{Interest, Registry, Token};
 
-use super::pace::Pace;
-use super::peer::{Progress, Protocol, Turn, advance};
-use super::probe::{MARKER, Probe};
 use super::stream::{Address, Blocking, Stream};
-
-/// Bytes that wait to be sent at most: beyond them events stay due, and their intended time stands.
-const UNSENT: usize = 4 << 20;
-
-/// One topic and what was published to it.
-#[derive(Debug)]
-pub(super) struct TopicState {
-    pub(super) name: String,
-    pub(super) subscribers: u64,
-    pub(super) published: u64,
-    /// The whole publish as it is sent, of which only the probe changes.
-    frame: Vec<u8>,
-    /// Where in it the probe is.
-    probe: usize,
-}
-
-impl TopicState {
-    pub(super) fn new(prefix: &str, number: usize, data: &str, protocol: &dyn Protocol) -> io::Result<Self> {
-        let name = format!("{prefix}{number:04}");
-        let mut frame = Vec::new();
-        protocol.publish(&name, data, &mut frame)?;
-        let probe = memmem::find(&frame, MARKER).map(|at| at + MARKER.len());
-        let probe = probe.ok_or_else(|| io::Error::other("the event carries no probe"))?;
-        Probe::write_topic(&mut frame, probe, number as u32);
-        Ok(Self { name, subscribers: 0, published: 0, frame, probe })
-    }
-}
+use crate::load::outgoing::{Outgoing, TopicState};
+use crate::load::peer::{Progress, Protocol, Turn, advance};
 
 #[derive(Debug)]
 pub(super) struct Publisher {
     stream: Stream,
-    unsent: Vec<u8>,
-    sent: usize,
+    pub(super) outgoing: Outgoing,
     is_blocked: bool,
     /// Why it is over, if it is.
     pub(super) ended: Option<String>,
-    next_topic: usize,
-    pub(super) pace: Pace,
-    /// How late it was with an event at worst, in nanoseconds.
-    pub(super) lateness: u64,
     /// What the server said and nobody has judged.
     heard: Vec<u8>,
 }
@@ -65,13 +31,9 @@ impl Publisher {
         greet(&mut stream, protocol).map_err(failed)?;
         Ok(Self {
             stream: stream.into_stream()?,
-            unsent: Vec::with_capacity(2 * UNSENT),
-            sent: 0,
+            outgoing: Outgoing::new(),
             is_blocked: false,
             ended: None,
-            next_topic: 0,
-            pace: Pace::default(),
-            lateness: 0,
             heard: Vec::new(),
         })
     }
@@ -82,32 +44,19 @@ impl Publisher {
 
     /// When the next event is to be written: not while the server takes nothing and too much waits already.
     pub(super) fn due(&self) -> u64 {
-        let has_room = self.unsent.len() - self.sent < UNSENT && self.ended.is_none();
-        if has_room { self.pace.due() } else { u64::MAX }
+        if self.ended.is_none() { self.outgoing.due() } else { u64::MAX }
     }
 
-    /// Writes the events whose time has come.
+    /// Sends the events whose time has come.
     pub(super) fn publish_due(&mut self, topics: &mut [TopicState], now: u64) {
-        if self.due() > now {
-            return;
-        }
-        self.lateness = self.lateness.max(now - self.due());
-        while self.due() <= now {
-            let topic = &mut topics[self.next_topic];
-            topic.published += 1;
-            Probe::write(&mut topic.frame, topic.probe, topic.published, self.due());
-            self.unsent.extend_from_slice(&topic.frame);
-            self.next_topic = (self.next_topic + 1) % topics.len();
-            self.pace.step();
-        }
-        if !self.is_blocked {
+        if self.ended.is_none() && self.outgoing.publish_due(topics, now) && !self.is_blocked {
             self.flush();
         }
     }
 
     /// Says something between two events.
     pub(super) fn say(&mut self, bytes: &[u8]) {
-        self.unsent.extend_from_slice(bytes);
+        self.outgoing.say(bytes);
         if !self.is_blocked {
             self.flush();
         }
@@ -117,15 +66,11 @@ impl Publisher {
         if self.ended.is_some() {
             return;
         }
-        while self.sent < self.unsent.len() {
-            match self.stream.write(&self.unsent[self.sent..]) {
-                Ok(count) => self.sent += count,
+        while !self.outgoing.unsent().is_empty() {
+            match self.stream.write(self.outgoing.unsent()) {
+                Ok(count) => self.outgoing.note_sent(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.is_blocked = true;
-                    if self.sent > UNSENT / 2 {
-                        self.unsent.drain(..self.sent);
-                        self.sent = 0;
-                    }
                     return;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -136,8 +81,6 @@ impl Publisher {
             }
         }
         self.is_blocked = false;
-        self.unsent.clear();
-        self.sent = 0;
     }
 
     /// Reads what the server has said.

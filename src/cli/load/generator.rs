@@ -19,15 +19,16 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-use super::figures::{Counts, Tally, Window, histogram};
 use super::node::Node;
-use super::pace::Pace;
-use super::peer::{Dialect, Progress, Protocol, Turn, advance};
-use super::probe::{DATA_BYTES, MARKED_LEN, MARKER, MAX_TOPICS, data, scan, topic_digits};
 use super::process::{Process, cpu_of_all};
-use super::publisher::{Publisher, TopicState, refusal};
+use super::publisher::{Publisher, refusal};
 use super::stream::Address;
-use super::subscriber::{Stage, Subscriber};
+use crate::load::figures::{Counts, Tally, Window, histogram};
+use crate::load::outgoing::TopicState;
+use crate::load::pace::Pace;
+use crate::load::peer::{Dialect, Progress, Protocol, Turn, advance};
+use crate::load::probe::{DATA_BYTES, MARKED_LEN, MARKER, MAX_TOPICS, data, scan, topic_digits};
+use crate::load::subscriber::{Stage, Subscriber};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -112,6 +113,8 @@ pub struct Load {
     timer_at: u64,
     start: Instant,
     plan: Plan,
+    /// The subscribers' connections, by their numbers.
+    streams: Vec<TcpStream>,
     subscribers: Vec<Subscriber>,
     publisher: Option<Publisher>,
     topics: Vec<TopicState>,
@@ -209,6 +212,7 @@ impl Load {
             timer,
             timer_at: 0,
             start: Instant::now(),
+            streams: Vec::with_capacity(plan.subscribers),
             subscribers: Vec::with_capacity(plan.subscribers),
             publisher,
             buffer: vec![0; CARRY + READ_BYTES],
@@ -311,18 +315,18 @@ impl Load {
     pub fn publish_events(&mut self, rate: f64, events: u64) {
         self.publish(rate);
         if let Some(publisher) = &mut self.publisher {
-            publisher.pace.end_after(events);
+            publisher.outgoing.pace.end_after(events);
         }
     }
 
     fn set_pace(&mut self, pace: Pace) {
         if let Some(publisher) = &mut self.publisher {
-            publisher.pace = pace;
+            publisher.outgoing.pace = pace;
         }
     }
 
     fn published(&self) -> u64 {
-        self.publisher.as_ref().map_or(0, |publisher| publisher.pace.done())
+        self.publisher.as_ref().map_or(0, |publisher| publisher.outgoing.pace.done())
     }
 
     /// Begins to measure. Latency is that of events meant to be sent from now on.
@@ -335,7 +339,7 @@ impl Load {
         (self.recorded_from, self.stalls_from, self.stall) = (began + 1, began, 0);
         self.latency.reset();
         if let Some(publisher) = &mut self.publisher {
-            publisher.lateness = 0;
+            publisher.outgoing.lateness = 0;
         }
         Mark { began, counts: self.counts, done: self.published(), server_cpu, own_cpu, all_cpu }
     }
@@ -349,7 +353,7 @@ impl Load {
         let server_cpu = server.cpu().saturating_sub(mark.server_cpu);
         let own_cpu = own.cpu().saturating_sub(mark.own_cpu);
         let all_cpu = cpu_of_all().saturating_sub(mark.all_cpu);
-        let lateness = self.publisher.as_ref().map_or(0, |publisher| publisher.lateness);
+        let lateness = self.publisher.as_ref().map_or(0, |publisher| publisher.outgoing.lateness);
         Window {
             took: Duration::from_nanos(now - mark.began),
             published: self.published() - mark.done,
@@ -400,7 +404,7 @@ impl Load {
     /// Publishes no more. A backlog of the generator itself is not published any more: the figures show it.
     pub fn stop_publishing(&mut self) {
         if let Some(publisher) = &mut self.publisher {
-            publisher.pace.stop();
+            publisher.outgoing.pace.stop();
         }
     }
 
@@ -430,7 +434,7 @@ impl Load {
 
     /// How far publishing is behind the pace now.
     pub fn lag(&self) -> Duration {
-        let due = self.publisher.as_ref().map_or(u64::MAX, |publisher| publisher.pace.due());
+        let due = self.publisher.as_ref().map_or(u64::MAX, |publisher| publisher.outgoing.pace.due());
         Duration::from_nanos(self.now().saturating_sub(due))
     }
 
@@ -456,7 +460,7 @@ impl Load {
     ) -> io::Result<(Window, Tally)> {
         let events = (rate * (warm_up + time).as_secs_f64()).round() as u64;
         self.publish_events(rate, events);
-        let from = self.publisher.as_ref().map_or(0, |publisher| publisher.pace.from());
+        let from = self.publisher.as_ref().map_or(0, |publisher| publisher.outgoing.pace.from());
         self.turn_until(from + warm_up.as_nanos() as u64)?;
         let window = self.observe(server, time, || true)?;
         Ok((window, self.pause()?))
@@ -526,7 +530,8 @@ impl Load {
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(number), both)?;
         self.topics[topic].subscribers += 1;
-        self.subscribers.push(Subscriber::new(stream, protocol as u8, topic as u32, began));
+        self.streams.push(stream);
+        self.subscribers.push(Subscriber::new(protocol as u8, topic as u32, began));
         Ok(())
     }
 
@@ -611,15 +616,15 @@ impl Load {
 
     /// The TCP connection stands, or could not be made.
     fn begin_setting_up(&mut self, number: usize) {
-        let subscriber = &mut self.subscribers[number];
-        match subscriber.stream.peer_addr() {
+        let stream = &self.streams[number];
+        match stream.peer_addr() {
             Ok(_) => {
-                drop(subscriber.stream.set_nodelay(true));
+                drop(stream.set_nodelay(true));
                 self.set_up(number, 0);
             }
             Err(error) if error.kind() == ErrorKind::NotConnected => {
                 // Not yet, or never: then the reason is there.
-                if let Ok(Some(error)) | Err(error) = subscriber.stream.take_error() {
+                if let Ok(Some(error)) | Err(error) = stream.take_error() {
                     self.refusal.get_or_insert(error.to_string());
                     self.close(number);
                 }
@@ -667,7 +672,7 @@ impl Load {
 
     /// Sends what fits any socket's buffer.
     fn send(&mut self, number: usize, bytes: &[u8]) {
-        if !bytes.is_empty() && self.subscribers[number].stream.write(bytes).ok() != Some(bytes.len()) {
+        if !bytes.is_empty() && self.streams[number].write(bytes).ok() != Some(bytes.len()) {
             self.close(number);
         }
     }
@@ -683,9 +688,9 @@ impl Load {
             }
         }
         subscriber.stage = Stage::Closed;
-        drop(self.poll.registry().deregister(&mut subscriber.stream));
+        drop(self.poll.registry().deregister(&mut self.streams[number]));
         // Its file is free at once where connections come and go.
-        drop(subscriber.stream.shutdown(std::net::Shutdown::Both));
+        drop(self.streams[number].shutdown(std::net::Shutdown::Both));
     }
 
     /// A word now and then keeps servers from finding silent clients. One client at a time says so: all
@@ -711,13 +716,12 @@ impl Load {
     /// Reads what a subscriber has; `is_last` where the server has said that nothing more comes.
     fn read(&mut self, number: usize, is_last: bool) {
         loop {
-            let subscriber = &mut self.subscribers[number];
-            let is_ready = match subscriber.stage {
+            let is_ready = match self.subscribers[number].stage {
                 Stage::Connecting | Stage::Closed => return,
                 Stage::SettingUp(_) => false,
                 Stage::Ready => true,
             };
-            let count = match subscriber.stream.read(&mut self.buffer[CARRY..]) {
+            let count = match self.streams[number].read(&mut self.buffer[CARRY..]) {
                 Ok(0) => return self.close(number),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
