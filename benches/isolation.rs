@@ -51,7 +51,7 @@ struct Options {
     /// Events a second.
     #[arg(long, default_value_t = 50.0)]
     rate: f64,
-    /// Events a second that are published to the herd meanwhile [default: 1000]
+    /// Events a second that are published to the herd meanwhile [default: 200]
     #[arg(long)]
     herd_rate: Option<f64>,
     /// Shards of the node.
@@ -184,6 +184,9 @@ impl Attacker {
         command.args(["--http", &node.http.to_string(), "--publish", &node.publish.to_string()]);
         if is_quick(options) {
             command.arg("--small");
+        }
+        if let Some(rate) = options.herd_rate {
+            command.args(["--herd-rate", &rate.to_string()]);
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let told = Arc::new(Told::default());

@@ -48,8 +48,8 @@ use crate::transport::Transport;
 pub const SLICE: usize = 100;
 /// Those that catch up from a history in one turn, each of which costs several times what another one does …
 const SLICE_CATCHING_UP: usize = 32;
-/// … and while others wait: with 8 of them, or 20, a herd of 5,000 took the healthy p99 of the isolation bench further up.
-const CATCHING_UP_WHILE_LIVE: usize = 4;
+/// … and while others wait: a tenth of what those take, so that a herd of thousands comes back without their noticing.
+const CATCHING_UP_WHILE_LIVE: usize = 2;
 /// Publishers are not read while the connection whose turn is next is owed more events than this …
 pub const CAP_EVENTS: u32 = 512;
 /// … or more bytes than this. Large enough that a write's fixed cost is spread over many events.
