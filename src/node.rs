@@ -59,8 +59,6 @@ fn start(
     reserve_files(&settings.limits);
     let clock = Clock::start();
     let bound = bind(&settings)?;
-    let tuning =
-        Tuning { tcp_congestion: settings.tcp_congestion.clone(), send_buffer: settings.send_buffer };
     let access = Access {
         publish_token: settings.publish_token.clone(),
         operator_token: settings.operator_token.clone(),
@@ -81,7 +79,7 @@ fn start(
     let mut threads = Vec::new();
     for id in 0..settings.shards {
         let listeners = bound.iter().map(Bound::handle).collect::<io::Result<_>>()?;
-        let reactor = Reactor::new(id, Arc::clone(&shared), &limits, listeners, tuning.clone(), clock)?;
+        let reactor = Reactor::new(id, Arc::clone(&shared), &limits, listeners, clock)?;
         threads.push(thread::Builder::new().name(format!("shard-{id}")).spawn(move || reactor.run())?);
     }
     let handle = signals.handle();
@@ -119,15 +117,17 @@ fn bind(settings: &Settings) -> io::Result<Vec<Bound>> {
         check_congestion(name)
             .map_err(|error| io::Error::new(error.kind(), format!("tcp_congestion {name:?}: {error}")))?;
     }
+    let tuning =
+        Tuning { tcp_congestion: settings.tcp_congestion.clone(), send_buffer: settings.send_buffer };
     let mut bound = Vec::new();
     for address in &settings.listen {
-        bound.push(Bound::tcp(*address, Door::Public)?);
+        bound.push(Bound::tcp(*address, Door::Public, &tuning)?);
     }
     for address in &settings.admin {
-        bound.push(Bound::tcp(*address, Door::Admin)?);
+        bound.push(Bound::tcp(*address, Door::Admin, &tuning)?);
     }
     for address in &settings.publish {
-        bound.push(Bound::publish(address)?);
+        bound.push(Bound::publish(address, &tuning)?);
     }
     Ok(bound)
 }

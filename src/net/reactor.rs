@@ -16,7 +16,7 @@ use crate::fanout::shard::{Next, Shard};
 use crate::fanout::shared::Shared;
 use crate::link::Wake;
 use crate::net::heap;
-use crate::net::listener::{Listener, Tuning};
+use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 
 /// Tokens from here on are the waker's and the listeners'; below they are connections' numbers.
@@ -36,7 +36,6 @@ pub struct Reactor {
     shared: Arc<Shared>,
     id: usize,
     clock: Clock,
-    tuning: Tuning,
     doors: Vec<OpenDoor>,
     first_door: usize,
 }
@@ -69,7 +68,6 @@ impl Reactor {
         shared: Arc<Shared>,
         limits: &Arc<Limits>,
         listeners: Vec<Listener>,
-        tuning: Tuning,
         clock: Clock,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -81,7 +79,7 @@ impl Reactor {
             doors.push(OpenDoor { listener, is_ready: true, paused_until: 0 });
         }
         let shard = Shard::new(id, Arc::clone(&shared), Arc::clone(limits), fastrand::u64(..));
-        Ok(Self { poll, shard, shared, id, clock, tuning, doors, first_door: 0 })
+        Ok(Self { poll, shard, shared, id, clock, doors, first_door: 0 })
     }
 
     /// Serves until the shutdown is over.
@@ -157,7 +155,7 @@ impl Reactor {
         for door in ahead.iter_mut().chain(behind) {
             while door.is_ready && door.paused_until <= now.mono && left > 0 {
                 left -= 1;
-                match door.listener.accept(&self.tuning) {
+                match door.listener.accept() {
                     Ok((mut stream, address)) => {
                         let token = Token(self.shard.next_number() as usize);
                         let both = Interest::READABLE | Interest::WRITABLE;
