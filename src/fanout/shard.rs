@@ -705,6 +705,7 @@ impl<T: Transport> Shard<T> {
         metrics.blocked_clients.set(self.counts.blocked as u64);
         metrics.outbox_bytes.set(self.held_bytes() as u64);
         metrics.sweep.set(self.sweep.len() as u64);
+        self.note_needs();
         if now.mono < self.next_look {
             return;
         }

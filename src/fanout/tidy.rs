@@ -22,9 +22,14 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// Notes what is needed now, in bytes. Where that is a quarter less than it was at most, the rest is given back.
+    /// Notes what is needed now, in bytes.
     fn note(&mut self, now: usize) {
         self.most = self.most.max(now);
+    }
+
+    /// Where what is needed now is a quarter less than it was at most, the rest is given back.
+    fn settle(&mut self, now: usize) {
+        self.note(now);
         if self.most - now >= MUCH && now < self.most / 4 * 3 {
             self.most = now;
             self.has_given = true;
@@ -38,12 +43,23 @@ impl<T: Transport> Shard<T> {
         std::mem::take(&mut self.needs.has_given)
     }
 
+    /// Notes how much is needed. To be called every turn: who comes and goes between two calls of [`Shard::tidy`] leaves
+    /// as much behind as anybody.
+    pub(super) fn note_needs(&mut self) {
+        self.needs.note(self.needed());
+    }
+
+    /// Bytes that are needed now, about.
+    fn needed(&self) -> usize {
+        let (connections, subscriptions) = (self.connections.len(), self.subscribers.members());
+        let bytes = self.held_bytes() + self.chunks.pooled_bytes();
+        connections * CONNECTION + subscriptions * SUBSCRIPTION + bytes
+    }
+
     /// Gives back what is not needed any more. To be called a few times a second, and again after the last time that
     /// something went.
     pub(super) fn tidy(&mut self) {
-        let (connections, subscriptions) = (self.connections.len(), self.subscribers.members());
-        let bytes = self.held_bytes() + self.chunks.pooled_bytes();
-        self.needs.note(connections * CONNECTION + subscriptions * SUBSCRIPTION + bytes);
+        self.needs.settle(self.needed());
         macro_rules! tighten {
             ($($queue:ident)*) => {
                 $(if is_loose(self.$queue.capacity(), self.$queue.len()) {
@@ -51,8 +67,8 @@ impl<T: Transport> Shard<T> {
                 })*
             };
         }
-        if self.wheel.len() > 2 * connections + FLOOR {
-            let connections = &self.connections;
+        let connections = &self.connections;
+        if self.wheel.len() > 2 * connections.len() + FLOOR {
             self.wheel.retain(|due| {
                 let connection = connections.get(due.connection as usize);
                 connection.is_some_and(|c| c.generation == due.generation && c.armed == due.tick)
@@ -80,7 +96,7 @@ mod tests {
     fn what_went_is_given_back_once_it_is_a_quarter_and_much() {
         let mut needs = Needs::default();
         let mut given = |now: usize| {
-            needs.note(now << 18);
+            needs.settle(now << 18);
             std::mem::take(&mut needs.has_given)
         };
         assert_eq!(
@@ -89,8 +105,11 @@ mod tests {
         );
         assert_eq!([given(3), given(2), given(9), given(0)], [true, true, false, true]);
         let mut needs = Needs::default();
-        needs.note(MUCH - 1);
-        needs.note(0);
+        needs.settle(MUCH - 1);
+        needs.settle(0);
         assert!(!needs.has_given, "it is not worth a call");
+        needs.note(MUCH);
+        needs.settle(0);
+        assert!(needs.has_given, "who came and went was seen");
     }
 }
