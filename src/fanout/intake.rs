@@ -39,8 +39,7 @@ const FEWER_WHILE_LIVE: usize = 8;
 pub(super) const CLIENT_READ: usize = 64 << 10;
 /// Where many clients have something to say at once, each is read so little that all together come to about this …
 const CLIENTS_READ: usize = 256 << 10;
-/// … but no less than this, and no more while others wait for events: a flood from hundreds of clients does not make the
-/// turn long for everybody else.
+/// … but no less than this: a flood from hundreds of clients does not make the turn long for everybody else.
 const LEAST_READ: usize = 4 << 10;
 /// A client is not read while replies of this many bytes wait for it, nor a publisher while answers do.
 pub(super) const REPLY_CAP: usize = 64 << 10;
@@ -64,8 +63,7 @@ impl<T: Transport> Shard<T> {
         let (newcomers, is_live) = (self.newcomers_per_turn(), self.sweep.is_live());
         let mut publish_budget = self.buffer.len();
         let of_each = CLIENTS_READ / self.ready.len().clamp(1, READS);
-        // A message of thousands of topics takes milliseconds: not one of those in every turn of a round.
-        let of_each = if is_live { LEAST_READ } else { of_each.clamp(LEAST_READ, CLIENT_READ) };
+        let of_each = of_each.clamp(LEAST_READ, CLIENT_READ);
         for _ in 0..self.sources.len().min(PUBLISHERS_READ) {
             let Some(number) = self.sources.pop_front() else { break };
             self.read_one(number, of_each, &mut publish_budget, now);

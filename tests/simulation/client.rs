@@ -48,6 +48,8 @@ enum Asked {
     WsPing(Vec<u8>),
     /// A pong of the WebSocket protocol.
     WsPong,
+    /// The same, between the fragments of a message.
+    InnerPong,
     Bad,
     Nothing,
     Close(Option<u16>),
@@ -272,13 +274,18 @@ impl Client {
         self.expected.iter().map(VecDeque::len).sum::<usize>() + self.loose.len()
     }
 
-    /// Writes a text message as a client does that has agreed on compression or not. The node puts off what inflates
+    /// Sends a text message as a client does that has agreed on compression or not. The node puts off what inflates
     /// to more than one read, and the model does not: so it is never much.
-    fn write_text(&self, out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
-        match self.deflates && self.outgoing.len() < 1000 {
-            true => write_text_deflated(out, text, random),
-            false => write_text(out, text, random),
+    fn say(&mut self, asked: Asked, text: &[u8], random: &mut fastrand::Rng) {
+        let mut frame = Vec::new();
+        let pong = match self.deflates && self.outgoing.len() < 1000 {
+            true => write_text_deflated(&mut frame, text, random),
+            false => write_text(&mut frame, text, random),
+        };
+        if let Some(end) = pong {
+            self.asked.push_back((self.queued + end, Asked::InnerPong));
         }
+        self.ask(asked, &frame);
     }
 
     fn ask(&mut self, asked: Asked, bytes: &[u8]) {
@@ -321,11 +328,10 @@ impl Client {
             self.ask_to_subscribe(random);
         }
         if std::mem::take(&mut self.pings) > 0 && !self.is_leaving {
-            let mut frame = Vec::new();
             if self.is_json() {
-                self.write_text(&mut frame, br#"{"type":"pong"}"#, random);
-                self.ask(Asked::Nothing, &frame);
+                self.say(Asked::Nothing, br#"{"type":"pong"}"#, random);
             } else {
+                let mut frame = Vec::new();
                 write(&mut frame, true, 10, b"", random);
                 self.ask(Asked::WsPong, &frame);
             }
@@ -382,12 +388,10 @@ impl Client {
                 let topics = some_topics(random);
                 let names: Vec<&str> = topics.iter().map(|topic| called(*topic)).collect();
                 let text = serde_json::json!({"type": "unsubscribe", "rooms": names}).to_string();
-                self.write_text(&mut frame, text.as_bytes(), random);
-                self.ask(Asked::Unsubscribe(topics), &frame);
+                self.say(Asked::Unsubscribe(topics), text.as_bytes(), random);
             }
             21..25 => {
-                self.write_text(&mut frame, br#"{"type":"ping"}"#, random);
-                self.ask(Asked::Ping, &frame);
+                self.say(Asked::Ping, br#"{"type":"ping"}"#, random);
             }
             25..29 => {
                 let payload = vec![b'p'; random.usize(..=125)];
@@ -397,8 +401,7 @@ impl Client {
             29..32 => {
                 let text =
                     ["", "{", "{\"type\":\"dance\"}", "{\"type\":\"subscribe\",\"topics\":[\"run:**\"]}"];
-                self.write_text(&mut frame, random.choice(text).unwrap().as_bytes(), random);
-                self.ask(Asked::Bad, &frame);
+                self.say(Asked::Bad, random.choice(text).unwrap().as_bytes(), random);
             }
             32..34 => {
                 write(&mut frame, true, 10, b"unasked", random);
@@ -425,10 +428,8 @@ impl Client {
 
     /// Subscribes to anything.
     pub fn ask_to_subscribe(&mut self, random: &mut fastrand::Rng) {
-        let mut frame = Vec::new();
         let (subscribe, text) = Self::subscribe(self.is_healthy(), random);
-        self.write_text(&mut frame, text.as_bytes(), random);
-        self.ask(Asked::Subscribe(subscribe), &frame);
+        self.say(Asked::Subscribe(subscribe), text.as_bytes(), random);
     }
 
     /// Subscribes to one topic.
@@ -436,10 +437,9 @@ impl Client {
         if !self.is_json() {
             return;
         }
-        let mut frame = Vec::new();
         let text = format!("{{\"type\":\"subscribe\",\"topics\":[\"{}\"]}}", called(topic));
-        write_text(&mut frame, text.as_bytes(), random);
-        self.ask(Asked::Subscribe(Subscribe { topics: vec![topic], ..Subscribe::default() }), &frame);
+        let subscribe = Subscribe { topics: vec![topic], ..Subscribe::default() };
+        self.say(Asked::Subscribe(subscribe), text.as_bytes(), random);
     }
 
     /// Begins a proper close.

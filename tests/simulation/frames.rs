@@ -90,18 +90,18 @@ pub fn write(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], random: &
 }
 
 /// Writes a text message, sometimes in fragments with a pong between them.
-pub fn write_text(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
-    write_message(out, 1, text, random);
+pub fn write_text(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) -> Option<usize> {
+    write_message(out, 1, text, random)
 }
 
 /// Writes a text message as who may compress: so, in a block without compression, or as it is.
-pub fn write_text_deflated(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) {
+pub fn write_text_deflated(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) -> Option<usize> {
     match random.u8(..3) {
         0 => write_text(out, text, random),
         1 => write_message(out, 0x41, &stored(text), random),
         _ => {
             let deflated = Deflater::default().deflate(text).map(<[u8]>::to_vec);
-            write_message(out, 0x41, &deflated.unwrap_or_else(|| stored(text)), random);
+            write_message(out, 0x41, &deflated.unwrap_or_else(|| stored(text)), random)
         }
     }
 }
@@ -112,14 +112,17 @@ pub fn stored(message: &[u8]) -> Vec<u8> {
     [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes(), message, &[0]].concat()
 }
 
-fn write_message(out: &mut Vec<u8>, first: u8, payload: &[u8], random: &mut fastrand::Rng) {
+fn write_message(out: &mut Vec<u8>, first: u8, payload: &[u8], random: &mut fastrand::Rng) -> Option<usize> {
     if random.u8(..10) > 0 {
-        return write(out, true, first, payload, random);
+        write(out, true, first, payload, random);
+        return None;
     }
     let cut = random.usize(..=payload.len());
     write(out, false, first, &payload[..cut], random);
-    if random.bool() {
+    let pong = random.bool().then(|| {
         write(out, true, 10, b"pong", random);
-    }
+        out.len()
+    });
     write(out, true, 0, &payload[cut..], random);
+    pong
 }

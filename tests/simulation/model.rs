@@ -33,8 +33,9 @@ impl Client {
             && *end <= self.consumed
             && let Some((end, asked)) = self.asked.pop_front()
         {
-            self.whole = end;
-            is_new = true;
+            if !matches!(asked, Asked::InnerPong) {
+                (self.whole, is_new) = (end, true);
+            }
             self.take_effect(asked, context);
         }
         self.vigil.note_read(context.mono, self.consumed == self.whole, is_new);
@@ -76,7 +77,7 @@ impl Client {
                 self.owed.push_back(Owed::Unsubscribed(topics, at));
             }
             Asked::Ping => self.owed.push_back(Owed::Pong),
-            Asked::WsPong => self.vigil.hear(context.mono),
+            Asked::WsPong | Asked::InnerPong => self.vigil.hear(context.mono),
             Asked::WsPing(payload) => self.owed.push_back(Owed::WsPong(payload)),
             Asked::Bad => self.owed.push_back(Owed::Error),
             Asked::Nothing => {}
