@@ -2,22 +2,10 @@
 
 mod common;
 
-use std::fs;
-
+use common::proc::{memory, open_files};
 use common::{Incoming, Node, PATIENCE, WebSocket, wait_until};
 use fanwire::client::{Event, Publisher};
 use serde_json::{Value, json};
-
-/// A figure of /proc/PID/status, in bytes.
-fn memory(node: &Node, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-}
-
-fn open_files(node: &Node) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count()
-}
 
 const BUDGET: u64 = 16 << 20;
 

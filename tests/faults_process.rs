@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use common::proc::open_files;
 use common::sse::{EventStream, Said};
 use common::{
     Incoming, Node, PATIENCE, Signal, TempDir, WebSocket, header, http, read_response, run, seed, tool,
@@ -293,7 +294,7 @@ fn a_node_that_was_stopped_does_not_blame_those_who_were_about_to_say_something(
     let flags = ["--handshake-timeout", "1s", "--publish-timeout", "1s", "--publish-token", "x"];
     let node =
         Node::start(&[&flags[..], &["--heartbeat-interval", "1s", "--heartbeat-timeout", "2s"]].concat());
-    let open_files = || fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
+    let open_files = || open_files(&node);
     let files = open_files();
     let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let mut hello = Vec::new();

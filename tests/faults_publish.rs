@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::proc::{memory, open_files};
 use common::raw::connect_narrow;
 use common::{Node, PATIENCE, TempDir, WebSocket, fanwire, run_any, seed, wait_until};
 use fanwire::client::{Event, Publisher};
@@ -20,13 +21,6 @@ use fanwire::error::ErrorCode;
 use fanwire::publish::wire::{FLAG_ACK, HEADER_LEN, Header, Kind, Publish, encode_hello, encode_ping};
 use serde_json::json;
 use socket2::SockRef;
-
-/// A figure of /proc/PID/status, in KiB.
-fn memory(node: &Node, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
 
 fn frame(topics: &str, event: &str, key: &str, data: &str, sequence: u64) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -135,7 +129,7 @@ fn a_length_is_believed_only_as_far_as_bytes_have_come() {
     other.settle().unwrap();
     // 12.5 GiB were announced, 20 KiB came.
     let grown = memory(&node, "VmHWM") - before;
-    assert!(grown < 16 << 10, "{grown} KiB for {} announcements", announcing.len());
+    assert!(grown < 16 << 20, "{grown} bytes for {} announcements", announcing.len());
 }
 
 // Frames in part -------------------------------------------------------------------------------------------------
@@ -243,13 +237,13 @@ fn a_publisher_that_stops_inside_a_frame_is_let_go_and_the_log_has_its_name() {
 fn the_place_of_a_publisher_that_is_gone_without_a_word_is_given_back() {
     let flags = ["--publish-timeout", "300ms", "--close-timeout", "300ms", "--max-publishers", "1"];
     let node = Node::start(&flags);
-    let files = fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
+    let files = open_files(&node);
     let mut gone = TcpStream::connect(node.publish_addr()).unwrap();
     gone.write_all(&frame("t", "part", "", "1", 1)[..20]).unwrap();
     node.wait_stats("its place is taken", |stats| stats["publishers"] == 1);
     // No word of it comes any more, and no goodbye either: `gone` stays open here.
     wait_until(PATIENCE, || {
-        let now = fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
+        let now = open_files(&node);
         (now == files && node.stats()["publishers"] == 0).then_some(())
     })
     .expect("it keeps its place and its descriptor");
@@ -404,7 +398,7 @@ fn a_publisher_that_never_reads_its_answers_is_bounded_then_closed() {
         line.contains("publisher let go") && line.contains("not read in time")
     });
     let grown = memory(&node, "VmHWM") - before;
-    assert!(grown < 16 << 10, "{grown} KiB for one publisher");
+    assert!(grown < 16 << 20, "{grown} bytes for one publisher");
 }
 
 // The socket's file ----------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::proc::{cpu_time, open_files};
+use common::proc::{cpu_time, open_files, status};
 use common::{
     DEEP, Incoming, Node, PATIENCE, Signal, TempDir, WebSocket, fanwire, http, publish_to_the_end,
     read_response, run_any, seed, wait_until,
 };
 use fanwire::client::{Answer, Event, Publisher};
 use fanwire::publish::wire::{self, Header, Kind, Publish};
+use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use socket2::SockRef;
 
@@ -150,6 +151,17 @@ fn a_client_that_reads_slowly_still_gets_everything_before_it_is_closed() {
     let (messages, closed) = read_to_close(&mut slow);
     assert_eq!((messages.len(), closed.map(|(code, _)| code)), (60, Some(1001)));
     assert!(node.wait_exit(PATIENCE).success());
+}
+
+/// Whoever opens the file for which the kernel's table grows waits for it, and all clients of its shard with it.
+#[test]
+fn the_table_of_open_files_has_room_for_all_clients_from_the_start() {
+    let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let node = Node::start(&["--max-clients", "3000"]);
+    assert!(status(&node, "FDSize") >= allowed.min(3000), "{}", status(&node, "FDSize"));
+    let _clients: Vec<_> = (0..300).map(|_| node.websocket()).collect();
+    assert!(open_files(&node) > 300);
+    assert!(status(&node, "FDSize") >= allowed.min(3000));
 }
 
 #[test]
@@ -351,7 +363,7 @@ fn running_out_of_file_descriptors_pauses_accepting_and_nothing_else() {
     let limit = open_files(&node) as u64 + 5;
     let pid = rustix::process::Pid::from_raw(node.pid() as i32).unwrap();
     let bound = rustix::process::Rlimit { current: Some(limit), maximum: Some(limit) };
-    rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, bound).unwrap();
+    rustix::process::prlimit(Some(pid), Resource::Nofile, bound).unwrap();
     let crowd: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(node.http_addr()).unwrap()).collect();
     node.wait_log("the pause", |line| line.contains("WARN") && line.contains("accepting paused"));
 

@@ -247,7 +247,9 @@ fn message(deflates: bool, random: &mut fastrand::Rng) -> Vec<u8> {
         0..7 if deflates => {
             frames::write_text_deflated(&mut out, random.choice(texts).unwrap().as_bytes(), random);
         }
-        0..7 => frames::write_text(&mut out, random.choice(texts).unwrap().as_bytes(), random),
+        0..7 => {
+            frames::write_text(&mut out, random.choice(texts).unwrap().as_bytes(), random);
+        }
         7 => out.extend(masked(0x89, b"are you there?")),
         8 => out.extend(masked(0x8a, b"")),
         9 => out.extend(masked(0x88, b"\x03\xe8bye")),

@@ -10,11 +10,21 @@ pub fn open_files(node: &Node) -> usize {
     fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count()
 }
 
+/// A figure of `/proc/PID/status`.
+pub fn status(node: &Node, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find(|line| line.split(':').next() == Some(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A figure of `/proc/PID/status` that is memory, in bytes.
+pub fn memory(node: &Node, name: &str) -> u64 {
+    status(node, name) << 10
+}
+
 /// Bytes of memory that it has now.
 pub fn resident(node: &Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    memory(node, "VmRSS")
 }
 
 /// Processor time that it has used.

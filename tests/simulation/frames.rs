@@ -89,7 +89,7 @@ pub fn write(out: &mut Vec<u8>, fin: bool, opcode: u8, payload: &[u8], random: &
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// Writes a text message, sometimes in fragments with a pong between them.
+/// Writes a text message, sometimes in fragments with a pong between them; answers where in `out` that ends.
 pub fn write_text(out: &mut Vec<u8>, text: &[u8], random: &mut fastrand::Rng) -> Option<usize> {
     write_message(out, 1, text, random)
 }
