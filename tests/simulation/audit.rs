@@ -58,6 +58,8 @@ pub struct Vigil {
     /// Since when at the earliest nothing was taken, and at the latest.
     stalled: Option<u64>,
     surely_stalled: Option<u64>,
+    /// When it last took nothing, at the latest.
+    refused: u64,
     /// As it was before this turn.
     stalled_before: Option<u64>,
     /// Something was taken after the last refusal.
@@ -99,6 +101,7 @@ impl Vigil {
             was_too_slow: false,
             stalled: None,
             surely_stalled: None,
+            refused: 0,
             stalled_before: None,
             is_moving: false,
         }
@@ -158,6 +161,7 @@ impl Vigil {
         if self.is_moving || self.surely_stalled.is_none() {
             self.surely_stalled = Some(until);
         }
+        self.refused = until;
         self.is_moving = false;
     }
 
@@ -342,6 +346,8 @@ impl Turn<'_> {
             assert!(!is_over(vigil.heard + timeout), "client {id} is silent for {silent} ms and is left");
         }
         if let (Some(timeout), Some(since)) = (vigil.write_timeout, vigil.surely_stalled) {
+            // Where all that waited was left out, nothing had to be taken until something was refused again.
+            let since = if client.may_drop.contains(&true) { vigil.refused } else { since };
             // In an amnesty the time begins anew.
             let since = if self.amnesty.until > since { self.amnesty.until } else { since };
             let stalled = self.mono.saturating_sub(since) / 1_000_000;
