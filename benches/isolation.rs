@@ -51,7 +51,7 @@ struct Options {
     /// Events a second.
     #[arg(long, default_value_t = 50.0)]
     rate: f64,
-    /// Events a second that are published to the herd meanwhile [default: 200]
+    /// Events a second that are published to the herd meanwhile [default: 1000]
     #[arg(long)]
     herd_rate: Option<f64>,
     /// Shards of the node.
@@ -178,11 +178,11 @@ struct Told {
 }
 
 impl Attacker {
-    fn start(attack: Attack, node: &Node, options: &Options, is_small: bool, seed: u64) -> io::Result<Self> {
+    fn start(attack: Attack, node: &Node, options: &Options, seed: u64) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--attack", attack.name(), "--seed", &seed.to_string()]);
         command.args(["--http", &node.http.to_string(), "--publish", &node.publish.to_string()]);
-        if is_small {
+        if is_quick(options) {
             command.arg("--small");
         }
         if let Some(rate) = options.herd_rate {
@@ -380,9 +380,6 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
     let ways = [Dialect::Json, Dialect::Path, Dialect::Json, Dialect::Sse];
     let mut load = Load::connect_by(&node, subscribers(options), options.topics, &ways)?;
     load.publish(options.rate);
-    if !is_quick(options) {
-        warm_up(attack, &node, &mut load, options, seed)?;
-    }
     load.observe(&node, calm_time.min(Duration::from_secs(2)), || true)?;
     let calm = load.observe(&node, calm_time, || true)?;
     let calm_tally = load.pause()?;
@@ -391,7 +388,7 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
     node.forget_peak();
 
     load.publish(options.rate);
-    let mut attacker = Attacker::start(attack, &node, options, is_quick(options), seed)?;
+    let mut attacker = Attacker::start(attack, &node, options, seed)?;
     let mut patience = 0;
     let attacked = load.observe(&node, 2 * calm_time, || {
         // It is asked every 50 ms: a pass that takes minutes will not end.
@@ -423,20 +420,6 @@ fn measure(attack: Attack, options: &Options, places: Places, seed: u64) -> io::
         is_alive: node.is_alive(),
         done: attacker.done()?,
     })
-}
-
-/// Lets the attack happen once, small. Of a program that never did what it makes the node do, more of the file is in
-/// memory afterwards, 0.7 MB of the 1.1 that were found to be left: that is no memory that anybody left there.
-fn warm_up(attack: Attack, node: &Node, load: &mut Load, options: &Options, seed: u64) -> io::Result<()> {
-    let mut attacker = Attacker::start(attack, node, options, true, seed)?;
-    load.observe(node, Duration::from_secs(1), || attacker.has_passed())?;
-    attacker.stop();
-    load.observe(node, Duration::from_secs(1), || attacker.is_over())?;
-    let done = attacker.done()?;
-    match done.complained {
-        0 => Ok(()),
-        _ => Err(io::Error::other(format!("before it was measured: {:?}", done.complaints))),
-    }
 }
 
 /// Waits until the kernel has forgotten the connections of what ran before, which it does after a minute and in heaps:

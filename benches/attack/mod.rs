@@ -157,7 +157,7 @@ impl Scale {
             stopped: 100,
             herd: 5_000,
             herd_topics: 48,
-            herd_rate: 200.0,
+            herd_rate: 1_000.0,
             storm: 20_000,
             wave: 10_000,
             senders: 64,

@@ -224,6 +224,10 @@ impl<T: Transport> Shard<T> {
                 let mut buffer = std::mem::take(&mut self.buffer);
                 self.handle_input(number, &mut buffer[..count], most, now);
                 self.buffer = buffer;
+                if count < most {
+                    // That was all there is: the next byte may come before the next read, again and again.
+                    self.close_if_overdue(number, now);
+                }
                 self.remember(number);
             }
         }

@@ -16,7 +16,7 @@ use crate::publish::socket::Publisher;
 use crate::publish::wire::encode_error;
 use crate::receipt::{Fate, Key};
 use crate::session::handshake::Exchange;
-use crate::session::session::{NOT_LISTED, Session};
+use crate::session::session::{Inbound, NOT_LISTED, Session};
 use crate::session::timer::Due;
 use crate::transport::Transport;
 
@@ -253,7 +253,7 @@ impl<T: Transport> Shard<T> {
                 {
                     // What it sent may wait on our side.
                     if now.mono < self.amnesty || is_paused {
-                        inbound.begun = Some(now.mono);
+                        (inbound.begun, inbound.is_overdue) = (Some(now.mono), false);
                     } else if has_unread {
                         // All that is there is read first, which is soon.
                         inbound.is_overdue = true;
@@ -286,8 +286,11 @@ impl<T: Transport> Shard<T> {
 
     /// All is read that there is of a client: if the time for its message was up before, this was the last chance.
     pub(super) fn close_if_overdue(&mut self, number: u32, now: Now) {
-        let Role::Client(session) = &self.connections[number as usize].role else { return };
-        if session.inbound.as_ref().is_some_and(|inbound| inbound.is_overdue && inbound.begun.is_some()) {
+        let connection = &self.connections[number as usize];
+        let Role::Client(session) = &connection.role else { return };
+        let waits_for_us = connection.is_paused || session.unread.is_some();
+        let is_overdue = |inbound: &Inbound| inbound.is_overdue && inbound.begun.is_some();
+        if !waits_for_us && session.inbound.as_deref().is_some_and(is_overdue) {
             self.close_unfinished(number, now);
         }
     }

@@ -47,8 +47,6 @@ pub struct Vigil {
     /// Since when one does; and the same before this turn.
     unfinished: Option<u64>,
     unfinished_before: Option<u64>,
-    /// Turns since the time of one was up, and since anything of it was read.
-    turns_late: usize,
     /// When it was last read.
     read: u64,
     /// So many answers waited that what it sent may have waited too.
@@ -58,8 +56,6 @@ pub struct Vigil {
     /// Since when at the earliest nothing was taken, and at the latest.
     stalled: Option<u64>,
     surely_stalled: Option<u64>,
-    /// When it last took nothing, at the latest.
-    refused: u64,
     /// As it was before this turn.
     stalled_before: Option<u64>,
     /// Something was taken after the last refusal.
@@ -95,13 +91,11 @@ impl Vigil {
             message_timeout: nanos(limits.message_timeout),
             unfinished: None,
             unfinished_before: None,
-            turns_late: 0,
             read: 0,
             was_held_up: false,
             was_too_slow: false,
             stalled: None,
             surely_stalled: None,
-            refused: 0,
             stalled_before: None,
             is_moving: false,
         }
@@ -161,7 +155,6 @@ impl Vigil {
         if self.is_moving || self.surely_stalled.is_none() {
             self.surely_stalled = Some(until);
         }
-        self.refused = until;
         self.is_moving = false;
     }
 
@@ -169,7 +162,9 @@ impl Vigil {
         if std::mem::take(&mut self.is_moving) {
             (self.stalled, self.surely_stalled) = (None, None);
         }
-        if !queue.is_some_and(|queue| queue.is_blocked) {
+        // Where all that waited was left out, nothing is there to be taken.
+        let waits = |queue: &Queue| queue.is_blocked && (queue.events > 0 || queue.private_bytes > 0);
+        if !queue.is_some_and(waits) {
             self.surely_stalled = None;
         }
         self.was_held_up |= queue.is_some_and(|queue| queue.private_bytes > HELD_UP);
@@ -177,9 +172,6 @@ impl Vigil {
             self.held_up = mono;
         }
         self.stalled_before = self.stalled;
-        let is_late =
-            self.read != mono && self.unfinished.is_some_and(|since| since + self.message_timeout <= mono);
-        self.turns_late = if is_late { self.turns_late + 1 } else { 0 };
     }
 }
 
@@ -346,8 +338,6 @@ impl Turn<'_> {
             assert!(!is_over(vigil.heard + timeout), "client {id} is silent for {silent} ms and is left");
         }
         if let (Some(timeout), Some(since)) = (vigil.write_timeout, vigil.surely_stalled) {
-            // Where all that waited was left out, nothing had to be taken until something was refused again.
-            let since = if client.may_drop.contains(&true) { vigil.refused } else { since };
             // In an amnesty the time begins anew.
             let since = if self.amnesty.until > since { self.amnesty.until } else { since };
             let stalled = self.mono.saturating_sub(since) / 1_000_000;
@@ -358,10 +348,8 @@ impl Turn<'_> {
         {
             let since = since.max(self.amnesty.until);
             let unfinished = self.mono.saturating_sub(since) / 1_000_000;
-            // What is there and not yet read gets it more: the node reads a few clients in each turn, and closes one when
-            // nothing is there. The simulation's turns may be seconds apart, and something there in each.
-            let had_its_turn = vigil.turns_late > self.after.len();
-            let is_over = had_its_turn && is_over(since + vigil.message_timeout + 2 * SECOND);
+            // What is there and not yet read gets it a little more.
+            let is_over = is_over(since + vigil.message_timeout + 2 * SECOND);
             assert!(!is_over, "client {id}'s message is unfinished for {unfinished} ms and it is left");
         }
         let before = self.before.get(&queue.number);

@@ -141,7 +141,7 @@ pub struct Client {
     loose: Vec<Loose>,
     told: Vec<u64>,
     last: Vec<u64>,
-    pub may_drop: Vec<bool>,
+    may_drop: Vec<bool>,
     /// Whether there ever was a subscription of which nothing may be left out.
     pub may_be_slow: bool,
     /// How many messages it may send in a second.
