@@ -658,6 +658,28 @@ fn a_byte_now_and_then_does_not_prolong_the_time_for_a_message() {
 }
 
 #[test]
+fn nor_does_a_byte_that_is_there_whenever_it_is_read() {
+    let mut script = Script::new(Limits { message_timeout: Duration::from_secs(5), ..Limits::default() });
+    let client = script.open(usize::MAX, "/ws", UPGRADE);
+    let number = script.pipes[client].borrow().number.unwrap();
+    let mut frame = Vec::new();
+    write(&mut frame, true, 1, &[b' '; 200], &mut fastrand::Rng::with_seed(0));
+    let mut tenths = 0;
+    while script.is_there(client) {
+        script.now.mono += 100_000_000;
+        // One turn, so one read, for each byte: none of them finds nothing.
+        script.pipes[client].borrow_mut().send(&frame[tenths..=tenths]);
+        script.shard.handle_ready(number, true, false);
+        script.shard.turn(&|| script.now);
+        tenths += 1;
+    }
+    assert!((50..53).contains(&tenths), "after {tenths} tenths of a second");
+    script.run();
+    script.read(client);
+    assert_eq!(script.close_code(client), Some(1008));
+}
+
+#[test]
 fn what_comes_in_on_a_stream_means_nothing_up_to_its_size() {
     let mut script = Script::new(Limits::default());
     let client = script.open(usize::MAX, "/feed/a", UPGRADE);
