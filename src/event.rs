@@ -14,7 +14,8 @@ use crate::topic::log::Topic;
 #[derive(Debug, Default)]
 pub struct Events {
     text: String,
-    records: Vec<Record>,
+    /// Mostly, of many topics, one.
+    records: SmallVec<[Record; 1]>,
     have_keys: bool,
 }
 

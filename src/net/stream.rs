@@ -1,12 +1,18 @@
 //! A connected socket, TCP or Unix.
 
-use std::io::{self, Read, Write};
+#[cfg(not(target_os = "linux"))]
+use std::io::Write;
+use std::io::{self, Read};
 use std::net::Shutdown;
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+#[cfg(target_os = "linux")]
+use rustix::net::SendFlags;
 use socket2::SockRef;
 
 #[cfg(target_os = "linux")]
@@ -52,6 +58,14 @@ impl Transport for Stream {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The C library's `send` is a cancellation point, which costs a process of several threads two atomic
+        // operations a call.
+        Ok(rustix::net::send(self.as_fd(), bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
@@ -72,6 +86,16 @@ impl Transport for Stream {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -161,7 +161,7 @@ impl<'a> Publish<'a> {
             topics: text("topic list", topics)?,
             event: text("event name", event)?,
             key: text("key", key)?,
-            data: std::str::from_utf8(data).map_err(|error| {
+            data: simdutf8::compat::from_utf8(data).map_err(|error| {
                 Refusal::new(ErrorCode::BadData, format!("data is not UTF-8 at byte {}", error.valid_up_to()))
             })?,
             timestamp_ms,

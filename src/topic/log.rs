@@ -468,13 +468,15 @@ impl Topics {
         ingress: u64,
         mut send: impl FnMut(usize, Arc<Round>),
     ) {
-        let mut current = Arc::clone(topic);
+        let mut found;
+        let mut current = topic;
         loop {
             let mut log = current.log.lock();
             if log.retired {
                 drop(log);
                 // Everyone left between the look-up and now; somebody may have come since.
-                match self.find_or_keep(current.name()) {
+                found = self.find_or_keep(current.name());
+                match &found {
                     Some(found) => current = found,
                     None => return,
                 }
@@ -483,7 +485,7 @@ impl Topics {
             let offset = log.head + 1;
             log.head += events.len() as u64;
             let interest = log.interest;
-            let placed = Placed { topic: Arc::clone(&current), offset };
+            let placed = Placed { topic: Arc::clone(current), offset };
             let category = Arc::clone(current.name());
             let round = Arc::new(round(SmallVec::from_buf([placed]), category, events, 0, ingress, interest));
             self.keep(&mut log, &round, offset);
