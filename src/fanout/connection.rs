@@ -11,7 +11,7 @@ use crate::session::address::Address;
 use crate::session::chunk::{Chunks, Gap, UNTIMED};
 use crate::session::handshake::Exchange;
 use crate::session::outbox::{Mark, Outbox, Progress};
-use crate::session::session::Session;
+use crate::session::session::{Identity, Session};
 use crate::transport::Transport;
 
 /// One connection of a shard. What a delivery touches stands first.
@@ -28,6 +28,9 @@ pub struct Connection<T> {
     pub is_held: bool,
     /// Whether a subscription has a gap that the client has not been told of.
     pub has_gaps: bool,
+    /// Whether something of the client's own is put around its events: what [`Session::private`] says, known without
+    /// touching the session.
+    is_private: bool,
     /// Whether it stands on the ready list: something may be there to read.
     pub is_ready: bool,
     /// Whether it is not read because of what it has not taken yet.
@@ -181,6 +184,7 @@ impl<T: Transport> Connection<T> {
             is_owed: false,
             is_held: false,
             has_gaps: false,
+            is_private: false,
             is_ready: false,
             is_paused: false,
             is_replaying: false,
@@ -190,6 +194,20 @@ impl<T: Transport> Connection<T> {
             armed: 0,
             stream,
             role,
+        }
+    }
+
+    /// It is a client's from now on.
+    pub fn become_client(&mut self, session: Session) {
+        self.is_private = !matches!(session.private(), Private::Nothing);
+        self.role = Role::Client(Box::new(session));
+    }
+
+    /// The client has a name from now on, or another.
+    pub fn identify(&mut self, identity: Identity) {
+        if let Role::Client(session) = &mut self.role {
+            session.identity = Some(Box::new(identity));
+            self.is_private = !matches!(session.private(), Private::Nothing);
         }
     }
 
@@ -220,24 +238,23 @@ impl<T: Transport> Connection<T> {
         work: &mut Work,
         mut gap: impl FnMut(Dialect, &mut Vec<u8>, u32, Gap),
     ) -> io::Result<Flushed> {
-        let (private, dialect) = match &self.role {
-            Role::Client(session) => (session.private(), session.dialect),
-            _ => (Private::Nothing, Dialect::Json),
-        };
-        let is_shared = matches!(private, Private::Nothing);
         let enough = work.bytes + FLUSH_BYTES;
         while !self.outbox.is_empty() {
             let written = if let Some(first) = self.outbox.first() {
                 let written = write(&mut self.stream, first, work)?;
                 self.outbox.consume_first(written.unwrap_or(0));
                 written
-            } else if let Some(span) = self.outbox.single_span().filter(|_| is_shared) {
+            } else if let Some(span) = self.outbox.single_span().filter(|_| !self.is_private) {
                 let written = write(&mut self.stream, chunks.bytes(span), work)?;
                 if let Some(written) = written {
                     self.outbox.consume_single(written, chunks, work);
                 }
                 written
             } else {
+                let (private, dialect) = match &self.role {
+                    Role::Client(session) => (session.private(), session.dialect),
+                    _ => (Private::Nothing, Dialect::Json),
+                };
                 scratch.bytes.clear();
                 scratch.marks.clear();
                 let Scratch { bytes, marks } = scratch;

@@ -28,8 +28,10 @@ use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
 
-/// Publishers read in one turn …
+/// Reads of publishers in one turn …
 const PUBLISHERS_READ: usize = 64;
+/// … of so many bytes each: what they bring goes to its subscribers while the processor's cache still has it.
+const PUBLISHER_READ: usize = 16 << 10;
 /// … and clients: while nobody waits for events a turn is short as well, for an event that comes in waits for its end.
 const READS: usize = 32;
 /// How many times fewer clients are read, and newcomers let in, in a turn while some wait for events: each takes as
@@ -55,19 +57,27 @@ pub(super) enum Read {
 }
 
 impl<T: Transport> Shard<T> {
-    /// Reads what the ready connections have, each once: publishers first, together no more than one buffer full, for
-    /// everybody waits for what they bring; then clients; then requests, with a bound of their own: a handshake costs
-    /// much more than a client's message, and those who come are not to hold up those who are there.
+    /// Reads what the ready connections have: publishers first, in turns and together no more than one buffer full, for
+    /// everybody waits for what they bring; then clients, each once; then requests, with a bound of their own: a handshake
+    /// costs much more than a client's message, and those who come are not to hold up those who are there.
     pub(super) fn read_ready(&mut self, now: Now) {
         // Who waits now for events, waited before anything is read.
         let (newcomers, is_live) = (self.newcomers_per_turn(), self.sweep.is_live());
         let mut publish_budget = self.buffer.len();
         let of_each = CLIENTS_READ / self.ready.len().clamp(1, READS);
         let of_each = of_each.clamp(LEAST_READ, CLIENT_READ);
-        for _ in 0..self.sources.len().min(PUBLISHERS_READ) {
+        for _ in 0..PUBLISHERS_READ {
             let Some(number) = self.sources.pop_front() else { break };
+            let before = publish_budget;
             self.read_one(number, of_each, &mut publish_budget, now);
+            if publish_budget < before {
+                self.drain_link(now);
+            }
+            if publish_budget == 0 || self.is_behind() {
+                break;
+            }
         }
+        self.is_flooded = publish_budget == 0;
         let reads = if is_live { READS / FEWER_WHILE_LIVE } else { READS };
         for _ in 0..self.ready.len().min(reads) {
             let Some(number) = self.ready.pop_front() else { break };
@@ -98,7 +108,8 @@ impl<T: Transport> Shard<T> {
                 if *publish_budget == 0 || self.is_behind() {
                     self.remember(number);
                 } else if self.has_credit() {
-                    *publish_budget -= self.read_publisher(number, *publish_budget, now);
+                    let most = (*publish_budget).min(PUBLISHER_READ);
+                    *publish_budget -= self.read_publisher(number, most, now);
                 } else {
                     self.starve(number);
                 }
@@ -540,7 +551,7 @@ impl<T: Transport> Shard<T> {
         }
         if let Some(id) = &subscribe.client_id {
             let suffix = session.dialect.suffix(id);
-            session.identity = Some(Box::new(Identity { client_id: id.as_str().into(), suffix }));
+            connections[number as usize].identify(Identity { client_id: id.as_str().into(), suffix });
             self.leave_deflated(number);
         }
         for subscription in behind {

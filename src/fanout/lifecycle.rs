@@ -350,8 +350,8 @@ impl<T: Transport> Shard<T> {
         }
         let connection = &mut self.connections[number as usize];
         match &mut connection.role {
-            Role::Client(session) => {
-                let is_leaving = session.leaving;
+            Role::Client(_) => {
+                // Nothing of the session is touched for one that has nothing but events to come.
                 if connection.has_gaps {
                     self.tell_gaps(number, clock());
                 }
@@ -359,7 +359,11 @@ impl<T: Transport> Shard<T> {
                     self.replay(number, clock());
                 }
                 let connection = &self.connections[number as usize];
-                if is_leaving && connection.has_all() && self.is_draining() {
+                if self.is_draining()
+                    && let Role::Client(session) = &connection.role
+                    && session.leaving
+                    && connection.has_all()
+                {
                     self.close_client(number, CloseReason::ShuttingDown, "", clock());
                 }
             }

@@ -380,7 +380,7 @@ impl<T: Transport> Shard<T> {
         session.shares_messages = shares_messages;
         session.deflates = deflates;
         session.unread = (!rest.is_empty() && dialect.is_web_socket()).then(|| Box::new(rest));
-        connection.role = Role::Client(Box::new(session));
+        connection.become_client(session);
         if dialect == Dialect::EventStream {
             // Nobody answers its heartbeats but the kernel at the other end.
             connection.stream.expect_acknowledgement(self.limits.heartbeat_timeout);

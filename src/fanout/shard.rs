@@ -46,6 +46,9 @@ use crate::transport::Transport;
 
 /// Connections flushed in one turn.
 pub const SLICE: usize = 100;
+/// The same while publishers have more to say than was read: the more events are read between two flushes of a connection,
+/// the more of them share a write, and the sooner nothing is left to read.
+const SLICE_IN_A_FLOOD: usize = 25;
 /// Those that catch up from a history in one turn, each of which costs several times what another one does …
 const SLICE_CATCHING_UP: usize = 32;
 /// … and while others wait: a tenth of what those take, so that a herd of thousands comes back without their noticing.
@@ -86,6 +89,8 @@ pub struct Shard<T: Transport> {
     pub(super) due: Vec<Due>,
     pub(super) ingress: Ingress,
     pub(super) buffer: Box<[u8]>,
+    /// Whether publishers had more to say in this turn than was read.
+    pub(super) is_flooded: bool,
     pub(super) iso: Iso8601,
     /// One for all connections: nothing of a message is kept for the next.
     pub(super) deflater: Deflater,
@@ -186,6 +191,7 @@ impl<T: Transport> Shard<T> {
             due: Vec::new(),
             ingress: Ingress::default(),
             buffer: vec![0; READ_BYTES].into(),
+            is_flooded: false,
             iso: Iso8601::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
@@ -317,7 +323,7 @@ impl<T: Transport> Shard<T> {
     }
 
     /// Takes what is in the link, as long as nobody is too far behind.
-    fn drain_link(&mut self, now: Now) {
+    pub(super) fn drain_link(&mut self, now: Now) {
         while !self.is_behind()
             && let Some(message) = self.link().receive()
         {
@@ -551,9 +557,12 @@ impl<T: Transport> Shard<T> {
     /// Flushes the connections whose turn it is.
     fn flush_slice(&mut self, clock: &impl Fn() -> Now) {
         let mut catching_up = if self.sweep.is_live() { CATCHING_UP_WHILE_LIVE } else { SLICE_CATCHING_UP };
+        // Good enough: a slice takes a fraction of a millisecond.
+        let now = self.turn_began;
         let mut flushed = 0;
-        while flushed < SLICE
-            && let Some(number) = self.sweep.pop()
+        let slice = if self.is_flooded { SLICE_IN_A_FLOOD } else { SLICE };
+        while flushed < slice
+            && let Some(number) = self.sweep.pop(now)
         {
             flushed += usize::from(self.flush_if_owed(number, clock));
         }

@@ -1,8 +1,10 @@
 //! The sweep: connections that are owed something, in the order in which they are flushed.
 //!
 //! With a latency budget, those that are owed events only are held back together until it is used up, so that one
-//! write carries more of them. Whatever else is owed (answers, control frames, what a socket refused before) goes
-//! at once, and takes the connection's events along.
+//! write carries more of them. It counts from when the first of these events came in, but not before those who were let
+//! go last have all been flushed: that long an event waits without a budget too, and a budget that is used up meanwhile
+//! saves nothing. Whatever else is owed (answers, control frames, what a socket refused before) goes at once, and takes
+//! the connection's events along.
 //!
 //! Those that catch up from a history have a queue of their own, of which a few go in each turn: thousands that come
 //! back together are not to stand before those who are there.
@@ -21,8 +23,13 @@ pub(super) struct Sweep {
     catching_up: VecDeque<u32>,
     /// Whether the round that is being pushed is held back.
     holds: bool,
-    /// Until when the held ones are, in nanoseconds.
-    until: u64,
+    /// When what they are held for came in, in nanoseconds, the first of it.
+    since: u64,
+    /// How long they are, from then, or from when all who were released last have been taken.
+    budget: u64,
+    /// Those have been when so many have been taken; and when that was, in nanoseconds.
+    released: u64,
+    swept: u64,
     /// What came since the first of them is held: none of them is owed more by it.
     events: usize,
     bytes: usize,
@@ -80,10 +87,13 @@ impl Sweep {
         self.catching_up.pop_front()
     }
 
-    /// Takes the one whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<u32> {
+    /// Takes the one whose turn it is, at about this time in nanoseconds.
+    pub(super) fn pop(&mut self, now: u64) -> Option<u32> {
         let number = self.due.pop_front()?;
         self.popped += 1;
+        if self.popped == self.released {
+            self.swept = now;
+        }
         Some(number)
     }
 
@@ -95,11 +105,12 @@ impl Sweep {
     /// A round of so many events and bytes, which came in at `ingress` nanoseconds, is about to be pushed.
     pub(super) fn begin_round(&mut self, budget: Duration, ingress: u64, events: usize, bytes: usize) {
         self.holds = !budget.is_zero();
+        self.budget = nanos(budget);
         if !self.holds {
             return;
         }
         if self.held.is_empty() {
-            self.until = ingress.saturating_add(nanos(budget));
+            self.since = ingress;
             (self.events, self.bytes) = (0, 0);
         }
         self.events += events;
@@ -116,17 +127,21 @@ impl Sweep {
         !self.held.is_empty()
     }
 
-    /// Until when at the latest, in nanoseconds, somebody is held.
+    /// Until when at the latest, in nanoseconds, somebody is held. `None`: nobody is, or those who were let go last have
+    /// not all been flushed.
     pub(super) fn held_until(&self) -> Option<u64> {
-        self.is_holding().then_some(self.until)
+        let counts = self.is_holding() && self.popped >= self.released;
+        counts.then(|| self.since.max(self.swept).saturating_add(self.budget))
     }
 
     /// Lets the held ones go where their time has come, or enough has; answers whether it did.
     pub(super) fn release(&mut self, now: u64) -> bool {
-        let is_time = now >= self.until || self.events > HELD_EVENTS || self.bytes > HELD_BYTES;
-        let is_released = self.is_holding() && is_time;
+        let is_time = self.held_until().is_some_and(|until| now >= until);
+        let is_enough = self.is_holding() && (self.events > HELD_EVENTS || self.bytes > HELD_BYTES);
+        let is_released = is_time || is_enough;
         if is_released {
             self.due.append(&mut self.held);
+            self.released = self.popped().1;
         }
         is_released
     }
@@ -150,12 +165,32 @@ mod tests {
         hold(&mut sweep, 90, 1, 10, 2);
         sweep.push(3);
         assert_eq!((sweep.held_until(), sweep.len(), sweep.fronts().next()), (Some(150), 3, Some(3)));
-        assert_eq!((sweep.pop(), sweep.pop(), sweep.fronts().next()), (Some(3), None, Some(1)));
+        assert_eq!((sweep.pop(0), sweep.pop(0), sweep.fronts().next()), (Some(3), None, Some(1)));
         assert!(!sweep.release(149));
         assert!(sweep.release(150));
         assert!(!sweep.release(150));
         assert_eq!((sweep.held_until(), sweep.popped()), (None, (1, 3)));
-        assert_eq!([sweep.pop(), sweep.pop(), sweep.pop()], [Some(1), Some(2), None]);
+        assert_eq!([sweep.pop(0), sweep.pop(0), sweep.pop(0)], [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn the_budget_counts_from_the_end_of_the_sweep_before() {
+        let mut sweep = Sweep::default();
+        hold(&mut sweep, 0, 1, 10, 1);
+        hold(&mut sweep, 0, 1, 10, 2);
+        assert!(sweep.release(100));
+        assert_eq!(sweep.pop(110), Some(1));
+        hold(&mut sweep, 115, 1, 10, 1);
+        sweep.push(3);
+        assert!(!sweep.release(1_000), "the sweep is not over");
+        assert_eq!((sweep.held_until(), sweep.pop(1_000)), (None, Some(2)));
+        assert_eq!(sweep.held_until(), Some(1_100), "whoever came later is not waited for");
+        assert!(!sweep.release(1_099));
+        assert!(sweep.release(1_100));
+        assert_eq!([sweep.pop(1_200), sweep.pop(1_300)], [Some(3), Some(1)]);
+        // What comes later is held from then on.
+        hold(&mut sweep, 5_000, 1, 10, 1);
+        assert_eq!(sweep.held_until(), Some(5_100));
     }
 
     #[test]
@@ -176,7 +211,7 @@ mod tests {
         sweep.begin_round(Duration::ZERO, 0, 1, 1);
         let (queue, is_held) = sweep.queue();
         queue.push_back(7);
-        assert_eq!((is_held, sweep.held_until(), sweep.pop()), (false, None, Some(7)));
+        assert_eq!((is_held, sweep.held_until(), sweep.pop(0)), (false, None, Some(7)));
     }
 
     #[test]
@@ -186,7 +221,7 @@ mod tests {
         assert!(!sweep.is_live() && !sweep.is_empty());
         sweep.push(2);
         assert_eq!((sweep.len(), sweep.fronts().collect::<Vec<_>>()), (2, vec![2, 1]));
-        assert_eq!((sweep.pop(), sweep.pop(), sweep.pop_catching_up()), (Some(2), None, Some(1)));
+        assert_eq!((sweep.pop(0), sweep.pop(0), sweep.pop_catching_up()), (Some(2), None, Some(1)));
         assert!(sweep.is_empty());
     }
 }
