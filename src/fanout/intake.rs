@@ -28,9 +28,9 @@ use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
 use crate::transport::Transport;
 
-/// Reads of publishers in one turn …
+/// Publishers read in one turn …
 const PUBLISHERS_READ: usize = 64;
-/// … of so many bytes each: what they bring goes to its subscribers while the processor's cache still has it.
+/// … by so many bytes at a time: what they bring goes to its subscribers while the processor's cache still has it.
 const PUBLISHER_READ: usize = 16 << 10;
 /// … and clients: while nobody waits for events a turn is short as well, for an event that comes in waits for its end.
 const READS: usize = 32;
@@ -66,16 +66,22 @@ impl<T: Transport> Shard<T> {
         let mut publish_budget = self.buffer.len();
         let of_each = CLIENTS_READ / self.ready.len().clamp(1, READS);
         let of_each = of_each.clamp(LEAST_READ, CLIENT_READ);
-        for _ in 0..PUBLISHERS_READ {
-            let Some(number) = self.sources.pop_front() else { break };
+        let mut publishers = self.sources.len().min(PUBLISHERS_READ);
+        while publishers > 0
+            && let Some(number) = self.sources.pop_front()
+        {
             let before = publish_budget;
             self.read_one(number, of_each, &mut publish_budget, now);
-            if publish_budget < before {
+            let count = before - publish_budget;
+            if count > 0 {
                 self.drain_link(now);
             }
             if publish_budget == 0 || self.is_behind() {
                 break;
             }
+            // Who said less than was asked for has its next turn in the next turn: read again at once, it would say one
+            // event at a time, and each would be handed to all subscribers by itself.
+            publishers -= usize::from(count < PUBLISHER_READ);
         }
         self.is_flooded = publish_budget == 0;
         let reads = if is_live { READS / FEWER_WHILE_LIVE } else { READS };
