@@ -82,6 +82,8 @@ def compare(options):
     measured = choose("scenario", scenarios.SCENARIOS, options.only)
     check_machine(options, measured)
     install(list(chosen))
+    # With the libraries that came just now.
+    chosen = choose("server", servers.table(options.fanwire.resolve()), options.servers)
     settings = {
         "is_quick": options.quick,
         "rounds": options.reps,
