@@ -1,6 +1,7 @@
 //! Why sessions end, and when: after each turn of a shard, those that ended must have had a reason that was due, and
 //! those that are left none that is overdue.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use fanwire::clock::nanos;
@@ -17,6 +18,8 @@ use crate::way::Kind;
 /// By so much a timer may be late: its wheel is coarse.
 const LATE: u64 = 100_000_000;
 const SECOND: u64 = 1_000_000_000;
+/// A turn may take most of a second here, and a shard reads as few as four clients in one: in so many it has read all.
+const TURNS_TO_READ_ALL: u32 = 64;
 /// Bytes of answers that wait for a client, before what it sends may wait with them.
 const HELD_UP: usize = 60 << 10;
 
@@ -47,6 +50,8 @@ pub struct Vigil {
     /// Since when one does; and the same before this turn.
     unfinished: Option<u64>,
     unfinished_before: Option<u64>,
+    /// For how many turns of its shard that has been for too long.
+    turns_overdue: Cell<u32>,
     /// When it was last read.
     read: u64,
     /// So many answers waited that what it sent may have waited too.
@@ -91,6 +96,7 @@ impl Vigil {
             message_timeout: nanos(limits.message_timeout),
             unfinished: None,
             unfinished_before: None,
+            turns_overdue: Cell::new(0),
             read: 0,
             was_held_up: false,
             was_too_slow: false,
@@ -350,7 +356,10 @@ impl Turn<'_> {
             let unfinished = self.mono.saturating_sub(since) / 1_000_000;
             // What is there and not yet read gets it a little more.
             let is_over = is_over(since + vigil.message_timeout + 2 * SECOND);
-            assert!(!is_over, "client {id}'s message is unfinished for {unfinished} ms and it is left");
+            let turns = if is_over { vigil.turns_overdue.get() + 1 } else { 0 };
+            vigil.turns_overdue.set(turns);
+            let is_left = turns > TURNS_TO_READ_ALL;
+            assert!(!is_left, "client {id}'s message is unfinished for {unfinished} ms and it is left");
         }
         let before = self.before.get(&queue.number);
         let has_nothing = !queue.is_blocked
