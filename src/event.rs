@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::dialect::envelope::{Form, Frames, Values};
 use crate::publish::wire::Publish;
-use crate::topic::log::Topic;
+use crate::topic::topic::Topic;
 
 /// Events in one contiguous piece of text, in the order they were published.
 #[derive(Debug, Default)]

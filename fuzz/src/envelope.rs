@@ -10,7 +10,7 @@ use fanwire::dialect::envelope::{Envelope, Envelopes, Frames, JSON, JSON_EVENT_S
 use fanwire::dialect::path::{Definition, Streams};
 use fanwire::event::{Events, Round};
 use fanwire::publish::wire::Publish;
-use fanwire::topic::log::Topics;
+use fanwire::topic::table::Topics;
 use serde_json::value::RawValue;
 
 use super::frames::Reader;

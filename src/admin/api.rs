@@ -14,7 +14,7 @@ use crate::proto::http1::{HttpError, Request, decode_path_segment, query_pairs, 
 use crate::publish::dedupe::MAX_KEY_BYTES;
 use crate::publish::http::{Asked as Publishing, Format};
 use crate::publish::socket::is_secret;
-use crate::topic::log::Topics;
+use crate::topic::table::Topics;
 
 /// The operators' endpoints that are one path each.
 const OPERATORS: [&str; 5] =

@@ -7,7 +7,8 @@ use crate::clock::Iso8601;
 use crate::dialect::envelope::{Form, Frames, JSON, read_epoch, write_epoch};
 use crate::proto::http1::{HttpError, query_pairs};
 use crate::proto::websocket::payload;
-use crate::topic::log::{Position, Resume};
+use crate::topic::recall::Resume;
+use crate::topic::topic::Position;
 
 /// Bytes of events in one answer, about.
 const ANSWER_BYTES: usize = 4 << 20;

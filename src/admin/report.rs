@@ -10,7 +10,7 @@ use crate::clock::{Iso8601, Now};
 use crate::dialect::envelope::write_epoch;
 use crate::fanout::subscribers::Subscribers;
 use crate::session::session::Session;
-use crate::topic::log::Topics;
+use crate::topic::table::Topics;
 
 /// What is asked.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::proto::http1::{HttpError, query_pairs};
 use crate::session::policy::Policy;
-use crate::topic::log::{Position, Topic};
 use crate::topic::name::{check_name, pattern_prefix};
+use crate::topic::topic::{Position, Topic};
 
 /// Characters of a client id at most.
 pub const MAX_CLIENT_ID_CHARS: usize = 128;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::clock::Iso8601;
 use crate::event::Round;
 use crate::proto::websocket::{Opcode, RSV1, frame_len, header_len, payload, write_header};
-use crate::topic::log::Topic;
+use crate::topic::topic::Topic;
 
 /// A round's events as one envelope writes them: frames back to back.
 #[derive(Debug, Default)]
@@ -461,7 +461,7 @@ mod tests {
     use super::*;
     use crate::event::Events;
     use crate::publish::wire::Publish;
-    use crate::topic::log::Topics;
+    use crate::topic::table::Topics;
     use parking_lot::Mutex;
     use smallvec::smallvec;
 

@@ -14,8 +14,8 @@ use crate::dialect::envelope::{read_epoch, write_epoch, write_json_string};
 use crate::proto::websocket::{Opcode, write_frame};
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
-use crate::topic::log::Position;
 use crate::topic::name::{check_name, check_topic_or_pattern};
+use crate::topic::topic::Position;
 
 #[derive(Deserialize)]
 struct Message {

@@ -6,7 +6,7 @@
 
 use crate::dialect::envelope::{read_epoch, write_epoch};
 use crate::proto::http1::{readable_by, write_stream_head};
-use crate::topic::log::Position;
+use crate::topic::topic::Position;
 
 /// A comment, which means nothing to anyone: it keeps the stream alive.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";

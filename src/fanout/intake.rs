@@ -24,8 +24,9 @@ use crate::receipt::Receipt;
 use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Subscription};
-use crate::topic::log::{Position, Resume};
 use crate::topic::name::pattern_prefix;
+use crate::topic::recall::Resume;
+use crate::topic::topic::Position;
 use crate::transport::Transport;
 
 /// Publishers read in one turn …

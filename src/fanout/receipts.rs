@@ -12,7 +12,7 @@ use crate::fanout::shared::Message;
 use crate::publish::wire::encode_receipt;
 use crate::receipt::{Asker, Expected, Fate, Key, Receipt};
 use crate::session::session::Session;
-use crate::topic::log::NO_SLOT;
+use crate::topic::topic::NO_SLOT;
 use crate::transport::Transport;
 
 /// A dispatched round whose receipts wait for the connections that are owed it.

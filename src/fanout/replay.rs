@@ -25,7 +25,8 @@ use crate::session::chunk::{Appended, Gap, Span};
 use crate::session::policy::Policy;
 use crate::session::session::{Filter, Session, Subscription};
 use crate::topic::history::{Piece, newest_by_key};
-use crate::topic::log::{NO_SLOT, Position, Topics};
+use crate::topic::table::Topics;
+use crate::topic::topic::{NO_SLOT, Position};
 use crate::transport::Transport;
 
 /// Bytes of events read at once for one client: what thousands of them hold at the same time counts.

@@ -41,7 +41,7 @@ use crate::session::brought::Account;
 use crate::session::chunk::{Appended, Chunks, Gap, NO_CHUNK, Span};
 use crate::session::policy::Policy;
 use crate::session::timer::{Due, Wheel};
-use crate::topic::log::NO_SLOT;
+use crate::topic::topic::NO_SLOT;
 use crate::transport::Transport;
 
 /// Connections flushed in one turn.
@@ -89,7 +89,7 @@ pub struct Shard<T: Transport> {
     pub(super) due: Vec<Due>,
     pub(super) ingress: Ingress,
     pub(super) buffer: Box<[u8]>,
-    /// Whether publishers had more to say in this turn than was read.
+    /// Whether publishers said as much in this turn as is read in one: most likely they have more to say.
     pub(super) is_flooded: bool,
     pub(super) iso: Iso8601,
     /// One for all connections: nothing of a message is kept for the next.

@@ -20,8 +20,8 @@ use crate::origin::Origins;
 use crate::publish::dedupe::Dedupe;
 use crate::publish::ingress::{Destination, Tail};
 use crate::receipt::{Asker, Receipt, Receipts};
-use crate::topic::log::Topics;
 use crate::topic::rules::Rules as TopicRules;
+use crate::topic::table::Topics;
 
 /// One node.
 #[derive(Debug)]

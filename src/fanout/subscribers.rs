@@ -10,7 +10,8 @@ use crate::dialect::envelope::{Form, Values};
 use crate::session::chunk::NO_CHUNK;
 use crate::session::policy::Policy;
 use crate::slack::is_loose;
-use crate::topic::log::{Topic, Topics};
+use crate::topic::table::Topics;
+use crate::topic::topic::Topic;
 
 /// A topic with at least one subscriber in this shard.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::event::Round;
 use crate::fanout::shared::Shared;
 use crate::metrics::ShardMetrics;
 use crate::proto::deflate::Deflater;
-use crate::topic::log::Topic;
+use crate::topic::topic::Topic;
 
 /// What a shard writes with.
 pub(super) struct Writing<'a> {

@@ -12,8 +12,9 @@ use crate::event::{Event, Events, Round};
 use crate::metrics::ShardMetrics;
 use crate::publish::wire::Publish;
 use crate::receipt::{Expected, Receipt, Receipts};
-use crate::topic::log::{Topic, Topics};
 use crate::topic::patterns::{Held, Matches};
+use crate::topic::table::Topics;
+use crate::topic::topic::Topic;
 
 /// Gathers the events of one read. Events of one topic keep their order; an event of several topics, or that
 /// matches a pattern, is a fence.

@@ -18,8 +18,8 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use smallvec::SmallVec;
 
 use crate::slack::is_loose;
-use crate::topic::log::Topic;
 use crate::topic::name::pattern_prefix;
+use crate::topic::topic::Topic;
 
 /// The patterns of the node that have a subscriber.
 #[derive(Debug, Default)]
@@ -231,7 +231,8 @@ mod tests {
     use super::*;
     use crate::event::Events;
     use crate::publish::wire::Publish;
-    use crate::topic::log::{NO_SLOT, Topics};
+    use crate::topic::table::Topics;
+    use crate::topic::topic::NO_SLOT;
     use parking_lot::Mutex;
     use std::sync::atomic::AtomicBool;
 

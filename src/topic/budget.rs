@@ -1,0 +1,81 @@
+//! The byte budget of all histories together, and who gives way when it is used up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::event::Round;
+use crate::topic::history::History;
+
+/// What all histories keep together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Topics that have history.
+    histories: AtomicUsize,
+    bytes: AtomicUsize,
+    max: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(max: usize) -> Self {
+        Self { histories: AtomicUsize::new(0), bytes: AtomicUsize::new(0), max: AtomicUsize::new(max) }
+    }
+
+    /// A history begins.
+    pub(super) fn begin(&self) {
+        self.histories.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A history that keeps nothing ends.
+    pub(super) fn end(&self) {
+        self.histories.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many histories there are.
+    pub(super) fn histories(&self) -> usize {
+        self.histories.load(Ordering::Relaxed)
+    }
+
+    /// What all of them keep.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bound on [`Budget::bytes`].
+    pub(super) fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// Whether all histories together are over the bound.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.bytes() > self.max()
+    }
+
+    /// Keeps a round, which begins at this offset.
+    pub(super) fn keep(&self, history: &mut History, round: &Arc<Round>, offset: u64) {
+        let before = history.bytes();
+        history.push(Arc::clone(round), offset, round.ingress);
+        // Wrapping: the difference may be below zero, and the sum never is.
+        self.bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
+        self.keep_share(history);
+    }
+
+    /// Lets go of what is too old in a history.
+    pub(super) fn trim(&self, history: &mut History, now: u64) {
+        self.bytes.fetch_sub(history.trim(now), Ordering::Relaxed);
+    }
+
+    /// While the bound is exceeded, no history keeps more than an equal part of it.
+    pub(super) fn keep_share(&self, history: &mut History) {
+        if !self.is_exceeded() {
+            return;
+        }
+        let share = self.max() / self.histories().max(1);
+        while history.bytes() > share && self.is_exceeded() {
+            self.bytes.fetch_sub(history.pop(), Ordering::Relaxed);
+        }
+    }
+}

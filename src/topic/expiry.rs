@@ -1,0 +1,131 @@
+//! Lets go of what is too old, or above its share, in topics to which nothing comes any more.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::topic::table::{STRIPES, Topics};
+
+/// Nanoseconds between two sweeps at least. Less than between two questions of one shard, so that it is never early.
+const SWEEP_EVERY: u64 = 200_000_000;
+
+/// Topics looked at in one sweep, after which no further stripe is.
+const ENOUGH_SWEPT: usize = 256;
+
+/// Which stripe of the table is looked at next, and when.
+#[derive(Debug, Default)]
+pub(super) struct Expiry {
+    /// In nanoseconds.
+    due: AtomicU64,
+    /// How often it was.
+    sweeps: AtomicUsize,
+    /// A count that tells the stripe to begin with.
+    next_stripe: AtomicUsize,
+}
+
+impl Topics {
+    /// Sweeps the next stripes, where that is due, until so many topics were looked at as are enough. Every shard asks,
+    /// and one of them does it: the one that took events in may be the only one that is awake.
+    pub fn sweep_next(&self, now: u64) {
+        let due = self.expiry.due.load(Ordering::Relaxed);
+        let next = now.saturating_add(SWEEP_EVERY);
+        let is_mine =
+            |due| self.expiry.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if now < due || !is_mine(due) {
+            return;
+        }
+        self.expiry.sweeps.fetch_add(1, Ordering::Relaxed);
+        let mut looked_at = 0;
+        for _ in 0..STRIPES {
+            let stripe = self.expiry.next_stripe.fetch_add(1, Ordering::Relaxed) % STRIPES;
+            looked_at += self.sweep(stripe, now);
+            if looked_at >= ENOUGH_SWEPT {
+                break;
+            }
+        }
+        // Only who publishes pays for what is over the budget; those with a large part may have gone quiet.
+        for stripe in (0..STRIPES).take_while(|_| self.budget.is_exceeded()) {
+            self.sweep(stripe, now);
+        }
+    }
+
+    /// Lets go of what is too old in one of the [`STRIPES`] of the table, and of what is above its share while
+    /// all history together is over its bound. Answers how many topics it looked at.
+    pub(super) fn sweep(&self, stripe: usize, now: u64) -> usize {
+        if self.with_history() == 0 {
+            return 0;
+        }
+        let (topics, looked_at) = self.with_history_in(stripe);
+        for topic in topics {
+            let mut log = topic.log.lock();
+            let interest = log.interest;
+            let Some(history) = &mut log.history else { continue };
+            self.budget.trim(history, now);
+            self.budget.keep_share(history);
+            if history.events() == 0 && interest == 0 {
+                // The stripe is locked before the log, here as elsewhere.
+                drop(log);
+                self.retire_unneeded(&topic);
+            }
+        }
+        looked_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Events;
+    use crate::publish::wire::Publish;
+    use crate::topic::fixtures::{events, sweep_all, with_history};
+    use crate::topic::topic::Topic;
+
+    #[test]
+    fn all_histories_share_their_budget() {
+        let topics = with_history(1_000_000, 100_000);
+        let all: Vec<_> = ["h1", "h2", "h3"].map(|name| topics.find_or_keep(name).unwrap()).into();
+        topics.register("h3", 0, 0).unwrap();
+        let bytes = |topic: &Topic| topic.kept().unwrap().1;
+        let sum = || all.iter().map(|topic| bytes(topic)).sum::<usize>();
+        // One alone may have everything.
+        for _ in 0..1000 {
+            topics.append(&all[0], events(4), 0, |_, _| ());
+            assert!(topics.history_bytes() <= 100_000 && topics.history_bytes() == sum());
+        }
+        assert!(bytes(&all[0]) > 90_000);
+        // Others take no more than their share from it, at the latest with the sweep.
+        for _ in 0..1000 {
+            topics.append(&all[1], events(4), 0, |_, _| ());
+        }
+        assert!(topics.budget.is_exceeded() && bytes(&all[1]) <= 100_000 / 3);
+        sweep_all(&topics, 0);
+        assert!(
+            !topics.budget.is_exceeded() && topics.history_bytes() == sum(),
+            "{}",
+            topics.history_bytes()
+        );
+        assert!(bytes(&all[0]) > 50_000 && bytes(&all[1]) > 30_000);
+        topics.set_max(10, 10_000);
+        sweep_all(&topics, 0);
+        assert!(topics.history_bytes() <= 10_000 && topics.history_bytes() == sum());
+        // An event larger than the budget is not kept, and its offset is not given again.
+        let head = all[2].head();
+        let mut large = Events::default();
+        let data = format!("\"{}\"", "x".repeat(20_000));
+        large.push(&Publish { topics: "", event: "e", key: "", data: &data, timestamp_ms: 1 }, 1);
+        topics.append(&all[2], large, 0, |_, _| ());
+        assert_eq!((all[2].head(), all[2].kept()), (head + 1, Some((0, 0))));
+    }
+
+    #[test]
+    fn whoever_asks_sweeps_what_is_due_stripe_after_stripe() {
+        let topics = with_history(10, 1 << 30);
+        let topic = topics.find_or_keep("h").unwrap();
+        topics.append(&topic, events(2), 0, |_, _| ());
+        let late = 11_000_000_000;
+        for n in 0..STRIPES as u64 {
+            // Of those who ask in one period, one sweeps.
+            (0..STRIPES).for_each(|_| topics.sweep_next(late + n * SWEEP_EVERY));
+            assert_eq!(topics.expiry.sweeps.load(Ordering::Relaxed) as u64, n + 1);
+        }
+        assert_eq!((topics.count(), topics.history_bytes()), (0, 0));
+    }
+}
