@@ -123,7 +123,7 @@ fn round(count: usize, is_escaped: bool) -> Round {
     }
     Round {
         topics: smallvec![],
-        category: category.into(),
+        category: Some(category.into()),
         events,
         several: 0,
         names: 0,
@@ -335,7 +335,7 @@ fn dispatch(c: &mut Criterion) {
         (1_000, 1, [1, 32]),
         (100_000, 1, [1, 32]),
         // Each event of a read is for another topic.
-        (1_000, 1_000, [1, 1_000]),
+        (1_000, 1_000, [1_000, 24_000]),
     ] {
         let mut engine = None;
         for events in batches {

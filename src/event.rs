@@ -58,6 +58,20 @@ impl Events {
         self.records.push(Record { name_end, key_end, data_end, timestamp_ms });
     }
 
+    /// Takes all of them out, and keeps the memory of their text up to so many bytes.
+    pub fn clear(&mut self, max_kept: usize) {
+        self.text.clear();
+        self.text.shrink_to(max_kept);
+        self.records.clear();
+        self.records.shrink_to_fit();
+        self.have_keys = false;
+    }
+
+    /// Bytes of memory for text.
+    pub fn memory(&self) -> usize {
+        self.text.capacity()
+    }
+
     /// How many events.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -114,12 +128,12 @@ pub struct Placed {
 }
 
 /// Events of one topic taken in together, with their frames. An event of several topics is a round of its own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Round {
     /// The topics with a subscriber that the events go to, in the publisher's order.
     pub topics: SmallVec<[Placed; 1]>,
-    /// The first topic of the events, whether or not it has a subscriber.
-    pub category: Arc<str>,
+    /// The first topic of the events, where that is not the first of `topics`.
+    pub category: Option<Arc<str>>,
     /// The events.
     pub events: Events,
     /// A number that no other round has where the event has several topics, 0 where it has one.
@@ -157,6 +171,19 @@ impl Round {
     /// What the round counts for on a link: its bytes and something for its bookkeeping.
     pub fn cost(&self) -> usize {
         self.events.bytes() + 64 * (self.events.len() + self.topics.len()) + 192
+    }
+
+    /// Lets go of all that it has to do with, and answers its events.
+    pub fn clear(&mut self) -> Events {
+        self.topics.clear();
+        self.category = None;
+        self.written.get_mut().clear();
+        std::mem::take(&mut self.events)
+    }
+
+    /// The first topic of the events, whether or not it has a subscriber.
+    pub fn category(&self) -> &Arc<str> {
+        self.category.as_ref().unwrap_or_else(|| self.topics[0].topic.name())
     }
 
     /// Whether a topic's history may keep it.

@@ -38,5 +38,6 @@ pub mod publish;
 pub mod receipt;
 pub mod session;
 pub mod slack;
+pub mod spare;
 pub mod topic;
 pub mod transport;

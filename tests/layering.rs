@@ -35,7 +35,7 @@ const LAYERS: &[Layer] = &[
     ("rules",       &["topic/rules"],                               &["config", "names", "policy"]),
     // An event, where it is ordered and kept, and how it is written. One unit: a round names its topics and holds its
     // frames, a log makes rounds, an envelope reads them.
-    ("event",       &["event", "topic/topic", "topic/table", "topic/log", "topic/recall", "topic/budget", "topic/expiry", "topic/fixtures", "topic/patterns", "topic/history", "dialect/envelope", "dialect/deflated"],
+    ("event",       &["event", "spare", "topic/topic", "topic/table", "topic/log", "topic/recall", "topic/budget", "topic/expiry", "topic/fixtures", "topic/patterns", "topic/history", "dialect/envelope", "dialect/deflated"],
                     &["clock", "config", "names", "proto", "rules", "slack", "wire"]),
     ("chunk",       &["session/chunk"],                             &["event", "receipt", "slack"]),
     // What clients say, and what is said to them.

@@ -65,7 +65,7 @@ fn round(publish: &Publish<'_>) -> Round {
     Round {
         topics: Default::default(),
         names: Default::default(),
-        category: "t".into(),
+        category: Some("t".into()),
         events,
         several: 0,
         ingress: 0,

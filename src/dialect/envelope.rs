@@ -183,7 +183,7 @@ impl Envelope {
         let fixed: usize =
             self.parts.iter().map(|part| if let Part::Literal(text) = part { text.len() } else { 28 }).sum();
         bytes.reserve(
-            round.events.bytes() + round.events.len() * (fixed + round.category.len() + USUAL_HEADER),
+            round.events.bytes() + round.events.len() * (fixed + round.category().len() + USUAL_HEADER),
         );
         ends.reserve(round.events.len());
         let position = round.position(topic);
@@ -198,7 +198,7 @@ impl Envelope {
                     Part::Literal(text) => bytes.extend_from_slice(text.as_bytes()),
                     Part::Event => write_json_string(bytes, event.name),
                     Part::Name => bytes.extend_from_slice(event.name.as_bytes()),
-                    Part::Category => write_json_string(bytes, &round.category),
+                    Part::Category => write_json_string(bytes, round.category()),
                     Part::Data => self.write_data(event.data, bytes),
                     Part::Timestamp => {
                         bytes.push(b'"');
@@ -280,15 +280,15 @@ fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
 /// The members of a JSON object that tell where the event with this place in the round stands.
 fn write_positions(round: &Round, place: u64, bytes: &mut Vec<u8>) {
     let kept = round.topics.iter().filter(|placed| placed.topic.epoch().is_some());
-    let mut others = false;
+    let (category, mut others) = (round.category(), false);
     for placed in kept.clone() {
-        if *placed.topic.name() == round.category {
+        if placed.topic.name() == category {
             bytes.extend_from_slice(br#","offset":"#);
             write_number(bytes, placed.offset + place);
         }
     }
     for placed in kept {
-        if *placed.topic.name() != round.category {
+        if placed.topic.name() != category {
             bytes.extend_from_slice(if others { b"," } else { br#","offsets":{"# });
             others = true;
             write_json_string(bytes, placed.topic.name());
@@ -473,7 +473,7 @@ mod tests {
         }
         Round {
             topics: smallvec![],
-            category: category.into(),
+            category: Some(category.into()),
             events: all,
             several: 0,
             names: 0,

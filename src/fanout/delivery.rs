@@ -169,7 +169,7 @@ fn wanted(filter: Option<&Filter>, round: &Round) -> SmallVec<[bool; 16]> {
     match filter {
         None => SmallVec::from_elem(true, round.events.len()),
         Some(filter) => {
-            let is_category_wanted = filter.wants_category(&round.category);
+            let is_category_wanted = filter.wants_category(round.category());
             round.events.iter().map(|event| is_category_wanted && filter.wants_event(event.name)).collect()
         }
     }

@@ -69,7 +69,7 @@ impl<T: Transport> Shard<T> {
             let number = (slot != NO_SLOT).then(|| session.subscriptions.find(slot)).flatten();
             let Some(subscription) = number.map(|number| session.subscriptions.get(number)) else { continue };
             let offset = placed.offset + u64::from(place);
-            if !subscription.wants(offset, event.name, &round.category) {
+            if !subscription.wants(offset, event.name, round.category()) {
                 continue;
             }
             // Past what its history had let go of before it was read, it has only come by.

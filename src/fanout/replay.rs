@@ -108,7 +108,7 @@ impl<T: Transport> Shard<T> {
         let id = *id;
         self.push_pieces(number, subscription_number, &reading.pieces, now, |session, subscribers, found| {
             let subscription = session.subscriptions.get(subscription_number);
-            subscription.wants(found.offset, found.event.name, &found.round.category)
+            subscription.wants(found.offset, found.event.name, found.round.category())
                 && (found.round.several == 0
                     || comes_through(session, subscribers, found.round, id, slot, Way::History))
         });
@@ -142,7 +142,7 @@ impl<T: Transport> Shard<T> {
             let kept = self.shared.topics.kept(&local.topic, now.mono);
             let filter = subscription.filter.clone();
             let mut newest = newest_by_key(&kept, upto, |round, name| {
-                filter.as_ref().is_none_or(|filter| filter.wants(name, &round.category))
+                filter.as_ref().is_none_or(|filter| filter.wants(name, round.category()))
             });
             newest.retain(|piece| piece.round.several == 0 || sent.insert(piece.round.several));
             let mut rest = &newest[..];
@@ -250,11 +250,11 @@ impl<T: Transport> Shard<T> {
             let (is_given_up, gone): (bool, &[u32]) = match end {
                 End::Gone(gone) => (true, gone),
                 End::Filter(filter) => {
-                    (filter.is_some_and(|filter| !filter.wants(event.name, &round.category)), &[])
+                    (filter.is_some_and(|filter| !filter.wants(event.name, round.category())), &[])
                 }
             };
             if is_given_up
-                && subscription.wants(offset, event.name, &round.category)
+                && subscription.wants(offset, event.name, round.category())
                 && comes_through(session, subscribers, &round, *id, slot, Way::History)
                 && let Some(heir) = others(session, &round, *id, slot)
                     .find(|other| gone.binary_search(&other.number).is_err())
@@ -341,7 +341,7 @@ fn others<'a>(
         let number = session.subscriptions.find(other)?;
         let subscription = session.subscriptions.get(number);
         let offset = placed.offset;
-        let is_its = subscription.wants(offset, name, &round.category);
+        let is_its = subscription.wants(offset, name, round.category());
         is_its.then_some(Other { number, subscription, offset, place })
     })
 }
@@ -409,7 +409,8 @@ fn has_come(session: &Session, subscribers: &Subscribers, round: &Round, shard: 
     let own = round.topics.iter().find(|placed| placed.topic.slot(shard) == slot);
     let own =
         own.and_then(|own| Some((session.subscriptions.get(session.subscriptions.find(slot)?), own.offset)));
-    if let Some((own, offset)) = own.filter(|(own, offset)| own.wants(*offset, event.name, &round.category)) {
+    if let Some((own, offset)) = own.filter(|(own, offset)| own.wants(*offset, event.name, round.category()))
+    {
         return own.was_brought(offset);
     }
     for other in others(session, round, shard, slot) {

@@ -305,7 +305,8 @@ impl<T: Transport> Shard<T> {
             return Next::Now;
         }
         let mut next = self.wheel.next();
-        if !self.is_tidy || self.chunks.pooled() > 0 || self.shared.topics.with_history() > 0 {
+        let has_spare = self.chunks.pooled() > 0 || self.ingress.has_spare();
+        if !self.is_tidy || has_spare || self.shared.topics.with_history() > 0 {
             // What is too old goes also while nothing else happens, and what is needed no more. Who took it in knows; the
             // others may be asleep.
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
@@ -328,7 +329,10 @@ impl<T: Transport> Shard<T> {
             && let Some(message) = self.link().receive()
         {
             match message {
-                Message::Round(round, receipts) => self.dispatch(&round, receipts, now),
+                Message::Round(round, receipts) => {
+                    self.dispatch(&round, receipts, now);
+                    self.ingress.reuse(round);
+                }
                 Message::Receipt(receipt) => self.answer_receipt(&receipt, now),
                 Message::Limits(limits) => self.change_limits(limits),
                 Message::Drain(order) => self.begin_stage(order, now),

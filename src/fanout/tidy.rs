@@ -84,6 +84,7 @@ impl<T: Transport> Shard<T> {
         }
         self.subscribers.tidy();
         self.chunks.tidy();
+        self.ingress.tidy();
         self.is_tidy = true;
     }
 }

@@ -47,7 +47,7 @@ impl Writing<'_> {
         });
         // The event's first topic decides, so that there is one compressed form of it at most.
         let above =
-            form.deflated.then(|| self.shared.topics.rules().compress_above(&round.category)).flatten();
+            form.deflated.then(|| self.shared.topics.rules().compress_above(round.category())).flatten();
         let Some(above) = above.filter(|above| *above <= plain.bytes.len()) else { return plain };
         round.frames(form, by_topic, || {
             let Some(deflated) = Deflated::of(&plain, above, self.deflater) else {

@@ -12,6 +12,7 @@ use crate::event::{Event, Events, Round};
 use crate::metrics::ShardMetrics;
 use crate::publish::wire::Publish;
 use crate::receipt::{Expected, Receipt, Receipts};
+use crate::spare::{Gathered, Spare};
 use crate::topic::patterns::{Held, Matches};
 use crate::topic::table::Topics;
 use crate::topic::topic::Topic;
@@ -31,12 +32,14 @@ pub struct Ingress {
     /// Who had come to the patterns before any of those was looked up.
     version: u64,
     shown: Allowance,
+    /// Memory of rounds that are through.
+    spare: Spare,
 }
 
 #[derive(Debug)]
 struct Pending {
     topic: Arc<Topic>,
-    events: Events,
+    gathered: Gathered,
     /// Of those of the events that there are any for.
     receipts: Vec<Expected>,
 }
@@ -83,8 +86,9 @@ impl Ingress {
             match self.place(publish.topics, to) {
                 Some(place) => {
                     let pending = &mut self.pending[place];
-                    pending.receipts.extend(expect(receipt, pending.events.len()));
-                    pending.events.push(publish, now.wall_ms);
+                    let events = &mut pending.gathered.events;
+                    pending.receipts.extend(expect(receipt, events.len()));
+                    events.push(publish, now.wall_ms);
                     self.arrivals.push(place as u32);
                 }
                 None => metrics.events_unsubscribed.one(),
@@ -107,7 +111,7 @@ impl Ingress {
         }
         let place = to.topics().find_or_keep(name).map(|topic| {
             *self.places.entry(Arc::as_ptr(&topic).addr()).or_insert_with(|| {
-                self.pending.push(Pending { topic, events: Events::default(), receipts: Vec::new() });
+                self.pending.push(Pending { topic, gathered: self.spare.take(), receipts: Vec::new() });
                 self.pending.len() - 1
             })
         });
@@ -115,6 +119,21 @@ impl Ingress {
         self.last.0.push_str(name);
         self.last.1 = place;
         place
+    }
+
+    /// A round is through: its memory is for the next one, if nobody else has it.
+    pub fn reuse(&mut self, round: Arc<Round>) {
+        self.spare.keep(round);
+    }
+
+    /// Whether there is memory for further rounds.
+    pub fn has_spare(&self) -> bool {
+        !self.spare.is_empty()
+    }
+
+    /// Gives back memory that was not needed. To be called a few times a second.
+    pub fn tidy(&mut self) {
+        self.spare.tidy();
     }
 
     /// Appends what was gathered to the logs and sends it to the links. Nobody comes to the patterns meanwhile; what
@@ -125,9 +144,10 @@ impl Ingress {
             if !held.is_as_in(self.version) {
                 self.append_matched(&held, now, to, metrics);
             }
-            for Pending { topic, events, receipts } in self.pending.drain(..) {
+            for Pending { topic, gathered, receipts } in self.pending.drain(..) {
                 let receipts = pack(receipts);
-                to.topics().append(&topic, events, now.mono, |shard, round| to.send(shard, round, &receipts));
+                to.topics()
+                    .append(&topic, gathered, now.mono, |shard, round| to.send(shard, round, &receipts));
             }
         }
         self.places.clear();
@@ -142,7 +162,7 @@ impl Ingress {
         let matches: Vec<Matches<'_>> = matches.collect();
         let mut next = vec![0; matches.len()];
         for place in self.arrivals.drain(..).map(|place| place as usize) {
-            let Pending { topic, events, receipts } = &self.pending[place];
+            let Pending { topic, gathered: Gathered { events, .. }, receipts } = &self.pending[place];
             let number = next[place];
             next[place] += 1;
             if matches[place].patterns().is_empty() {
@@ -297,7 +317,7 @@ mod tests {
         }
         fn send(&self, _: usize, round: Arc<Round>, _: &Receipts) {
             let names = round.events.iter().map(|event| event.name.to_owned()).collect();
-            self.sent.lock().push((round.category.to_string(), names));
+            self.sent.lock().push((round.category().to_string(), names));
         }
     }
 

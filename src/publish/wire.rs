@@ -155,17 +155,19 @@ impl<'a> Publish<'a> {
                 format!("data has {} bytes, above the limit of {max_publish_bytes}", data.len()),
             ));
         }
-        let (topics, names) = names.split_at(topics_len);
-        let (event, key) = names.split_at(event_len);
-        let publish = Self {
-            topics: text("topic list", topics)?,
-            event: text("event name", event)?,
-            key: text("key", key)?,
-            data: simdutf8::compat::from_utf8(data).map_err(|error| {
-                Refusal::new(ErrorCode::BadData, format!("data is not UTF-8 at byte {}", error.valid_up_to()))
-            })?,
-            timestamp_ms,
+        let [topics, event, key, data] = match texts(rest, [topics_len, event_len, key_len]) {
+            Some(texts) => texts,
+            None => {
+                let (topics, names) = names.split_at(topics_len);
+                let (event, key) = names.split_at(event_len);
+                let data = std::str::from_utf8(data).map_err(|error| {
+                    let message = format!("data is not UTF-8 at byte {}", error.valid_up_to());
+                    Refusal::new(ErrorCode::BadData, message)
+                });
+                [text("topic list", topics)?, text("event name", event)?, text("key", key)?, data?]
+            }
         };
+        let publish = Self { topics, event, key, data, timestamp_ms };
         publish.check()?;
         Ok(publish)
     }
@@ -233,6 +235,15 @@ impl<'a> Publish<'a> {
         }
         Ok(())
     }
+}
+
+/// Three texts of these lengths and the rest as another. `None`: one of them is not UTF-8. To check all at once costs
+/// less than to check each.
+fn texts(bytes: &[u8], [first, second, third]: [usize; 3]) -> Option<[&str; 4]> {
+    let (first, rest) = simdutf8::basic::from_utf8(bytes).ok()?.split_at_checked(first)?;
+    let (second, rest) = rest.split_at_checked(second)?;
+    let (third, fourth) = rest.split_at_checked(third)?;
+    Some([first, second, third, fourth])
 }
 
 /// `data` must be one RFC 8259 text; empty stands for `null`. Numbers of any size and white space pass.
@@ -435,6 +446,30 @@ mod tests {
         ] {
             assert_eq!(Publish::decode(&body, 100).unwrap_err().code, code, "{body:?}");
         }
+    }
+
+    #[test]
+    fn each_part_is_text_by_itself() {
+        let frame = |topics: usize, event: usize, key: usize, rest: &[u8]| {
+            let lengths = [topics, event, key, 0].map(|length| (length as u16).to_le_bytes());
+            [&lengths.concat()[..], &[0; 8], rest].concat()
+        };
+        // All of it is UTF-8, and a character lies across the end of a part.
+        let torn = "aéé1".as_bytes();
+        for (lengths, what) in [
+            ((1, 2, 2), None),
+            ((2, 1, 2), Some("the topic list is not UTF-8 at byte 1")),
+            ((1, 1, 3), Some("the event name is not UTF-8 at byte 0")),
+            ((1, 2, 1), Some("the key is not UTF-8 at byte 0")),
+        ] {
+            let body = frame(lengths.0, lengths.1, lengths.2, torn);
+            let refusal = Publish::decode(&body, 100).err().map(|refusal| refusal.message);
+            assert_eq!(refusal.as_deref(), what, "{lengths:?}");
+        }
+        let bad = Publish::decode(&frame(1, 1, 1, b"aek\"x\xff\""), 100).unwrap_err();
+        assert_eq!((bad.code, &*bad.message), (ErrorCode::BadData, "data is not UTF-8 at byte 2"));
+        let bad = Publish::decode(&frame(1, 1, 1, b"a\xffk1"), 100).unwrap_err();
+        assert_eq!((bad.code, &*bad.message), (ErrorCode::BadName, "the event name is not UTF-8 at byte 0"));
     }
 
     #[test]

@@ -208,7 +208,7 @@ mod tests {
         }
         Arc::new(Round {
             topics: smallvec![],
-            category: "t".into(),
+            category: None,
             events: all,
             several: 0,
             names: 0,

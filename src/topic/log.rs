@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::event::{Events, Placed, Round};
+use crate::spare::Gathered;
 use crate::topic::patterns::Matches;
 use crate::topic::table::Topics;
 use crate::topic::topic::{Log, Topic};
@@ -20,10 +21,11 @@ impl Topics {
     pub fn append(
         &self,
         topic: &Arc<Topic>,
-        events: Events,
+        gathered: impl Into<Gathered>,
         ingress: u64,
         mut send: impl FnMut(usize, Arc<Round>),
     ) {
+        let gathered = gathered.into();
         let mut found;
         let mut current = topic;
         loop {
@@ -39,11 +41,11 @@ impl Topics {
                 continue;
             }
             let offset = log.head + 1;
-            log.head += events.len() as u64;
+            log.head += gathered.events.len() as u64;
             let interest = log.interest;
             let placed = Placed { topic: Arc::clone(current), offset };
-            let category = Arc::clone(current.name());
-            let round = Arc::new(round(SmallVec::from_buf([placed]), category, events, 0, ingress, interest));
+            let topics = SmallVec::from_buf([placed]);
+            let round = gathered.into_round(|events| round(topics, None, events, 0, ingress, interest));
             if let Some(history) = &mut log.history {
                 self.budget.keep(history, &round, offset);
             }
@@ -99,7 +101,7 @@ impl Topics {
             let several = self.rounds_of_several.fetch_add(1, Ordering::Relaxed) + 1;
             let is_keyed = !matches.patterns().is_empty() && events.have_keys();
             let names = if is_keyed { self.hasher.hash_one(names) } else { 0 };
-            let round = round(topics, category, events, several, ingress, interest);
+            let round = round(topics, Some(category), events, several, ingress, interest);
             // Those of patterns have chunks of their own then, and the same frames; so have those who get them compressed.
             let shared = round.shared || is_keyed || self.rules.compress_any();
             let round = Arc::new(Round { names, shared, ..round });
@@ -117,7 +119,7 @@ impl Topics {
 
 fn round(
     topics: SmallVec<[Placed; 1]>,
-    category: Arc<str>,
+    category: Option<Arc<str>>,
     events: Events,
     several: u64,
     ingress: u64,
@@ -180,7 +182,7 @@ mod tests {
         let round = &sent[0].1;
         let placed: Vec<_> = round.topics.iter().map(|p| (&**p.topic.name(), p.offset)).collect();
         assert_eq!(placed, [("c", 1), ("b", 1), ("a", 5)]);
-        assert_eq!(&*round.category, "x");
+        assert_eq!(&**round.category(), "x");
         assert!(round.shared && round.several != 0);
     }
 
