@@ -259,6 +259,35 @@ fn a_sweep_is_an_array_a_table_and_plots() {
 }
 
 #[test]
+fn latency_budgets_are_a_run_each_and_what_they_save_is_drawn() {
+    let dir = TempDir::new();
+    let (json, plots) = (dir.path().join("figures.json"), dir.path().join("plots"));
+    let paths = [json.to_str().unwrap(), plots.to_str().unwrap()];
+    let arguments = ["fanout", "--subscribers", "2,6", "--rate", "200", "--latency-budget", "0ms,5ms"];
+    let files = ["--json", paths[0], "--plot", paths[1]];
+    let (status, stdout, stderr) = bench(&[&arguments[..], &files, &SHORT].concat());
+    assert!(status.success(), "{stdout}\n{stderr}");
+    let runs = parse(&fs::read_to_string(&json).unwrap());
+    let runs: Vec<_> = runs.as_array().unwrap().iter().collect();
+    let variant = |run: &&Value| (run["subscribers"].as_u64(), run["latency_budget_ms"].as_f64());
+    let variants: Vec<_> = runs.iter().map(variant).collect();
+    assert_eq!(variants, [(2, 0.0), (2, 5.0), (6, 0.0), (6, 5.0)].map(|(n, ms)| (Some(n), Some(ms))));
+    // The node holds events back as it was told: the first of those that wait together waits that long.
+    for run in runs {
+        let least = run["latency_budget_ms"].as_f64().unwrap();
+        assert!(run["latency_ms"]["max"].as_f64().unwrap() >= least, "{run}");
+    }
+    assert!(stdout.lines().next().is_some_and(|head| head.contains("budget ms")), "{stdout}");
+    check_svg(&plots, &["latency.svg", "deliveries.svg", "cpu.svg", "budget.svg"]);
+    let budget = fs::read_to_string(plots.join("budget.svg")).unwrap();
+    for word in ["2 subscribers", "6 subscribers", "5 ms"] {
+        assert!(budget.contains(word), "{word} in the plot");
+    }
+    let (status, _, stderr) = bench(&["--to", "127.0.0.1:1", "--latency-budget", "5ms"]);
+    assert_eq!((status.code(), stderr.contains("--latency-budget")), (Some(2), true), "{stderr}");
+}
+
+#[test]
 fn without_a_scenario_it_says_what_there_is_and_does_something_short() {
     let dir = TempDir::new();
     let plots = dir.path().to_str().unwrap();

@@ -19,6 +19,7 @@ use clap::ValueEnum;
 use super::subscribe::host_and_port;
 use super::{Failure, Outcome, print};
 use crate::cli::load::{Address, DATA_BYTES, Dialect, Peer};
+use crate::config::duration;
 use report::Report;
 use target::Target;
 use watch::Watch;
@@ -96,6 +97,9 @@ pub(super) struct Arguments {
     /// Draw plots into this directory, as SVG
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
+    /// Latency budgets of its own node, such as 0ms,2ms,5ms; several are a run each
+    #[arg(long, value_name = "TIME", value_delimiter = ',', conflicts_with = "to", value_parser = duration)]
+    latency_budget: Vec<Duration>,
     /// Further flags of its own node, after --
     #[arg(last = true, value_name = "FLAG", conflicts_with = "to")]
     serve: Vec<String>,
@@ -186,6 +190,14 @@ struct Options {
     slow: usize,
 }
 
+/// What differs from run to run.
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    subscribers: usize,
+    /// Of the node that is started for it; `None`: what its flags and settings say.
+    latency_budget: Option<Duration>,
+}
+
 impl Arguments {
     fn options(&self) -> Options {
         let scenario = self.scenario.unwrap_or(Scenario::Fanout);
@@ -218,16 +230,24 @@ impl Arguments {
         }
     }
 
-    /// How many subscribers each run has.
-    fn runs(&self, scenario: Scenario) -> Vec<usize> {
-        if !self.subscribers.is_empty() {
-            return self.subscribers.iter().map(|n| *n as usize).collect();
+    /// What differs from run to run: all budgets with the first number of subscribers, then all with the next.
+    fn runs(&self, scenario: Scenario) -> Vec<Variant> {
+        let mut subscribers: Vec<usize> = self.subscribers.iter().map(|n| *n as usize).collect();
+        if subscribers.is_empty() {
+            subscribers.push(match scenario {
+                Scenario::Fanout | Scenario::Topics | Scenario::Capacity => 1000,
+                Scenario::Idle => 10_000,
+                Scenario::Storm | Scenario::Slow => 100,
+            });
         }
-        vec![match scenario {
-            Scenario::Fanout | Scenario::Topics | Scenario::Capacity => 1000,
-            Scenario::Idle => 10_000,
-            Scenario::Storm | Scenario::Slow => 100,
-        }]
+        let mut budgets: Vec<_> = self.latency_budget.iter().copied().map(Some).collect();
+        if budgets.is_empty() {
+            budgets.push(None);
+        }
+        let with_all = |subscribers| {
+            budgets.iter().map(move |latency_budget| Variant { subscribers, latency_budget: *latency_budget })
+        };
+        subscribers.into_iter().flat_map(with_all).collect()
     }
 
     /// Where the server is that is not started here as a node.
@@ -275,9 +295,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let watch = Watch::new().map_err(|error| format!("signals cannot be watched: {error}"))?;
     let mut reports = Vec::new();
-    for subscribers in &runs {
-        let measured = Target::start(arguments, &options, addresses.as_ref(), *subscribers, &watch)
-            .and_then(|mut target| scenario::measure(&mut target, &options, *subscribers, &watch));
+    for variant in &runs {
+        let measured = Target::start(arguments, &options, addresses.as_ref(), variant, &watch)
+            .and_then(|mut target| scenario::measure(&mut target, &options, variant, &watch));
         match measured {
             Ok(report) => reports.push(report),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {

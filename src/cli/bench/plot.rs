@@ -1,16 +1,16 @@
-//! Plots of reports, as SVG: lines over a logarithmic axis, with a legend where there are several.
+//! Plots of reports, as SVG: lines, with a legend where there are several.
 
 use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::drawing::DrawingAreaErrorKind;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::report::Report;
+use super::report::{Report, counted};
 
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (840, 480);
@@ -28,6 +28,8 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(110, 110, 110),
 ];
 
+const CPU: &str = "µs of the server's processor per delivery";
+
 type Failure = DrawingAreaErrorKind<io::Error>;
 
 /// A line, with what it is called.
@@ -35,11 +37,23 @@ type Failure = DrawingAreaErrorKind<io::Error>;
 struct Line {
     name: String,
     points: Vec<(f64, f64)>,
+    /// What stands at each point, where each is of interest by itself; else nothing.
+    marks: Vec<String>,
 }
 
-/// The vertical axis.
+impl Line {
+    /// The points from left to right, each with its height at it.
+    fn marked(name: String, points: impl Iterator<Item = (f64, f64)>) -> Self {
+        let mut points: Vec<(f64, f64)> = points.collect();
+        points.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let marks = points.iter().map(|point| short(&point.1)).collect();
+        Self { name, points, marks }
+    }
+}
+
+/// How far an axis goes.
 #[derive(Clone, Copy)]
-enum Vertical {
+enum Scale {
     /// From 0 to this.
     To(f64),
     /// From 0 to what the lines need.
@@ -51,32 +65,26 @@ enum Vertical {
 /// What is drawn, and what its axes say.
 struct Plot<'a> {
     title: String,
-    x: &'a str,
-    y: &'a str,
-    /// Whether each point is of interest by itself.
-    has_marks: bool,
-    vertical: Vertical,
+    x: (&'a str, Scale),
+    y: (&'a str, Scale),
     lines: Vec<Line>,
 }
 
-/// Draws what these reports have figures for: `latency.svg`, and of several numbers of subscribers `deliveries.svg` and
-/// `cpu.svg`.
+/// Draws what these reports have figures for: `latency.svg`; of several numbers of subscribers `deliveries.svg` and
+/// `cpu.svg`; of several latency budgets `budget.svg`.
 pub(super) fn draw(dir: &Path, reports: &[Report]) -> Result<(), String> {
     fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let mut plots = vec![("latency.svg", latency(reports))];
-    if reports.len() > 1 {
-        plots.push((
-            "deliveries.svg",
-            sweep(reports, "Deliveries", "deliveries/s", Vertical::Logarithmic, |report| {
-                report.deliveries_per_sec
-            }),
-        ));
-        plots.push((
-            "cpu.svg",
-            sweep(reports, "Processor time of the server", "µs per delivery", Vertical::FromZero, |report| {
-                report.server.cpu_us_per_delivery
-            }),
-        ));
+    if differ(reports, |report| report.subscribers) {
+        let deliveries = |report: &Report| report.deliveries_per_sec;
+        let y = ("deliveries/s", Scale::Logarithmic);
+        plots.push(("deliveries.svg", against_subscribers(reports, "Deliveries", y, deliveries)));
+        let cpu = |report: &Report| report.server.cpu_us_per_delivery;
+        let y = (CPU, Scale::FromZero);
+        plots.push(("cpu.svg", against_subscribers(reports, "Processor time of the server", y, cpu)));
+    }
+    if differ(reports, |report| report.latency_budget_ms.map(f64::to_bits)) {
+        plots.push(("budget.svg", against_latency(reports)));
     }
     for (name, plot) in plots {
         if plot.lines.iter().all(|line| line.points.is_empty()) {
@@ -97,38 +105,82 @@ fn subtitle(report: &Report) -> String {
     format!("{}{version}, {}{rate}", report.peer, report.scenario)
 }
 
+/// Whether there are several values of something.
+fn differ<V: PartialEq>(reports: &[Report], value: impl Fn(&Report) -> V) -> bool {
+    reports.windows(2).any(|two| value(&two[0]) != value(&two[1]))
+}
+
+/// The reports with the same value of something, for each there is, as they come.
+fn groups<V: PartialEq>(reports: &[Report], value: impl Fn(&Report) -> V) -> Vec<Vec<&Report>> {
+    let mut groups: Vec<Vec<&Report>> = Vec::new();
+    for report in reports {
+        match groups.iter_mut().find(|group| value(group[0]) == value(report)) {
+            Some(group) => group.push(report),
+            None => groups.push(vec![report]),
+        }
+    }
+    groups
+}
+
+fn title(what: &str, reports: &[Report]) -> String {
+    format!("{what}: {}", reports.first().map(subtitle).unwrap_or_default())
+}
+
 fn latency(reports: &[Report]) -> Plot<'static> {
     let line = |report: &Report| Line {
-        name: format!("{} subscribers", report.subscribers),
+        name: report.variant(),
         points: report.latency_cdf.iter().flatten().map(|(ms, share)| (*ms, share * 100.0)).collect(),
+        marks: Vec::new(),
     };
     Plot {
-        title: format!("From publish to read: {}", reports.first().map(subtitle).unwrap_or_default()),
-        x: "latency, ms",
-        y: "deliveries that took no longer, %",
-        has_marks: false,
-        vertical: Vertical::To(100.0),
+        title: title("From publish to read", reports),
+        x: ("latency, ms", Scale::Logarithmic),
+        y: ("deliveries that took no longer, %", Scale::To(100.0)),
         lines: reports.iter().map(line).collect(),
     }
 }
 
-fn sweep(
+fn against_subscribers(
     reports: &[Report],
     what: &str,
-    y: &'static str,
-    vertical: Vertical,
+    y: (&'static str, Scale),
     figure: impl Fn(&Report) -> Option<f64>,
 ) -> Plot<'static> {
-    let points = reports.iter().filter_map(|report| Some((report.subscribers as f64, figure(report)?)));
-    let mut points: Vec<(f64, f64)> = points.collect();
-    points.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let line = |group: Vec<&Report>| {
+        let name = group[0].latency_budget_ms.map(|ms| format!("budget {ms} ms")).unwrap_or_default();
+        Line::marked(
+            name,
+            group.iter().filter_map(|report| Some((report.subscribers as f64, figure(report)?))),
+        )
+    };
     Plot {
-        title: format!("{what}: {}", reports.first().map(subtitle).unwrap_or_default()),
-        x: "subscribers",
+        title: title(what, reports),
+        x: ("subscribers", Scale::Logarithmic),
         y,
-        has_marks: true,
-        vertical,
-        lines: vec![Line { name: String::new(), points }],
+        lines: groups(reports, |report| report.latency_budget_ms).into_iter().map(line).collect(),
+    }
+}
+
+/// What a latency budget costs and saves.
+fn against_latency(reports: &[Report]) -> Plot<'static> {
+    let budget = |report: &Report| report.latency_budget_ms.unwrap_or_default();
+    let line = |mut group: Vec<&Report>| {
+        group.sort_by(|one, other| budget(one).total_cmp(&budget(other)));
+        let p50 = |report: &&Report| Some(report.latency_ms?.p50);
+        // What there is without any budget, or with the smallest, is not added.
+        let before = group.iter().find_map(p50).unwrap_or_default();
+        let points = group.iter().filter_map(|report| {
+            let added = (p50(report)? - before).max(0.0);
+            Some(((added, report.server.cpu_us_per_delivery?), format!("{} ms", budget(report))))
+        });
+        let (points, marks) = points.unzip();
+        Line { name: counted(group[0].subscribers, "subscriber"), points, marks }
+    };
+    Plot {
+        title: title("What a latency budget saves", reports),
+        x: ("latency that it adds, p50, ms", Scale::FromZero),
+        y: (CPU, Scale::FromZero),
+        lines: groups(reports, |report| report.subscribers).into_iter().map(line).collect(),
     }
 }
 
@@ -142,27 +194,33 @@ impl Plot<'_> {
         {
             let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
             root.fill(&WHITE)?;
-            let x = logarithmic(self.points().map(|point| point.0));
-            let x = x.range.log_scale().with_key_points(x.ticks);
             let mut chart = ChartBuilder::on(&root);
             chart.caption(&self.title, (FONT, 19).into_font().color(&INK));
             chart.margin(16).margin_right(28).x_label_area_size(46).y_label_area_size(72);
-            let highest = self.points().map(|point| point.1).fold(0.0, f64::max);
-            match self.vertical {
-                Vertical::To(top) => self.draw(chart.build_cartesian_2d(x, 0.0..top)?)?,
-                Vertical::FromZero => {
-                    let top = if highest > 0.0 { highest * 1.12 } else { 1.0 };
-                    self.draw(chart.build_cartesian_2d(x, 0.0..top)?)?;
-                }
-                Vertical::Logarithmic => {
-                    let y = logarithmic(self.points().map(|point| point.1));
-                    let y = y.range.log_scale().with_key_points(y.ticks);
-                    self.draw(chart.build_cartesian_2d(x, y)?)?;
-                }
+            match self.x.1.ticks(self.points().map(|point| point.0)) {
+                (x, None) => self.draw_over(chart, x)?,
+                (x, Some(ticks)) => self.draw_over(chart, x.log_scale().with_key_points(ticks))?,
             }
             root.present()?;
         }
         Ok(svg)
+    }
+
+    fn draw_over<'a, 'b: 'a, X>(
+        &self,
+        mut chart: ChartBuilder<'a, 'b, SVGBackend<'b>>,
+        x: impl AsRangedCoord<CoordDescType = X, Value = f64>,
+    ) -> Result<(), Failure>
+    where
+        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        match self.y.1.ticks(self.points().map(|point| point.1)) {
+            (y, None) => self.draw(chart.build_cartesian_2d(x, y)?),
+            (y, Some(ticks)) => {
+                let y = y.log_scale().with_key_points(ticks);
+                self.draw(chart.build_cartesian_2d(x, y)?)
+            }
+        }
     }
 
     fn draw<'a, 'b: 'a, X, Y>(
@@ -175,8 +233,8 @@ impl Plot<'_> {
     {
         chart
             .configure_mesh()
-            .x_desc(self.x)
-            .y_desc(self.y)
+            .x_desc(self.x.0)
+            .y_desc(self.y.0)
             .x_label_formatter(&short)
             .y_label_formatter(&short)
             .y_labels(6)
@@ -194,14 +252,13 @@ impl Plot<'_> {
                     .label(line.name.as_str())
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
             }
-            if self.has_marks {
+            if !line.marks.is_empty() {
                 let marks = line.points.iter().map(|point| Circle::new(*point, 4, colour.filled()));
                 chart.draw_series(marks)?;
                 let style = (FONT, 13).into_font().color(&INK);
                 let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
-                let texts = line.points.iter().map(|(x, y)| {
-                    let text = Text::new(short(y), (0, -8), style.clone());
-                    EmptyElement::at((*x, *y)) + text
+                let texts = line.points.iter().zip(&line.marks).map(|(point, mark)| {
+                    EmptyElement::at(*point) + Text::new(mark.clone(), (0, -8), style.clone())
                 });
                 chart.draw_series(texts)?;
             }
@@ -219,15 +276,26 @@ impl Plot<'_> {
     }
 }
 
-/// A logarithmic axis.
-struct Axis {
-    range: Range<f64>,
-    ticks: Vec<f64>,
+impl Scale {
+    /// From where to where it goes, and of a logarithmic one where its ticks are.
+    fn ticks(self, values: impl Iterator<Item = f64>) -> (Range<f64>, Option<Vec<f64>>) {
+        match self {
+            Self::To(top) => (0.0..top, None),
+            Self::FromZero => {
+                let highest = values.fold(0.0, f64::max);
+                (0.0..if highest > 0.0 { highest * 1.12 } else { 1.0 }, None)
+            }
+            Self::Logarithmic => {
+                let (range, ticks) = logarithmic(values);
+                (range, Some(ticks))
+            }
+        }
+    }
 }
 
-/// One that has these values on it, with some room; at 1, 2 and 5 of each power of ten are its ticks, or where those
+/// A range that has these values in it, with some room, and ticks at 1, 2 and 5 of each power of ten, or where those
 /// would be many, at the powers alone.
-fn logarithmic(values: impl Iterator<Item = f64>) -> Axis {
+fn logarithmic(values: impl Iterator<Item = f64>) -> (Range<f64>, Vec<f64>) {
     let (low, high) = values
         .filter(|value| *value > 0.0)
         .fold((f64::MAX, 0.0), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
@@ -238,7 +306,7 @@ fn logarithmic(values: impl Iterator<Item = f64>) -> Axis {
     let steps: &[f64] = if powers.clone().count() > 5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let ticks = powers.flat_map(|power| steps.iter().map(move |step| step * 10.0_f64.powi(power)));
     let ticks = ticks.filter(|tick| range.contains(tick)).collect();
-    Axis { range, ticks }
+    (range, ticks)
 }
 
 /// A number with as many digits as are needed.
@@ -285,10 +353,10 @@ mod tests {
     #[test]
     fn whatever_the_points_are_it_can_be_drawn() {
         for points in [vec![], vec![(1.0, 0.0)], vec![(0.0, 5.0)], vec![(10.0, 1e7), (1e6, 1e-3)]] {
-            for vertical in [Vertical::To(1.0), Vertical::FromZero, Vertical::Logarithmic] {
-                let lines = vec![Line { name: "<a & b>".to_owned(), points: points.clone() }; 2];
-                let title = "a < b".to_owned();
-                let plot = Plot { title, x: "x", y: "y", has_marks: true, vertical, lines };
+            let scales = [Scale::To(1.0), Scale::FromZero, Scale::Logarithmic];
+            for (x, y) in scales.iter().flat_map(|x| scales.iter().map(move |y| (*x, *y))) {
+                let lines = vec![Line::marked("<a & b>".to_owned(), points.iter().copied()); 2];
+                let plot = Plot { title: "a < b".to_owned(), x: ("x", x), y: ("y", y), lines };
                 let svg = plot.to_svg().unwrap();
                 assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
                 assert!(svg.contains("a &lt; b") && svg.contains("&lt;a &amp; b&gt;"), "{svg}");

@@ -23,6 +23,7 @@ pub(super) struct Report {
     pub(super) subscribers: usize,
     pub(super) topics: usize,
     pub(super) rate: Option<f64>,
+    pub(super) latency_budget_ms: Option<f64>,
     pub(super) secs: f64,
     pub(super) published: Option<u64>,
     pub(super) deliveries: Option<u64>,
@@ -144,6 +145,12 @@ impl Report {
         self.foreign_cpu_percent = server.is_known().then(|| percent(window.other_cpu));
     }
 
+    /// What tells it from other runs of the same scenario.
+    pub(super) fn variant(&self) -> String {
+        let budget = self.latency_budget_ms.map(|ms| format!(", budget {ms} ms")).unwrap_or_default();
+        counted(self.subscribers, "subscriber") + &budget
+    }
+
     /// What was not as it has to be, in one line for people.
     pub(super) fn complaint(&self) -> Option<String> {
         let counts = [
@@ -159,8 +166,7 @@ impl Report {
         if parts.is_empty() {
             return None;
         }
-        let mut line =
-            format!("{} with {} subscribers: {}", self.scenario, self.subscribers, parts.join(", "));
+        let mut line = format!("{} with {}: {}", self.scenario, self.variant(), parts.join(", "));
         if let Some(words) = &self.last_words {
             line += &format!("\nThe node's log ends with:\n{words}");
         }
@@ -190,8 +196,9 @@ fn one_report(report: &Report) -> String {
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<16} {text}"));
     let version = report.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
     let rate = report.rate.map(|rate| format!(", {} events/s", grouped(rate))).unwrap_or_default();
+    let budget = report.latency_budget_ms.map(|ms| format!(", latency budget {ms} ms")).unwrap_or_default();
     let head = format!(
-        "{}: {}{version}, {} over {}{rate} for {} s",
+        "{}: {}{version}, {} over {}{rate} for {} s{budget}",
         report.scenario,
         report.peer,
         counted(report.subscribers, "subscriber"),
@@ -260,9 +267,12 @@ fn one_report(report: &Report) -> String {
 }
 
 fn rows(reports: &[Report]) -> String {
+    let has_budgets = reports.iter().any(|report| report.latency_budget_ms.is_some());
+    let budget = |text: &str| if has_budgets { format!(" {text:>9}") } else { String::new() };
     let mut text = format!(
-        "{:>11} {:>14} {:>8} {:>9} {:>9} {:>9} {:>12} {:>9} {:>10} {:>10}\n",
+        "{:>11}{} {:>14} {:>8} {:>9} {:>9} {:>9} {:>12} {:>9} {:>10} {:>10}\n",
         "subscribers",
+        budget("budget ms"),
         "deliveries/s",
         "lost",
         "p50 ms",
@@ -277,8 +287,9 @@ fn rows(reports: &[Report]) -> String {
     for report in reports {
         let server = &report.server;
         text += &format!(
-            "{:>11} {:>14} {:>8} {:>9} {:>9} {:>9} {:>12} {:>9} {:>10} {:>10}\n",
+            "{:>11}{} {:>14} {:>8} {:>9} {:>9} {:>9} {:>12} {:>9} {:>10} {:>10}\n",
             grouped(report.subscribers as f64),
+            budget(&or_dash(report.latency_budget_ms.map(|ms| ms.to_string()))),
             or_dash(report.deliveries_per_sec.map(grouped)),
             or_dash(report.lost.map(|n| grouped(n as f64))),
             or_dash(report.latency_ms.map(|latency| format!("{:.2}", latency.p50))),
@@ -292,7 +303,7 @@ fn rows(reports: &[Report]) -> String {
     }
     for report in reports {
         for doubt in doubts(report) {
-            text += &format!("doubtful, {} subscribers: {doubt}\n", report.subscribers);
+            text += &format!("doubtful, {}: {doubt}\n", report.variant());
         }
     }
     text
@@ -315,7 +326,7 @@ fn doubts(report: &Report) -> Vec<String> {
     doubts
 }
 
-fn counted(count: usize, what: &str) -> String {
+pub(super) fn counted(count: usize, what: &str) -> String {
     format!("{} {what}{}", grouped(count as f64), if count == 1 { "" } else { "s" })
 }
 

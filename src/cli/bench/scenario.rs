@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::report::{Disturbance, Report, rounded};
 use super::target::Target;
 use super::watch::Watch;
-use super::{Options, Scenario, capacity};
+use super::{Options, Scenario, Variant, capacity};
 use crate::cli::load::{Load, Plan, Tally, Window};
 
 /// Connections being set up at once.
@@ -19,13 +19,14 @@ const SLOW_RECEIVE_BUFFER: usize = 4096;
 /// How long it may take to see which of those who never read were closed.
 const LOOKING: Duration = Duration::from_secs(2);
 
-/// Measures one scenario with this many subscribers.
+/// Measures one scenario.
 pub(super) fn measure(
     target: &mut Target,
     options: &Options,
-    subscribers: usize,
+    variant: &Variant,
     watch: &Watch,
 ) -> io::Result<Report> {
+    let subscribers = variant.subscribers;
     let mut report = match options.scenario {
         Scenario::Fanout | Scenario::Topics => fanout(target, options, subscribers, watch),
         Scenario::Capacity => capacity::search(target, options, subscribers, watch),
@@ -33,6 +34,7 @@ pub(super) fn measure(
         Scenario::Storm => storm(target, options, subscribers, watch),
         Scenario::Slow => slow(target, options, subscribers, watch),
     }?;
+    report.latency_budget_ms = variant.latency_budget.map(|budget| rounded(budget.as_secs_f64() * 1e3));
     if report.complaint().is_some() {
         report.last_words = target.last_words();
     }

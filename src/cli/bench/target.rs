@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::watch::Watch;
-use super::{Arguments, Options};
+use super::{Arguments, Options, Variant};
 use crate::cli::load::node::Setup;
 use crate::cli::load::server::Server;
 use crate::cli::load::{Address, Dialect, Node, Peer, Process, STREAM};
@@ -35,7 +35,7 @@ impl Target {
         arguments: &Arguments,
         options: &Options,
         addresses: Option<&(SocketAddr, Address)>,
-        subscribers: usize,
+        variant: &Variant,
         watch: &Watch,
     ) -> io::Result<Self> {
         watch.check()?;
@@ -43,7 +43,7 @@ impl Target {
         // What is started from here inherits where we are.
         pin(&arguments.server_cpu)?;
         let child = match (addresses, &arguments.server) {
-            (None, _) => Child::Node(Node::start(&setup(arguments, options, subscribers)?)?),
+            (None, _) => Child::Node(Node::start(&setup(arguments, options, variant)?)?),
             (Some(_), Some(command)) => Child::Server(Server::start(command)?),
             (Some(_), None) => Child::None(arguments.pid),
         };
@@ -92,9 +92,12 @@ impl Target {
 }
 
 /// How its own node is started: room for everybody, the path that a dialect needs, and what was asked for.
-fn setup(arguments: &Arguments, options: &Options, subscribers: usize) -> io::Result<Setup> {
-    let clients = subscribers + options.storm + options.slow + 1000;
+fn setup(arguments: &Arguments, options: &Options, variant: &Variant) -> io::Result<Setup> {
+    let clients = variant.subscribers + options.storm + options.slow + 1000;
     let mut flags = vec!["--max-clients".to_owned(), clients.to_string()];
+    if let Some(budget) = variant.latency_budget {
+        flags.extend(["--latency-budget".to_owned(), format!("{}ms", budget.as_millis())]);
+    }
     flags.extend(arguments.serve.iter().cloned());
     let is_path = options.peer == Peer::Fanwire(Dialect::Path);
     Ok(Setup {
