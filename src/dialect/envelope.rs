@@ -73,8 +73,8 @@ pub enum Framing {
 }
 
 /// What a template takes from the path that a client connected to: JSON-escaped, without quotes. Subscribers
-/// of a topic with the same envelope and values get the same bytes.
-pub type Values = Arc<[Box<str>]>;
+/// of a topic with the same envelope and values get the same bytes. A thin pointer: each session has room for one.
+pub type Values = Arc<Box<[Box<str>]>>;
 
 /// What a subscriber's events look like: who has the same gets the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

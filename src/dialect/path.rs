@@ -5,6 +5,7 @@
 //! nothing; events are written by the envelope.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::dialect::command::check_topic;
 use crate::dialect::envelope::{Envelope, Envelopes, Values, write_json_escaped};
@@ -213,7 +214,7 @@ impl Stream {
             // Escaping leaves UTF-8 as it is and adds ASCII.
             String::from_utf8(text).unwrap_or_default().into_boxed_str()
         };
-        let values = (!self.sources.is_empty()).then(|| self.sources.iter().map(escaped).collect());
+        let values = (!self.sources.is_empty()).then(|| Arc::new(self.sources.iter().map(escaped).collect()));
         Ok(Found { stream: number as u16, envelopes: self.envelopes, topic, values })
     }
 }

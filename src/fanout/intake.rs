@@ -222,7 +222,8 @@ impl<T: Transport> Shard<T> {
             connection.is_paused = true;
             return;
         }
-        if let Some(mut unread) = session.unread.take() {
+        let unread = session.inbound.as_mut().map(|inbound| std::mem::take(&mut inbound.unread));
+        if let Some(mut unread) = unread.filter(|unread| !unread.is_empty()) {
             self.handle_input(number, &mut unread, most, now);
             self.remember(number);
             return;
@@ -292,19 +293,19 @@ impl<T: Transport> Shard<T> {
                 Err(violation) => return self.fail(number, violation, now),
             }
             let connection = &mut self.connections[number as usize];
-            let Role::Client(session) = &mut connection.role else { return };
+            let Role::Client(_) = connection.role else { return };
             let is_deaf = connection.outbox.reply_bytes() > REPLY_CAP;
             if is_deaf || inflated > most {
                 connection.is_paused |= is_deaf;
                 if taken < input.len() {
-                    session.unread = Some(Box::new(input[taken..].to_vec()));
+                    inbound.unread = input[taken..].to_vec();
                 }
                 break;
             }
         }
         let is_partial = !inbound.decoder.is_idle();
         if let Role::Client(session) = &mut self.connections[number as usize].role
-            && (is_partial || per_second.is_some())
+            && (is_partial || per_second.is_some() || !inbound.unread.is_empty())
         {
             if is_partial {
                 inbound.begun.get_or_insert(now.mono);
@@ -479,6 +480,10 @@ impl<T: Transport> Shard<T> {
                 failure = Some(format!("the node holds {} topics already (max_topics)", limits.max_topics));
                 break;
             };
+            if session.values.is_some() {
+                // All of a list have the same: in memory once.
+                session.values.clone_from(&subscribers.list((topic, list)).values);
+            }
             let mut start = head;
             let named =
                 subscribe.since.as_ref().and_then(|since| since.of(name, &subscribers.get(topic).topic));

@@ -288,7 +288,7 @@ impl<T: Transport> Shard<T> {
     pub(super) fn close_if_overdue(&mut self, number: u32, now: Now) {
         let connection = &self.connections[number as usize];
         let Role::Client(session) = &connection.role else { return };
-        let waits_for_us = connection.is_paused || session.unread.is_some();
+        let waits_for_us = connection.is_paused || session.has_unread();
         let is_overdue = |inbound: &Inbound| inbound.is_overdue && inbound.begun.is_some();
         if !waits_for_us && session.inbound.as_deref().is_some_and(is_overdue) {
             self.close_unfinished(number, now);

@@ -27,7 +27,7 @@ use crate::publish::wire::Publish;
 use crate::receipt::{Key, Receipt};
 use crate::session::chunk::Gap;
 use crate::session::handshake::Step;
-use crate::session::session::Session;
+use crate::session::session::{Inbound, Session};
 use crate::transport::Transport;
 
 /// What is to be done about a request.
@@ -379,7 +379,9 @@ impl<T: Transport> Shard<T> {
         session.stream = stream;
         session.shares_messages = shares_messages;
         session.deflates = deflates;
-        session.unread = (!rest.is_empty() && dialect.is_web_socket()).then(|| Box::new(rest));
+        if !rest.is_empty() && dialect.is_web_socket() {
+            session.inbound = Some(Box::new(Inbound { unread: rest, ..Inbound::default() }));
+        }
         connection.become_client(session);
         if dialect == Dialect::EventStream {
             // Nobody answers its heartbeats but the kernel at the other end.

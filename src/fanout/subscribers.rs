@@ -253,8 +253,8 @@ mod tests {
             assert_eq!(joined, Joined { topic: 0, list: 0, head: 0 });
             assert_eq!(subscribers.enlist((0, 0), 0, member(connection)), connection);
         }
-        let values: Values = Arc::new(["v".into()]);
-        let equal: Values = Arc::new(["v".into()]);
+        let values: Values = Arc::new(["v".into()].into());
+        let equal: Values = Arc::new(["v".into()].into());
         for (values, list) in [(None, 1), (Some(&values), 2), (Some(&equal), 2)] {
             let form = Form { values, ..Form::plain(1) };
             assert_eq!(subscribers.join(&topics, "a", form).unwrap().list, list);

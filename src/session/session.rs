@@ -252,8 +252,6 @@ pub struct Session {
     pub trouble: Option<Box<Trouble>>,
     /// What is to be remembered of what came from it; mostly nothing.
     pub inbound: Option<Box<Inbound>>,
-    /// Bytes read but not yet decoded, because replies wait.
-    pub unread: Option<Box<Vec<u8>>>,
 }
 
 /// What a client named itself.
@@ -265,7 +263,8 @@ pub struct Identity {
     pub suffix: Option<Box<[u8]>>,
 }
 
-/// The inbound half of a session over WebSocket, kept while a frame or message is partial, or messages are counted.
+/// The inbound half of a session over WebSocket, kept while a frame or message is partial, something waits to be decoded,
+/// or messages are counted.
 #[derive(Debug, Default)]
 pub struct Inbound {
     /// What there is of that frame or message.
@@ -276,6 +275,8 @@ pub struct Inbound {
     pub is_overdue: bool,
     /// How many messages may still come now.
     pub rate: Rate,
+    /// Bytes read but not yet decoded, because replies wait; empty: none.
+    pub unread: Vec<u8>,
 }
 
 /// The slow side of a session's life.
@@ -325,7 +326,6 @@ impl Session {
             replayed: 0,
             trouble: None,
             inbound: None,
-            unread: None,
         }
     }
 
@@ -354,6 +354,11 @@ impl Session {
             Some((_, all)) => *all += count,
             None => dropped.push((reason, count)),
         }
+    }
+
+    /// Whether bytes that were read wait to be decoded.
+    pub fn has_unread(&self) -> bool {
+        self.inbound.as_ref().is_some_and(|inbound| !inbound.unread.is_empty())
     }
 
     /// Since when a frame or message of it has been partial, in nanoseconds.
@@ -481,6 +486,6 @@ mod tests {
     /// What an idle client costs is written in the docs. A heap that hands out multiples of 16 takes 8 bytes more.
     #[test]
     fn a_session_with_one_subscription_is_one_small_allocation() {
-        assert!(size_of::<Session>() <= 184, "{} bytes", size_of::<Session>());
+        assert!(size_of::<Session>() <= 168, "{} bytes", size_of::<Session>());
     }
 }

@@ -256,9 +256,9 @@ impl Plot<'_> {
                 let marks = line.points.iter().map(|point| Circle::new(*point, 4, colour.filled()));
                 chart.draw_series(marks)?;
                 let style = (FONT, 13).into_font().color(&INK);
-                let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
+                let style = style.pos(Pos::new(HPos::Left, VPos::Bottom));
                 let texts = line.points.iter().zip(&line.marks).map(|(point, mark)| {
-                    EmptyElement::at(*point) + Text::new(mark.clone(), (0, -8), style.clone())
+                    EmptyElement::at(*point) + Text::new(mark.clone(), (7, -3), style.clone())
                 });
                 chart.draw_series(texts)?;
             }
