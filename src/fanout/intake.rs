@@ -84,7 +84,7 @@ impl<T: Transport> Shard<T> {
             // event at a time, and each would be handed to all subscribers by itself.
             publishers -= usize::from(count < PUBLISHER_READ);
         }
-        self.is_flooded = publish_budget == 0;
+        self.published = self.buffer.len() - publish_budget;
         let reads = if is_live { READS / FEWER_WHILE_LIVE } else { READS };
         for _ in 0..self.ready.len().min(reads) {
             let Some(number) = self.ready.pop_front() else { break };

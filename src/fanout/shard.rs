@@ -46,8 +46,9 @@ use crate::transport::Transport;
 
 /// Connections flushed in one turn.
 pub const SLICE: usize = 100;
-/// The same while publishers have more to say than was read: the more events are read between two flushes of a connection,
-/// the more of them share a write, and the sooner nothing is left to read.
+/// The same in a turn in which publishers said as much as is read in one; between nothing and that, in proportion. The more
+/// events are read between two flushes of a connection, the more of them share a write, and the sooner nothing is left to
+/// read.
 const SLICE_IN_A_FLOOD: usize = 25;
 /// Those that catch up from a history in one turn, each of which costs several times what another one does …
 const SLICE_CATCHING_UP: usize = 32;
@@ -89,8 +90,8 @@ pub struct Shard<T: Transport> {
     pub(super) due: Vec<Due>,
     pub(super) ingress: Ingress,
     pub(super) buffer: Box<[u8]>,
-    /// Whether publishers said as much in this turn as is read in one: most likely they have more to say.
-    pub(super) is_flooded: bool,
+    /// Bytes that publishers said in this turn.
+    pub(super) published: usize,
     pub(super) iso: Iso8601,
     /// One for all connections: nothing of a message is kept for the next.
     pub(super) deflater: Deflater,
@@ -191,7 +192,7 @@ impl<T: Transport> Shard<T> {
             due: Vec::new(),
             ingress: Ingress::default(),
             buffer: vec![0; READ_BYTES].into(),
-            is_flooded: false,
+            published: 0,
             iso: Iso8601::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
@@ -564,7 +565,7 @@ impl<T: Transport> Shard<T> {
         // Good enough: a slice takes a fraction of a millisecond.
         let now = self.turn_began;
         let mut flushed = 0;
-        let slice = if self.is_flooded { SLICE_IN_A_FLOOD } else { SLICE };
+        let slice = SLICE - (SLICE - SLICE_IN_A_FLOOD) * self.published / self.buffer.len();
         while flushed < slice
             && let Some(number) = self.sweep.pop(now)
         {

@@ -47,8 +47,8 @@ pub struct List {
     pub deflated: bool,
     /// The chunk that the topic's frames in this form are appended to, or [`NO_CHUNK`].
     pub chunk: u32,
-    /// Who.
-    pub members: Vec<Member>,
+    /// Who. Of many topics, mostly one, and then without an allocation.
+    pub members: SmallVec<[Member; 1]>,
 }
 
 impl List {
@@ -179,7 +179,7 @@ impl Subscribers {
             let Form { envelope, values, deflated } = form;
             let values = values.cloned();
             local.has_deflated |= deflated;
-            local.lists.push(List { envelope, values, deflated, chunk: NO_CHUNK, members: Vec::new() });
+            local.lists.push(List { envelope, values, deflated, chunk: NO_CHUNK, members: SmallVec::new() });
             local.lists.len() - 1
         });
         list as u32
@@ -199,7 +199,7 @@ impl Subscribers {
         let members = &mut self.list_mut(list).members;
         members.swap_remove(place as usize);
         if is_loose(members.capacity(), members.len()) {
-            members.shrink_to(2 * members.len());
+            members.grow(2 * members.len()); // Which, to a smaller size, shrinks.
         }
         members.get(place as usize).copied()
     }

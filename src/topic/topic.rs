@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::topic::history::History;
 
@@ -23,7 +24,7 @@ pub struct Topic {
     pub(super) log: Mutex<Log>,
     /// For each shard, where its own table keeps this topic. Only that shard reads and writes its place, so
     /// a round finds the shard's subscribers without a look-up by name.
-    slots: Box<[AtomicU32]>,
+    slots: SmallVec<[AtomicU32; 4]>,
 }
 
 /// Where a topic's order is decided.
