@@ -5,9 +5,10 @@
 
 #![allow(missing_docs, reason = "criterion_group! makes a public function without")]
 
-use std::cell::{Cell, RefCell};
+mod memory;
+
+use std::cell::Cell;
 use std::hint::black_box;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,12 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fanwire::catalog::rules::NONE;
 use fanwire::clock::{Clock, Iso8601};
-use fanwire::config::Limits;
 use fanwire::dialect::dialect::Dialect;
 use fanwire::dialect::envelope::{Envelope, Envelopes, Frames, JSON, splice};
 use fanwire::dialect::json::{self, client_id_suffix};
 use fanwire::dialect::template;
 use fanwire::event::{Events, Round};
-use fanwire::fanout::connection::{Connection, Door, Role, Scratch, Work};
-use fanwire::fanout::shard::{Next, Shard};
-use fanwire::fanout::shared::{Access, Shared, State};
+use fanwire::fanout::connection::{Connection, Role, Scratch, Work};
 use fanwire::metrics::ShardMetrics;
 use fanwire::proto::deflate::{Deflater, Inflater};
 use fanwire::publish::dedupe::{Dedupe, Window};
@@ -35,35 +33,20 @@ use fanwire::receipt::Fate;
 use fanwire::receipt::Receipts;
 use fanwire::session::chunk::{Chunks, Gap, NO_CHUNK, Span};
 use fanwire::session::outbox::Outbox;
-use fanwire::session::policy::Policy;
 use fanwire::session::session::{Identity, Session};
 use fanwire::session::timer::{Due, TICK, Wheel};
-use fanwire::topic::rules::{Rule, Rules};
 use fanwire::topic::table::Topics;
 use fanwire::topic::topic::Topic;
-use fanwire::transport::Transport;
+use memory::{Engine, NullSocket, STOCK, Said, frame, frames, hello, stock};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use smallvec::smallvec;
 
-/// The stock event's data: 159 bytes.
-const STOCK: &str = r#"{"retryId":"retry-123","attemptNumber":1,"errorMessage":"Connection timeout","nextRetryAt":"2024-01-15T10:30:00.000Z","probe":"0000.00000000.0000000000000000"}"#;
 /// What a client asks for.
 const SUBSCRIBE: &str =
     r#"{"type":"subscribe","categories":["error-recovery","scheduler"],"clientId":"my-client"}"#;
 const MAX_PUBLISH_BYTES: usize = 1 << 20;
-
-/// The stock event to a topic.
-const fn stock(topics: &str) -> Publish<'_> {
-    Publish { topics, event: "retry-started", key: "", data: STOCK, timestamp_ms: 1_705_313_700_000 }
-}
-
-fn frame(publish: &Publish<'_>) -> Vec<u8> {
-    let mut frame = Vec::new();
-    publish.encode(0, 1, &mut frame).expect("it fits its fields");
-    frame
-}
 
 /// About 3 KB of objects in arrays in objects.
 fn nested() -> String {
@@ -203,129 +186,13 @@ fn envelope(c: &mut Criterion) {
     group.finish();
 }
 
-/// A connection without a kernel: it takes every byte, at most so many at a time.
-enum NullSocket {
-    /// Says this, once.
-    Subscriber { hello: Vec<u8>, takes: usize },
-    /// Says what is fed to it.
-    Publisher(Rc<RefCell<Feed>>),
-}
-
-#[derive(Default)]
-struct Feed {
-    bytes: Rc<[u8]>,
-    at: usize,
-}
-
-impl Transport for NullSocket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Subscriber { hello, .. } if !hello.is_empty() => {
-                let hello = std::mem::take(hello);
-                buffer[..hello.len()].copy_from_slice(&hello);
-                Ok(hello.len())
-            }
-            Self::Subscriber { .. } => Err(io::ErrorKind::WouldBlock.into()),
-            Self::Publisher(feed) => {
-                let mut feed = feed.borrow_mut();
-                let count = buffer.len().min(feed.bytes.len() - feed.at);
-                buffer[..count].copy_from_slice(&feed.bytes[feed.at..feed.at + count]);
-                feed.at += count;
-                if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
-            }
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Subscriber { takes, .. } => Ok(bytes.len().min(*takes)),
-            Self::Publisher(_) => Ok(bytes.len()),
-        }
-    }
-
-    fn expect_acknowledgement(&mut self, _: Duration) {}
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A shard with sessions and one publisher.
-struct Engine {
-    shard: Shard<NullSocket>,
-    shared: Arc<Shared>,
-    clock: Clock,
-    publisher: u32,
-    feed: Rc<RefCell<Feed>>,
-}
-
-impl Engine {
-    /// Sessions spread evenly over topics `t0`, `t1`, …
-    fn new(sessions: usize, topics: usize) -> Self {
-        Self::compressing(sessions, topics, None)
-    }
-
-    /// The same, of topics whose events are compressed from so many bytes on: every session takes that.
-    fn compressing(sessions: usize, topics: usize, compress_above: Option<usize>) -> Self {
-        let limits = Limits {
-            max_clients: sessions,
-            // Nothing but events is to be measured.
-            heartbeat_interval: Duration::from_secs(3_600),
-            heartbeat_timeout: Duration::from_secs(7_200),
-            ..Limits::default()
-        };
-        let clock = Clock::start();
-        let rule = Rule { prefix: "t".into(), history: None, policies: Policy::ALL.into(), compress_above };
-        let shared = Shared::new(1, &limits, Access::default(), clock.now());
-        let shared = Arc::new(shared.with_topic_rules(Rules::new(vec![rule])));
-        shared.set_state(State::Ready);
-        let mut shard = Shard::new(0, Arc::clone(&shared), Arc::new(limits), 0);
-        let publisher = shard.next_number();
-        let feed = Rc::new(RefCell::new(Feed::default()));
-        shard.accept(NullSocket::Publisher(Rc::clone(&feed)), Door::Publish, "bench", clock.now());
-        let mut engine = Self { shard, shared, clock, publisher, feed };
-        for session in 0..sessions {
-            let hello = format!(
-                "GET /ws?categories=t{} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
-                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                session % topics
-            );
-            let number = engine.shard.next_number();
-            let socket = NullSocket::Subscriber { hello: hello.into(), takes: usize::MAX };
-            engine.shard.accept(socket, Door::Public, "bench", clock.now());
-            engine.shard.handle_ready(number, true, false);
-            if session % 200 == 0 {
-                engine.settle();
-            }
-        }
-        engine.settle();
-        assert_eq!(engine.shard.counts().clients, sessions, "every session is there");
-        engine
-    }
-
-    /// Turns until there is nothing left to do.
-    fn settle(&mut self) {
-        let clock = self.clock;
-        while self.shard.turn(&|| clock.now()) == Next::Now {}
-    }
-
-    /// From the publisher's socket to the last write.
-    fn publish(&mut self, frames: &Rc<[u8]>) {
-        *self.feed.borrow_mut() = Feed { bytes: Rc::clone(frames), at: 0 };
-        self.shard.handle_ready(self.publisher, true, false);
-        self.settle();
-    }
-
-    fn deliveries(&self) -> u64 {
-        self.shared.metrics[0].deliveries.get()
-    }
-}
-
-/// `events` stock events, round robin over topics `t0`, `t1`, …
-fn frames(events: usize, topics: usize) -> Rc<[u8]> {
-    let frames: Vec<u8> = (0..events).flat_map(|n| frame(&stock(&format!("t{}", n % topics)))).collect();
-    frames.into()
+/// Sessions spread evenly over topics `t0`, `t1`, …, subscribed with their handshake; topics whose events are compressed
+/// from so many bytes on are so for all of them.
+fn with_sessions(sessions: usize, topics: usize, compress_above: Option<usize>) -> Engine {
+    let mut engine = Engine::empty(sessions, compress_above);
+    let hellos: Vec<_> = (0..topics).map(|topic| hello(&format!("?categories=t{topic}"))).collect();
+    engine.connect(sessions, |session| Rc::clone(&hellos[session % topics]));
+    engine
 }
 
 fn dispatch(c: &mut Criterion) {
@@ -347,7 +214,7 @@ fn dispatch(c: &mut Criterion) {
             }
             group.throughput(Throughput::Elements(deliveries));
             group.bench_function(BenchmarkId::new(name, format!("{events} events")), |b| {
-                let engine = engine.get_or_insert_with(|| Engine::new(sessions, topics));
+                let engine = engine.get_or_insert_with(|| with_sessions(sessions, topics, None));
                 let before = engine.deliveries();
                 engine.publish(&frames);
                 assert_eq!(engine.deliveries() - before, deliveries, "everything is delivered");
@@ -359,7 +226,7 @@ fn dispatch(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish with no subscriber");
     group.throughput(Throughput::Elements(1_000));
     for topics in [1, 1_000] {
-        let mut engine = Engine::new(0, 1);
+        let mut engine = with_sessions(0, 1, None);
         let frames = frames(1_000, topics);
         group.bench_function(BenchmarkId::new("1,000 events, topics", topics), |b| {
             b.iter(|| engine.publish(black_box(&frames)));
@@ -405,7 +272,7 @@ fn compression(c: &mut Criterion) {
         let frames: Rc<[u8]> = frame(&Publish { data: &data, ..stock("t0") }).into();
         group.throughput(Throughput::Elements(1_000));
         for (form, compress_above) in [("plain", None), ("compressed", Some(512))] {
-            let mut engine = Engine::compressing(1_000, 1, compress_above);
+            let mut engine = with_sessions(1_000, 1, compress_above);
             engine.publish(&frames);
             let compressed = engine.shared.metrics[0].events_compressed.get();
             assert_eq!((engine.deliveries(), compressed), (1_000, u64::from(compress_above.is_some())));
@@ -519,14 +386,14 @@ fn outbox(c: &mut Criterion) {
     let mut group = c.benchmark_group("flush of 32 events");
     group.throughput(Throughput::Elements(32));
     for (name, per_span, takes, suffix) in [
-        ("one span", 32, usize::MAX, None),
-        ("8 spans gathered", 4, usize::MAX, None),
-        ("32 spans gathered", 1, usize::MAX, None),
-        ("one span, with a clientId", 32, usize::MAX, Some(client_id_suffix("my-client"))),
+        ("one span", 32, u32::MAX, None),
+        ("8 spans gathered", 4, u32::MAX, None),
+        ("32 spans gathered", 1, u32::MAX, None),
+        ("one span, with a clientId", 32, u32::MAX, Some(client_id_suffix("my-client"))),
         ("one span, 1,000 bytes a write", 32, 1_000, None),
         ("8 spans, 1,000 bytes a write", 4, 1_000, None),
     ] {
-        let socket = NullSocket::Subscriber { hello: Vec::new(), takes };
+        let socket = NullSocket::Subscriber { place: 0, takes, said: Said::default() };
         let mut connection = Connection::new(socket, Role::Client(Box::new(session(suffix))), 0);
         let (mut scratch, mut work) = (Scratch::default(), Work::default());
         group.bench_function(name, |b| {
