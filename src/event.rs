@@ -58,10 +58,12 @@ impl Events {
         self.records.push(Record { name_end, key_end, data_end, timestamp_ms });
     }
 
-    /// Takes all of them out, and keeps the memory of their text up to so many bytes.
+    /// Takes all of them out, and keeps the memory of their text where that is at most so many bytes.
     pub fn clear(&mut self, max_kept: usize) {
+        if self.text.capacity() > max_kept {
+            self.text = String::new();
+        }
         self.text.clear();
-        self.text.shrink_to(max_kept);
         self.records.clear();
         self.records.shrink_to_fit();
         self.have_keys = false;
