@@ -64,7 +64,7 @@ fn query(text: &str) {
             Ok(subscribe) => {
                 assert!(pairs.is_ok());
                 assert!(ask == Ask::Whole || subscribe.topics.is_empty());
-                super::command::check_subscribe(&subscribe);
+                super::command::check_subscribe(&subscribe, check_topic);
             }
             Err(error) => assert_eq!(error.status, 400),
         }
