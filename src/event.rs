@@ -134,7 +134,8 @@ pub struct Placed {
 pub struct Round {
     /// The topics with a subscriber that the events go to, in the publisher's order.
     pub topics: SmallVec<[Placed; 1]>,
-    /// The first topic of the events, where that is not the first of `topics`.
+    /// The first topic of the events, whether or not it has a subscriber; `None`: the first of `topics`, of which there is
+    /// one then.
     pub category: Option<Arc<str>>,
     /// The events.
     pub events: Events,
@@ -173,14 +174,6 @@ impl Round {
     /// What the round counts for on a link: its bytes and something for its bookkeeping.
     pub fn cost(&self) -> usize {
         self.events.bytes() + 64 * (self.events.len() + self.topics.len()) + 192
-    }
-
-    /// Lets go of all that it has to do with, and answers its events.
-    pub fn clear(&mut self) -> Events {
-        self.topics.clear();
-        self.category = None;
-        self.written.get_mut().clear();
-        std::mem::take(&mut self.events)
     }
 
     /// The first topic of the events, whether or not it has a subscriber.

@@ -64,7 +64,7 @@ impl Spare {
         if self.kept.len() < MAX_KEPT
             && let Some(inside) = Arc::get_mut(&mut round)
         {
-            let mut events = inside.clear();
+            let mut events = std::mem::take(inside).events;
             events.clear(MAX_TEXT);
             self.kept.push(Gathered { events, memory: Some(round) });
         }

@@ -50,7 +50,7 @@ pub fn fuzz(input: &[u8]) {
     }
     let Ok(streams) = streams else { return };
     if let Some(Ok(found)) = streams.find(path) {
-        let values = found.values.as_ref().map(|values| &***values).unwrap_or_default();
+        let values = found.values.as_ref().map(|values| &values[..]).unwrap_or_default();
         is_message(&written(found.envelopes.message, values), "");
         is_lines(&written(found.envelopes.lines, values));
         is_stream(&written(found.envelopes.event_stream, values), event, "");

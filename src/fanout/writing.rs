@@ -30,7 +30,7 @@ impl Writing<'_> {
         ends: &mut Vec<u32>,
     ) {
         self.metrics.envelope_writes.add(round.events.len() as u64);
-        let values = form.values.map(|values| &***values).unwrap_or_default();
+        let values = form.values.map(|values| &values[..]).unwrap_or_default();
         self.shared.envelopes.get(form.envelope).write(round, topic, values, self.iso, bytes, ends);
     }
 

@@ -54,8 +54,9 @@ impl Budget {
         self.bytes() > self.max()
     }
 
-    /// Keeps a round, which begins at this offset.
-    pub(super) fn keep(&self, history: &mut History, round: &Arc<Round>, offset: u64) {
+    /// Keeps a round, which begins at this offset, where there is a history to keep it.
+    pub(super) fn keep(&self, history: &mut Option<History>, round: &Arc<Round>, offset: u64) {
+        let Some(history) = history else { return };
         let before = history.bytes();
         history.push(Arc::clone(round), offset, round.ingress);
         // Wrapping: the difference may be below zero, and the sum never is.

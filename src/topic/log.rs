@@ -46,9 +46,7 @@ impl Topics {
             let placed = Placed { topic: Arc::clone(current), offset };
             let topics = SmallVec::from_buf([placed]);
             let round = gathered.into_round(|events| round(topics, None, events, 0, ingress, interest));
-            if let Some(history) = &mut log.history {
-                self.budget.keep(history, &round, offset);
-            }
+            self.budget.keep(&mut log.history, &round, offset);
             send_to_each(interest, round, &mut send);
             return;
         }
@@ -107,9 +105,7 @@ impl Topics {
             let round = Arc::new(Round { names, shared, ..round });
             for log in &mut logs {
                 let offset = log.head;
-                if let Some(history) = &mut log.history {
-                    self.budget.keep(history, &round, offset);
-                }
+                self.budget.keep(&mut log.history, &round, offset);
             }
             send_to_each(interest, round, &mut send);
             return true;
