@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Attack {
     /// None: what calm comes to the second time.
     Calm,
+    /// None either, but its processor is as busy as with one: what of the other figures is the machine's.
+    Busy,
     /// Subscribers that never read.
     Stopped,
     /// Clients that all come back at once, each from another place of the history.
@@ -48,8 +50,8 @@ pub enum Attack {
 
 impl Attack {
     /// Those that are measured one by one.
-    pub const MEASURED: [Self; 6] =
-        [Self::Calm, Self::Stopped, Self::Herd, Self::Storm, Self::Malformed, Self::Topics];
+    pub const MEASURED: [Self; 7] =
+        [Self::Calm, Self::Busy, Self::Stopped, Self::Herd, Self::Storm, Self::Malformed, Self::Topics];
 
     /// Those that leave nobody alone.
     pub const HOSTILE: [Self; 6] =
@@ -59,6 +61,7 @@ impl Attack {
     pub fn name(self) -> &'static str {
         match self {
             Self::Calm => "calm",
+            Self::Busy => "busy",
             Self::Stopped => "stopped",
             Self::Herd => "herd",
             Self::Storm => "storm",
@@ -91,6 +94,13 @@ impl Attack {
                 control.pass();
                 while !control.is_stopped() {
                     std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(Done::default())
+            }
+            Self::Busy => {
+                control.pass();
+                while !control.is_stopped() {
+                    std::hint::spin_loop();
                 }
                 Ok(Done::default())
             }
