@@ -220,6 +220,12 @@ impl Round {
         frames
     }
 
+    /// Lets go of its frames: whoever wants them writes them anew. Answers how many bytes they were.
+    pub fn forget_frames(&self) -> usize {
+        let written = std::mem::take(&mut *self.written.lock());
+        written.iter().filter_map(|written| written.frames.get()).map(|frames| frames.bytes.len()).sum()
+    }
+
     /// Where the round stands in a topic of its own that has history: the epoch, and the offset of its first
     /// event.
     pub fn position(&self, topic: &Arc<Topic>) -> Option<(u64, u64)> {

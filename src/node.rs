@@ -17,6 +17,7 @@ use crate::fanout::connection::Door;
 use crate::fanout::shared::{Access, Shared};
 use crate::fanout::stages::Undo;
 use crate::logs::Logs;
+use crate::net::heap;
 use crate::net::listener::{Bound, Tuning, check_congestion};
 use crate::net::reactor::Reactor;
 use crate::origin::Origins;
@@ -55,6 +56,7 @@ fn start(
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
     logs: &Logs,
 ) -> io::Result<()> {
+    heap::configure();
     raise_file_limit();
     reserve_files(&settings.limits);
     let clock = Clock::start();

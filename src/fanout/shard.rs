@@ -725,7 +725,9 @@ impl<T: Transport> Shard<T> {
         }
         self.next_look = now.mono + 250_000_000;
         self.tidy();
-        self.shared.topics.sweep_next(now.mono);
+        if self.shared.topics.sweep_next(now.mono) {
+            self.needs.note_gone();
+        }
         self.shared.dedupe.tidy(now.mono, window(&self.limits));
         let heads = self.sweep.fronts().filter_map(|number| self.connections.get(number as usize));
         let mut oldest = heads.filter_map(|head| head.outbox.oldest(&self.chunks)).min();

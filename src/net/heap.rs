@@ -2,9 +2,30 @@
 //!
 //! Why it is needed: after 20,000 clients had come and gone, glibc's allocator kept four times the memory of before,
 //! for minutes, in pages that nothing lay in (8.0 MB against 1.8; with this call 2.5), and its own thresholds changed
-//! nothing, for it trims only the top of a heap. `docs/benchmarks.md` (isolation) has the figures.
+//! nothing, for it trims only the top of a heap. The call, on the other hand, does not trim the top of a thread's heap, so
+//! that sometimes all that a client of 10,000 topics had taken stayed (2.1 MB of 11.3): both are needed.
+//! `docs/benchmarks.md` (isolation) has the figures.
 
-#![allow(unsafe_code, reason = "malloc_trim has no safe counterpart in a library")]
+#![allow(unsafe_code, reason = "malloc_trim and mallopt have no safe counterpart in a library")]
+
+/// Free bytes at the end of a heap above which they go back to the system.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT_AT_THE_END: i32 = 512 << 10;
+/// What is larger is a mapping of its own, and goes when it is freed. As large as the allocator would let it become by
+/// itself, which it stops doing once told anything.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const OWN_MAPPING: i32 = 4 << 20;
+
+/// Tells the allocator how much to keep. To be called before there are threads.
+pub(crate) fn configure() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` takes two numbers, and reads and writes nothing of ours. It is not to be called while another
+    // thread does, which nobody else in the process ever does.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_AT_THE_END);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING);
+    }
+}
 
 /// The sizes of which glibc keeps freed pieces for the thread that freed them, and how many of each.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -2,7 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod diag;
-mod heap;
+pub(crate) mod heap;
 pub mod listener;
 pub mod reactor;
 pub mod stream;

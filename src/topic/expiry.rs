@@ -1,7 +1,9 @@
-//! Lets go of what is too old, or above its share, in topics to which nothing comes any more.
+//! Lets go of what is too old, or above its share, in topics to which nothing comes any more, and of frames that nobody
+//! has come for.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::slack::MUCH;
 use crate::topic::table::{STRIPES, Topics};
 
 /// Nanoseconds between two sweeps at least. Less than between two questions of one shard, so that it is never early.
@@ -9,6 +11,8 @@ const SWEEP_EVERY: u64 = 200_000_000;
 
 /// Topics looked at in one sweep, after which no further stripe is.
 const ENOUGH_SWEPT: usize = 256;
+/// Rounds of one stripe whose frames are taken away in one sweep at most: some tenths of a millisecond.
+const FRAMES_SWEPT: usize = 4096;
 
 /// Which stripe of the table is looked at next, and when.
 #[derive(Debug, Default)]
@@ -19,54 +23,77 @@ pub(super) struct Expiry {
     sweeps: AtomicUsize,
     /// A count that tells the stripe to begin with.
     next_stripe: AtomicUsize,
+    /// Bytes that went since it was last said that they are much.
+    gone: AtomicUsize,
+}
+
+/// What was looked at in one stripe.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Swept {
+    topics: usize,
+    /// Bytes that went.
+    gone: usize,
 }
 
 impl Topics {
     /// Sweeps the next stripes, where that is due, until so many topics were looked at as are enough. Every shard asks,
     /// and one of them does it: the one that took events in may be the only one that is awake.
-    pub fn sweep_next(&self, now: u64) {
+    ///
+    /// Answers whether much has gone, and no more goes now: it may be given back to the system. Where events come and go
+    /// all the time, what went is needed again at once.
+    pub fn sweep_next(&self, now: u64) -> bool {
         let due = self.expiry.due.load(Ordering::Relaxed);
         let next = now.saturating_add(SWEEP_EVERY);
         let is_mine =
             |due| self.expiry.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if now < due || !is_mine(due) {
-            return;
+            return false;
         }
         self.expiry.sweeps.fetch_add(1, Ordering::Relaxed);
-        let mut looked_at = 0;
+        let mut all = Swept::default();
         for _ in 0..STRIPES {
             let stripe = self.expiry.next_stripe.fetch_add(1, Ordering::Relaxed) % STRIPES;
-            looked_at += self.sweep(stripe, now);
-            if looked_at >= ENOUGH_SWEPT {
+            let Swept { topics, gone } = self.sweep(stripe, now);
+            all = Swept { topics: all.topics + topics, gone: all.gone + gone };
+            if all.topics >= ENOUGH_SWEPT {
                 break;
             }
         }
         // Only who publishes pays for what is over the budget; those with a large part may have gone quiet.
         for stripe in (0..STRIPES).take_while(|_| self.budget.is_exceeded()) {
-            self.sweep(stripe, now);
+            all.gone += self.sweep(stripe, now).gone;
         }
+        let gone = self.expiry.gone.fetch_add(all.gone, Ordering::Relaxed);
+        let is_much = all.gone == 0 && gone >= MUCH;
+        if is_much {
+            self.expiry.gone.store(0, Ordering::Relaxed);
+        }
+        is_much
     }
 
     /// Lets go of what is too old in one of the [`STRIPES`] of the table, and of what is above its share while
-    /// all history together is over its bound. Answers how many topics it looked at.
-    pub(super) fn sweep(&self, stripe: usize, now: u64) -> usize {
+    /// all history together is over its bound.
+    pub(super) fn sweep(&self, stripe: usize, now: u64) -> Swept {
         if self.with_history() == 0 {
-            return 0;
+            return Swept::default();
         }
-        let (topics, looked_at) = self.with_history_in(stripe);
-        for topic in topics {
+        let (with_history, topics) = self.with_history_in(stripe);
+        let (mut rounds, mut gone) = (FRAMES_SWEPT, 0);
+        for topic in with_history {
             let mut log = topic.log.lock();
             let interest = log.interest;
             let Some(history) = &mut log.history else { continue };
+            let before = history.bytes();
             self.budget.trim(history, now);
             self.budget.keep_share(history);
+            gone += before - history.bytes() + history.forget_frames(now, &mut rounds);
             if history.events() == 0 && interest == 0 {
                 // The stripe is locked before the log, here as elsewhere.
                 drop(log);
                 self.retire_unneeded(&topic);
             }
         }
-        looked_at
+        Swept { topics, gone }
     }
 }
 
@@ -123,9 +150,24 @@ mod tests {
         let late = 11_000_000_000;
         for n in 0..STRIPES as u64 {
             // Of those who ask in one period, one sweeps.
-            (0..STRIPES).for_each(|_| topics.sweep_next(late + n * SWEEP_EVERY));
+            for _ in 0..STRIPES {
+                topics.sweep_next(late + n * SWEEP_EVERY);
+            }
             assert_eq!(topics.expiry.sweeps.load(Ordering::Relaxed) as u64, n + 1);
         }
         assert_eq!((topics.count(), topics.history_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn whoever_sweeps_is_told_once_that_much_went_and_no_more_goes() {
+        let topics = with_history(10_000, 1 << 30);
+        let mut times = (1..).map(|n| n * SWEEP_EVERY);
+        let mut sweep = || topics.sweep_next(times.next().unwrap() + 11_000_000_000);
+        for (events_each, is_much) in [(1, false), (2_000, true)] {
+            let topic = topics.find_or_keep("h").unwrap();
+            topics.append(&topic, events(events_each), 0, |_, _| ());
+            assert_eq!(topics.history_bytes() >= MUCH, is_much);
+            assert_eq!([sweep(), sweep(), sweep()], [false, is_much, false]);
+        }
     }
 }

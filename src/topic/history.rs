@@ -11,6 +11,10 @@ use crate::clock::nanos;
 use crate::config::HistoryLimits;
 use crate::event::Round;
 
+/// For how long, in nanoseconds, rounds have their frames with them after they came, and after somebody last read of the
+/// history: thousands who come back together get the same ones, and nobody pays for them afterwards.
+const FRAMES_KEPT: u64 = 1_000_000_000;
+
 /// The newest rounds of a topic.
 #[derive(Debug)]
 pub struct History {
@@ -18,6 +22,10 @@ pub struct History {
     kept: VecDeque<Kept>,
     events: usize,
     bytes: usize,
+    /// Rounds that end before this offset have no frames with them …
+    framed_from: u64,
+    /// … and the others keep theirs, because somebody has read at this time, in nanoseconds.
+    read_at: u64,
 }
 
 /// A round that is kept, from some event of it on.
@@ -60,7 +68,7 @@ impl Piece {
 impl History {
     /// Nothing kept.
     pub fn new(limits: HistoryLimits) -> Self {
-        Self { limits, kept: VecDeque::new(), events: 0, bytes: 0 }
+        Self { limits, kept: VecDeque::new(), events: 0, bytes: 0, framed_from: 0, read_at: 0 }
     }
 
     /// Events kept.
@@ -121,8 +129,32 @@ impl History {
         front.bytes
     }
 
+    /// Takes the frames away that rounds have with them, where nobody has come for them lately, and of at most so many
+    /// rounds, which is counted down. Answers how many bytes that were.
+    pub fn forget_frames(&mut self, now: u64, most: &mut usize) -> usize {
+        if now < self.read_at.saturating_add(FRAMES_KEPT) {
+            return 0;
+        }
+        let framed = self.kept.partition_point(|kept| kept.end() <= self.framed_from);
+        let is_old = |kept: &&Kept| kept.round.ingress.saturating_add(FRAMES_KEPT) <= now;
+        let mut bytes = 0;
+        for kept in self.kept.range(framed..).take(*most).take_while(is_old) {
+            bytes += kept.round.forget_frames();
+            self.framed_from = kept.end();
+            *most -= 1;
+        }
+        bytes
+    }
+
+    /// Somebody is given rounds from this offset on, and may have their frames written.
+    fn note_read(&mut self, from: u64, now: u64) {
+        self.framed_from = self.framed_from.min(from);
+        self.read_at = now;
+    }
+
     /// Everything that is kept.
-    pub fn all(&self) -> Vec<Piece> {
+    pub fn all(&mut self, now: u64) -> Vec<Piece> {
+        self.note_read(0, now);
         let piece = |kept: &Kept| Piece {
             round: Arc::clone(&kept.round),
             offset: kept.offset + kept.skipped as u64,
@@ -140,7 +172,7 @@ impl History {
 
     /// The events after an offset, until they come to `bytes` of what was published: at least one, where there is
     /// one.
-    pub fn read(&self, after: u64, bytes: usize) -> Vec<Piece> {
+    pub fn read(&mut self, after: u64, bytes: usize, now: u64) -> Vec<Piece> {
         let mut place = self.kept.partition_point(|kept| kept.end() <= after.saturating_add(1));
         let (mut pieces, mut taken) = (Vec::new(), 0);
         while taken < bytes
@@ -160,6 +192,9 @@ impl History {
             let offset = kept.offset + first as u64;
             pieces.push(Piece { round: Arc::clone(&kept.round), offset, events: first..end });
             place += 1;
+        }
+        if let Some(first) = pieces.first() {
+            self.note_read(first.offset, now);
         }
         pieces
     }
@@ -194,6 +229,7 @@ pub fn newest_by_key(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::envelope::Form;
     use crate::event::Events;
     use crate::publish::wire::Publish;
     use parking_lot::Mutex;
@@ -222,8 +258,8 @@ mod tests {
         History::new(HistoryLimits { events, bytes, age: Duration::from_secs(seconds) })
     }
 
-    fn offsets(history: &History, after: u64, bytes: usize) -> Vec<u64> {
-        let pieces = history.read(after, bytes);
+    fn offsets(history: &mut History, after: u64, bytes: usize) -> Vec<u64> {
+        let pieces = history.read(after, bytes, 0);
         pieces.iter().flat_map(|piece| (piece.offset..).take(piece.events.len())).collect()
     }
 
@@ -235,7 +271,7 @@ mod tests {
             history.push(round(count, 0), offset, 0);
             offset += count as u64;
             let expected: Vec<u64> = ((offset - 1).saturating_sub(4).max(1)..offset).collect();
-            assert_eq!(offsets(&history, 0, usize::MAX), expected);
+            assert_eq!(offsets(&mut history, 0, usize::MAX), expected);
             assert_eq!((history.events(), history.oldest()), (expected.len(), Some(expected[0])));
         }
     }
@@ -263,11 +299,11 @@ mod tests {
         history.push(round(3, 0), 4, 0);
         for after in 0..=6 {
             let expected: Vec<u64> = (after + 1..=6).collect();
-            assert_eq!(offsets(&history, after, usize::MAX), expected);
+            assert_eq!(offsets(&mut history, after, usize::MAX), expected);
             let mut cursor = after;
             let mut seen = Vec::new();
             loop {
-                let piece = offsets(&history, cursor, 1);
+                let piece = offsets(&mut history, cursor, 1);
                 assert!(piece.len() <= 1);
                 let Some(last) = piece.last() else { break };
                 cursor = *last;
@@ -275,5 +311,36 @@ mod tests {
             }
             assert_eq!(seen, expected);
         }
+    }
+
+    #[test]
+    fn frames_stay_while_somebody_comes_for_them_and_go_afterwards() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut history = history(100, 1 << 20, 3600);
+        let rounds: Vec<_> = (0..4).map(|n| round(2, n * SECOND)).collect();
+        for (n, round) in rounds.iter().enumerate() {
+            history.push(Arc::clone(round), 1 + 2 * n as u64, 0);
+        }
+        let form = Form { envelope: 0, values: None, deflated: false };
+        let write = |piece: &Piece| drop(piece.round.frames(form, None, Arc::default));
+        let framed = |history: &mut History, now, most| {
+            let mut left = most;
+            history.forget_frames(now, &mut left);
+            (most - left, rounds.iter().map(|round| round.written.lock().len()).collect::<Vec<_>>())
+        };
+        history.all(3 * SECOND).iter().for_each(write);
+        assert_eq!(framed(&mut history, 4 * SECOND - 1, 9), (0, vec![1, 1, 1, 1]));
+        // As many as it may look at, and none that came lately.
+        assert_eq!(framed(&mut history, 4 * SECOND, 1), (1, vec![0, 1, 1, 1]));
+        history.push(round(1, 4 * SECOND), 9, 0);
+        assert_eq!(framed(&mut history, 4 * SECOND, 9), (3, vec![0, 0, 0, 0]));
+        assert_eq!(framed(&mut history, 4 * SECOND, 9).0, 0, "none is looked at twice");
+        // Who reads from the middle of a round has that one's frames written too.
+        history.read(3, 1, 5 * SECOND).iter().for_each(write);
+        assert_eq!(framed(&mut history, 5 * SECOND, 9), (0, vec![0, 1, 0, 0]));
+        assert_eq!(framed(&mut history, 6 * SECOND, 9), (4, vec![0, 0, 0, 0]));
+        // Who is told where the history begins reads nothing.
+        assert!(history.read(0, 0, 9 * SECOND).is_empty());
+        assert_eq!(framed(&mut history, 9 * SECOND, 9).0, 0);
     }
 }

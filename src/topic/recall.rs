@@ -49,7 +49,8 @@ impl Topics {
             return Reading { head, oldest: head + 1, pieces: Vec::new() };
         };
         self.budget.trim(history, now);
-        Reading { head, oldest: history.oldest().unwrap_or(head + 1), pieces: history.read(after, bytes) }
+        let oldest = history.oldest().unwrap_or(head + 1);
+        Reading { head, oldest, pieces: history.read(after, bytes, now) }
     }
 
     /// The offset of the oldest event that a topic's history keeps.
@@ -62,7 +63,7 @@ impl Topics {
         let mut log = topic.log.lock();
         let Some(history) = &mut log.history else { return Vec::new() };
         self.budget.trim(history, now);
-        history.all()
+        history.all(now)
     }
 
     /// The rounds of several topics that a topic's history keeps from after an offset on, each with its offset

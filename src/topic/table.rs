@@ -195,8 +195,8 @@ impl Topics {
     }
 
     fn stripe(&self, name: &str) -> &RwLock<Stripe> {
-        // The high bits: the low ones choose the place inside the stripe.
-        &self.stripes[(self.hasher.hash_one(name) >> 58) as usize % STRIPES]
+        // Bits that the table inside the stripe does not go by: it takes the low ones for the place, the highest for a tag.
+        &self.stripes[(self.hasher.hash_one(name) >> 32) as usize % STRIPES]
     }
 }
 
