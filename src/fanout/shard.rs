@@ -307,7 +307,7 @@ impl<T: Transport> Shard<T> {
         }
         let mut next = self.wheel.next();
         let has_spare = self.chunks.pooled() > 0 || self.ingress.has_spare();
-        if !self.is_tidy || has_spare || self.shared.topics.with_history() > 0 {
+        if !self.is_tidy || has_spare || self.shared.topics.needs_sweeps() {
             // What is too old goes also while nothing else happens, and what is needed no more. Who took it in knows; the
             // others may be asleep.
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));

@@ -36,6 +36,11 @@ pub(super) struct Swept {
 }
 
 impl Topics {
+    /// Whether [`Topics::sweep_next`] has something to do, now or later.
+    pub fn needs_sweeps(&self) -> bool {
+        self.with_history() > 0 || self.expiry.gone.load(Ordering::Relaxed) >= MUCH
+    }
+
     /// Sweeps the next stripes, where that is due, until so many topics were looked at as are enough. Every shard asks,
     /// and one of them does it: the one that took events in may be the only one that is awake.
     ///
@@ -167,7 +172,8 @@ mod tests {
             let topic = topics.find_or_keep("h").unwrap();
             topics.append(&topic, events(events_each), 0, |_, _| ());
             assert_eq!(topics.history_bytes() >= MUCH, is_much);
-            assert_eq!([sweep(), sweep(), sweep()], [false, is_much, false]);
+            assert_eq!([sweep(), topics.needs_sweeps(), sweep(), sweep()], [false, is_much, is_much, false]);
+            assert!(!topics.needs_sweeps(), "the topic went with its last event");
         }
     }
 }
