@@ -1,8 +1,5 @@
 //! When a table has more room than it will need, to be given back.
 
-/// So many bytes must have gone before the allocator is asked for them.
-pub(crate) const MUCH: usize = 256 << 10;
-
 /// Room that a table may keep whatever it holds, in entries.
 const FLOOR: usize = 64;
 /// Above that, how many times what it holds it may have room for.

@@ -3,7 +3,7 @@
 
 use crate::fanout::connection::Scratch;
 use crate::fanout::shard::Shard;
-use crate::slack::{MUCH, is_loose};
+use crate::slack::is_loose;
 use crate::transport::Transport;
 
 /// What a connection, and a subscription, take about, in bytes.
@@ -11,6 +11,8 @@ const CONNECTION: usize = 1024;
 const SUBSCRIPTION: usize = 512;
 /// Places in the timer wheel that nobody minds.
 const FLOOR: usize = 64;
+/// So many bytes must have gone before the allocator is asked for them.
+const MUCH: usize = 256 << 10;
 
 /// How much a shard needs, and needed at most since the allocator was last asked for what went.
 #[derive(Debug, Default)]

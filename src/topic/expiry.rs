@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::slack::MUCH;
 use crate::topic::table::{STRIPES, Topics};
 
 /// Nanoseconds between two sweeps at least. Less than between two questions of one shard, so that it is never early.
@@ -13,6 +12,9 @@ const SWEEP_EVERY: u64 = 200_000_000;
 const ENOUGH_SWEPT: usize = 256;
 /// Rounds of one stripe whose frames are taken away in one sweep at most: some tenths of a millisecond.
 const FRAMES_SWEPT: usize = 4096;
+
+/// So many bytes must have gone before the allocator is asked for them, which takes a millisecond of a quiet time.
+const MUCH: usize = 64 << 10;
 
 /// Which stripe of the table is looked at next, and when.
 #[derive(Debug, Default)]
