@@ -453,7 +453,8 @@ mod tests {
             for look in 0..LOOKS {
                 let (pattern, head) = topics.register("w*", 0, 0).unwrap();
                 assert_eq!(head, 0, "a new life");
-                let (first, from) = (count(), sent.lock().len());
+                // In this order: what is sent between the two is looked at, and not needed.
+                let (from, first) = (sent.lock().len(), count());
                 // One writer or the other has to get somewhere meanwhile.
                 while count()[look % 2] < first[look % 2] + 5 {
                     std::thread::yield_now();
