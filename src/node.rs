@@ -29,6 +29,11 @@ const LOG_PATIENCE: Duration = Duration::from_millis(100);
 /// Places in the table of open files that are made at the start at most: 16 bytes or so of the kernel's each.
 const MOST_RESERVED: u64 = 1 << 18;
 
+/// Prepares the process for a node. To be called before there are threads.
+pub fn prepare_process() {
+    heap::configure();
+}
+
 /// Runs a node until it is told to stop. `reload` reads the settings again, for SIGHUP; `logs` is where its log
 /// goes.
 ///
@@ -56,7 +61,6 @@ fn start(
     reload: impl Fn() -> Result<Settings, ConfigError> + Send + 'static,
     logs: &Logs,
 ) -> io::Result<()> {
-    heap::configure();
     raise_file_limit();
     reserve_files(&settings.limits);
     let clock = Clock::start();

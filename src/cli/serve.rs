@@ -8,6 +8,7 @@ pub(super) fn run(flags: Flags) -> Outcome {
     let sources = flags.into_sources();
     let settings = sources.load()?.settings;
     let prepared = prepare(&settings)?;
+    crate::node::prepare_process();
     let (level, logs) = log::start(settings.log_level, settings.log_format)
         .map_err(|error| format!("the thread that writes the log: {error}"))?;
     for catalog in &prepared.catalogs {

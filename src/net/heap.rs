@@ -11,16 +11,16 @@
 /// Free bytes at the end of a heap above which they go back to the system.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_AT_THE_END: i32 = 512 << 10;
-/// What is larger is a mapping of its own, and goes when it is freed. As large as the allocator would let it become by
-/// itself, which it stops doing once told anything.
+/// What is larger is a mapping of its own, and goes when it is freed. Left alone the allocator begins with 128 KiB and lets
+/// it grow; once told anything it does not.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const OWN_MAPPING: i32 = 4 << 20;
 
-/// Tells the allocator how much to keep. To be called before there are threads.
+/// Tells the allocator how much to keep. To be called once, before anything else runs.
 pub(crate) fn configure() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `mallopt` takes two numbers, and reads and writes nothing of ours. It is not to be called while another
-    // thread does, which nobody else in the process ever does.
+    // SAFETY: `mallopt` takes two numbers, and reads and writes nothing of ours. Its manual wants no other threads meanwhile,
+    // and there are none yet.
     unsafe {
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_AT_THE_END);
         libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING);

@@ -15,6 +15,8 @@ const FRAMES_SWEPT: usize = 4096;
 
 /// So many bytes must have gone before the allocator is asked for them, which takes a millisecond of a quiet time.
 const MUCH: usize = 64 << 10;
+/// It is asked no more often than this, in nanoseconds: where events come in bursts, what went is needed again soon.
+const ASK_EVERY: u64 = 10_000_000_000;
 
 /// Which stripe of the table is looked at next, and when.
 #[derive(Debug, Default)]
@@ -25,8 +27,10 @@ pub(super) struct Expiry {
     sweeps: AtomicUsize,
     /// A count that tells the stripe to begin with.
     next_stripe: AtomicUsize,
-    /// Bytes that went since it was last said that they are much.
+    /// Bytes that went since it was last said that they are much …
     gone: AtomicUsize,
+    /// … and when that may be said again, in nanoseconds.
+    next_ask: AtomicU64,
 }
 
 /// What was looked at in one stripe.
@@ -46,8 +50,8 @@ impl Topics {
     /// Sweeps the next stripes, where that is due, until so many topics were looked at as are enough. Every shard asks,
     /// and one of them does it: the one that took events in may be the only one that is awake.
     ///
-    /// Answers whether much has gone, and no more goes now: it may be given back to the system. Where events come and go
-    /// all the time, what went is needed again at once.
+    /// Answers whether much has gone, and no more goes now, and that was not answered lately: it may be given back to the
+    /// system.
     pub fn sweep_next(&self, now: u64) -> bool {
         let due = self.expiry.due.load(Ordering::Relaxed);
         let next = now.saturating_add(SWEEP_EVERY);
@@ -71,9 +75,10 @@ impl Topics {
             all.gone += self.sweep(stripe, now).gone;
         }
         let gone = self.expiry.gone.fetch_add(all.gone, Ordering::Relaxed);
-        let is_much = all.gone == 0 && gone >= MUCH;
+        let is_much = all.gone == 0 && gone >= MUCH && now >= self.expiry.next_ask.load(Ordering::Relaxed);
         if is_much {
             self.expiry.gone.store(0, Ordering::Relaxed);
+            self.expiry.next_ask.store(now.saturating_add(ASK_EVERY), Ordering::Relaxed);
         }
         is_much
     }
@@ -177,5 +182,13 @@ mod tests {
             assert_eq!([sweep(), topics.needs_sweeps(), sweep(), sweep()], [false, is_much, is_much, false]);
             assert!(!topics.needs_sweeps(), "the topic went with its last event");
         }
+        // Not again at once, but once it is time.
+        let topic = topics.find_or_keep("h").unwrap();
+        topics.append(&topic, events(2_000), 0, |_, _| ());
+        let asked = (0..ASK_EVERY / SWEEP_EVERY).filter(|_| sweep()).count();
+        assert_eq!((asked, topics.needs_sweeps()), (1, false));
+        let topic = topics.find_or_keep("h").unwrap();
+        topics.append(&topic, events(2_000), 0, |_, _| ());
+        assert_eq!([sweep(), sweep(), topics.needs_sweeps()], [false, false, true]);
     }
 }
