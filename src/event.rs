@@ -1,10 +1,11 @@
 //! Events and rounds: what travels from the publisher's shard to every shard with a subscriber.
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use triomphe::UniqueArc;
 
 use crate::dialect::envelope::{Form, Frames, Values};
 use crate::publish::wire::Publish;
@@ -59,7 +60,7 @@ impl Events {
     }
 
     /// Takes all of them out, and keeps the memory of their text where that is at most so many bytes.
-    pub fn clear(&mut self, max_kept: usize) {
+    fn clear(&mut self, max_kept: usize) {
         if self.text.capacity() > max_kept {
             self.text = String::new();
         }
@@ -67,6 +68,25 @@ impl Events {
         self.records.clear();
         self.records.shrink_to_fit();
         self.have_keys = false;
+    }
+
+    /// Puts the events of another behind these.
+    pub fn append(&mut self, other: &Self) {
+        let base = self.text.len() as u32;
+        self.text.push_str(&other.text);
+        self.have_keys |= other.have_keys;
+        self.records.extend(other.records.iter().map(|record| Record {
+            name_end: base + record.name_end,
+            key_end: base + record.key_end,
+            data_end: base + record.data_end,
+            ..*record
+        }));
+    }
+
+    /// Gives back room for further ones.
+    pub fn shrink_to_fit(&mut self) {
+        self.text.shrink_to_fit();
+        self.records.shrink_to_fit();
     }
 
     /// Bytes of memory for text.
@@ -117,6 +137,54 @@ impl Events {
             start = data_end;
             event
         })
+    }
+}
+
+/// A round as threads share it. This reference has no weak ones beside it: to find that nobody else has the round takes a
+/// load, where the standard library's takes a locked instruction, which waits for every frame just written.
+pub type RoundRef = triomphe::Arc<Round>;
+
+/// A round that is nobody else's: events are gathered in it where it will lie.
+pub struct Draft(UniqueArc<Round>);
+
+impl Draft {
+    /// The round as it is: from now on nobody changes it.
+    pub fn share(self) -> RoundRef {
+        self.0.shareable()
+    }
+
+    /// A round that is through, if nobody else has it, empty, with the memory for its text where that is at most so many
+    /// bytes.
+    pub fn reuse(round: RoundRef, max_text: usize) -> Option<Self> {
+        let mut round = RoundRef::try_unique(round).ok()?;
+        round.clear(max_text);
+        Some(Self(round))
+    }
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self(UniqueArc::new(Round::default()))
+    }
+}
+
+impl Deref for Draft {
+    type Target = Round;
+
+    fn deref(&self) -> &Round {
+        &self.0
+    }
+}
+
+impl DerefMut for Draft {
+    fn deref_mut(&mut self) -> &mut Round {
+        &mut self.0
+    }
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Draft").field(&**self).finish()
     }
 }
 
@@ -171,6 +239,16 @@ pub struct Written {
 const MAX_WRITTEN: usize = 8;
 
 impl Round {
+    /// Takes out all there is.
+    fn clear(&mut self, max_text: usize) {
+        let Self { topics, category, events, several, names, ingress, shared, written } = self;
+        topics.clear();
+        *category = None;
+        events.clear(max_text);
+        (*several, *names, *ingress, *shared) = (0, 0, 0, false);
+        written.get_mut().clear();
+    }
+
     /// What the round counts for on a link: its bytes and something for its bookkeeping.
     pub fn cost(&self) -> usize {
         self.events.bytes() + 64 * (self.events.len() + self.topics.len()) + 192

@@ -3,17 +3,22 @@
 //! `send` never blocks and never fails. What bounds a link is that publishers are not read while it holds
 //! more than its credit, so what is over the bound is one read (or a piece of one request) per shard at most. A shard that stopped
 //! reading leaves its mark; the link's owner rings it when half the credit is free again.
+//!
+//! The shard takes everything that is there at once, into its [`Inbox`]: a message costs the lock that it was put in under,
+//! and nothing that other processors have to hear of when it is taken out. Where each event is a round of its own, a
+//! channel with a locked instruction or more for each of send, receive and account was a tenth of what an event cost.
 
+use std::collections::VecDeque;
 use std::sync::OnceLock;
 
-use channel::{Receiver, Sender, unbounded};
 #[cfg(fanwire_loom)]
 use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(fanwire_loom))]
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
-#[cfg(not(fanwire_loom))]
-use crossbeam_channel as channel;
+use lock::Mutex;
+
+use crate::slack::is_loose;
 
 /// What wakes a sleeping shard: a poll's waker, or nothing in the simulation.
 pub trait Wake: Send + Sync {
@@ -21,12 +26,16 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
+/// Messages in the order they were sent, each with what it counts for.
+type Queue<M> = VecDeque<(M, usize)>;
+
 /// The channel into one shard.
 pub struct Link<M> {
-    sender: Sender<(M, usize)>,
-    receiver: Receiver<(M, usize)>,
-    /// Costs of the messages not yet drained.
-    in_flight: AtomicUsize,
+    queue: Mutex<Queue<M>>,
+    /// What was sent so far counts for, going round. Written under the queue's lock only.
+    sent: AtomicUsize,
+    /// What of that the shard is through with. Written by the shard only.
+    done: AtomicUsize,
     /// Whether the shard has been woken for what is in the channel.
     rung: AtomicBool,
     /// One bit for each shard that stopped reading publishers because this link was full.
@@ -34,14 +43,27 @@ pub struct Link<M> {
     waker: OnceLock<Box<dyn Wake>>,
 }
 
+/// What a link's shard has taken out of it and not come to yet.
+#[derive(Debug)]
+pub struct Inbox<M> {
+    taken: Queue<M>,
+    /// What the messages that it came to count for, until the link is told.
+    done: usize,
+}
+
+impl<M> Default for Inbox<M> {
+    fn default() -> Self {
+        Self { taken: VecDeque::new(), done: 0 }
+    }
+}
+
 impl<M> Link<M> {
     /// An empty link whose shard has no poll yet.
     pub fn new() -> Self {
-        let (sender, receiver) = unbounded();
         Self {
-            sender,
-            receiver,
-            in_flight: AtomicUsize::new(0),
+            queue: Mutex::new(VecDeque::new()),
+            sent: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
             rung: AtomicBool::new(false),
             waiting: AtomicU64::new(0),
             waker: OnceLock::new(),
@@ -54,7 +76,7 @@ impl<M> Link<M> {
         drop(self.waker.set(waker));
     }
 
-    /// Sends one message that counts for `cost` bytes, and rings the bell.
+    /// Sends one message that counts for `cost` bytes, at least 1, and rings the bell.
     pub fn send(&self, message: M, cost: usize) {
         self.send_to_self(message, cost);
         self.ring();
@@ -62,9 +84,11 @@ impl<M> Link<M> {
 
     /// Only for the link's shard, while it is awake: it drains the link before it sleeps, so nobody rings.
     pub fn send_to_self(&self, message: M, cost: usize) {
-        self.in_flight.fetch_add(cost, Ordering::Relaxed);
-        // The link owns both ends, so the channel cannot be closed.
-        drop(self.sender.send((message, cost)));
+        let cost = cost.max(1);
+        let mut queue = lock::lock(&self.queue);
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.sent.store(sent.wrapping_add(cost), Ordering::Relaxed);
+        queue.push_back((message, cost));
     }
 
     /// Wakes the shard, once until it drains.
@@ -82,21 +106,45 @@ impl<M> Link<M> {
         self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::AcqRel)
     }
 
-    /// Only for the link's shard: the next message.
-    pub fn receive(&self) -> Option<M> {
-        let (message, cost) = self.receiver.try_recv().ok()?;
-        self.in_flight.fetch_sub(cost, Ordering::Relaxed);
+    /// Only for the link's shard: the next message. [`Link::settle`] must follow the last one.
+    pub fn receive(&self, inbox: &mut Inbox<M>) -> Option<M> {
+        if inbox.taken.is_empty() {
+            self.settle(inbox);
+            std::mem::swap(&mut *lock::lock(&self.queue), &mut inbox.taken);
+        }
+        let (message, cost) = inbox.taken.pop_front()?;
+        inbox.done += cost;
         Some(message)
     }
 
-    /// Whether nothing is in the channel.
-    pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+    /// Only for the link's shard: gives back the credit of the messages it has come to.
+    pub fn settle(&self, inbox: &mut Inbox<M>) {
+        if inbox.done > 0 {
+            let done = self.done.load(Ordering::Relaxed);
+            // Whoever sees it sees also what was sent before.
+            self.done.store(done.wrapping_add(std::mem::take(&mut inbox.done)), Ordering::Release);
+        }
     }
 
-    /// Bytes in flight.
+    /// Only for the link's shard: gives back memory for many more messages than there are.
+    pub fn tidy(&self, inbox: &mut Inbox<M>) {
+        for queue in [&mut *lock::lock(&self.queue), &mut inbox.taken] {
+            if is_loose(queue.capacity(), queue.len()) {
+                queue.shrink_to(2 * queue.len());
+            }
+        }
+    }
+
+    /// Whether there is no message that its shard has not come to.
+    pub fn is_empty(&self) -> bool {
+        self.in_flight() == 0
+    }
+
+    /// Bytes that messages count for which the shard has not come to.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        // In this order: what is done was sent before, so there is never less than nothing.
+        let done = self.done.load(Ordering::Acquire);
+        self.sent.load(Ordering::Relaxed).wrapping_sub(done)
     }
 
     /// Whether a publisher may be read. Where not, `shard` will be rung when there is credit again.
@@ -133,36 +181,21 @@ impl<M> std::fmt::Debug for Link<M> {
     }
 }
 
-/// A channel that loom sees through, with the calls of crossbeam's that are used here.
-#[cfg(fanwire_loom)]
-mod channel {
-    use std::collections::VecDeque;
+/// The lock, which loom sees through.
+mod lock {
+    #[cfg(fanwire_loom)]
+    pub(super) use loom::sync::{Mutex, MutexGuard};
+    #[cfg(not(fanwire_loom))]
+    pub(super) use parking_lot::{Mutex, MutexGuard};
 
-    use loom::sync::{Arc, Mutex};
-
-    pub(super) struct Sender<M>(Arc<Mutex<VecDeque<M>>>);
-    pub(super) struct Receiver<M>(Arc<Mutex<VecDeque<M>>>);
-
-    pub(super) fn unbounded<M>() -> (Sender<M>, Receiver<M>) {
-        let queue = Arc::new(Mutex::new(VecDeque::new()));
-        (Sender(Arc::clone(&queue)), Receiver(queue))
+    #[cfg(fanwire_loom)]
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap()
     }
 
-    impl<M> Sender<M> {
-        pub(super) fn send(&self, message: M) -> Result<(), ()> {
-            self.0.lock().map_err(drop)?.push_back(message);
-            Ok(())
-        }
-    }
-
-    impl<M> Receiver<M> {
-        pub(super) fn try_recv(&self) -> Result<M, ()> {
-            self.0.lock().map_err(drop)?.pop_front().ok_or(())
-        }
-
-        pub(super) fn is_empty(&self) -> bool {
-            self.0.lock().is_ok_and(|queue| queue.is_empty())
-        }
+    #[cfg(not(fanwire_loom))]
+    pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock()
     }
 }
 
@@ -208,12 +241,13 @@ mod model {
                 let link = Arc::clone(&link);
                 thread::spawn(move || (0..2).for_each(|n| link.send(n, 1)))
             };
-            let mut received = Vec::new();
+            let (mut received, mut inbox) = (Vec::new(), Inbox::default());
             loop {
                 link.answer_bell();
-                while let Some(n) = link.receive() {
+                while let Some(n) = link.receive(&mut inbox) {
                     received.push(n);
                 }
+                link.settle(&mut inbox);
                 if received.len() == 2 {
                     break;
                 }
@@ -237,7 +271,9 @@ mod model {
             let owner = {
                 let (link, own) = (Arc::clone(&link), Arc::clone(&own));
                 thread::spawn(move || {
-                    while link.receive().is_some() {}
+                    let mut inbox = Inbox::default();
+                    while link.receive(&mut inbox).is_some() {}
+                    link.settle(&mut inbox);
                     if link.freed(CREDIT) != 0 {
                         own.ring();
                     }
@@ -275,7 +311,9 @@ mod tests {
         link.send("b", 10);
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         link.answer_bell();
-        assert_eq!([link.receive(), link.receive(), link.receive()], [Some("a"), Some("b"), None]);
+        let mut inbox = Inbox::default();
+        let mut receive = || link.receive(&mut inbox);
+        assert_eq!([receive(), receive(), receive()], [Some("a"), Some("b"), None]);
         link.send("c", 1);
         assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
     }
@@ -288,9 +326,16 @@ mod tests {
         assert!(link.has_credit(100, 3));
         link.send((), 60);
         assert!(!link.has_credit(100, 3));
-        link.receive();
+        let mut inbox = Inbox::default();
+        let mut come_to_one = || {
+            link.receive(&mut inbox);
+            link.settle(&mut inbox);
+        };
+        come_to_one();
         assert_eq!(link.freed(100), 0, "60 of 100 are still in flight");
-        link.receive();
+        assert!(!link.is_empty());
+        come_to_one();
+        assert!(link.is_empty());
         assert_eq!(link.freed(100), 1 << 3);
         assert_eq!(link.freed(100), 0, "rung once");
     }

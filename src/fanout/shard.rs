@@ -20,7 +20,7 @@ use crate::clock::{Iso8601, Now};
 use crate::config::Limits;
 use crate::dialect::dialect::Dialect;
 use crate::error::CloseReason;
-use crate::event::Round;
+use crate::event::{Round, RoundRef};
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::delivery::{Delivery, Verdict, leave_out, note_gap};
 use crate::fanout::drain::Drain;
@@ -32,7 +32,7 @@ use crate::fanout::subscribers::Subscribers;
 use crate::fanout::sweep::Sweep;
 use crate::fanout::tidy::Needs;
 use crate::fanout::writing::Writing;
-use crate::link::Link;
+use crate::link::{Inbox, Link};
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::proto::deflate::{Deflater, Inflater};
 use crate::publish::ingress::Ingress;
@@ -88,6 +88,7 @@ pub struct Shard<T: Transport> {
     pub(super) handshakes: VecDeque<Key>,
     pub(super) wheel: Wheel,
     pub(super) due: Vec<Due>,
+    pub(super) inbox: Inbox<Message>,
     pub(super) ingress: Ingress,
     pub(super) buffer: Box<[u8]>,
     /// Bytes that publishers said in this turn.
@@ -190,6 +191,7 @@ impl<T: Transport> Shard<T> {
             handshakes: VecDeque::new(),
             wheel: Wheel::new(),
             due: Vec::new(),
+            inbox: Inbox::default(),
             ingress: Ingress::default(),
             buffer: vec![0; READ_BYTES].into(),
             published: 0,
@@ -327,8 +329,12 @@ impl<T: Transport> Shard<T> {
     /// Takes what is in the link, as long as nobody is too far behind.
     pub(super) fn drain_link(&mut self, now: Now) {
         while !self.is_behind()
-            && let Some(message) = self.link().receive()
+            && let Some(message) = self.shared.links[self.id].receive(&mut self.inbox)
         {
+            if !matches!(message, Message::Round(..)) {
+                // Who asks what is on its way is not told of his question.
+                self.shared.links[self.id].settle(&mut self.inbox);
+            }
             match message {
                 Message::Round(round, receipts) => {
                     self.dispatch(&round, receipts, now);
@@ -342,7 +348,9 @@ impl<T: Transport> Shard<T> {
                 Message::Answered(gather) => self.answer_whole(&gather, now),
             }
         }
-        let mut waiting = self.link().freed(self.limits.link_bytes);
+        let link = &self.shared.links[self.id];
+        link.settle(&mut self.inbox);
+        let mut waiting = link.freed(self.limits.link_bytes);
         while waiting != 0 {
             let shard = waiting.trailing_zeros() as usize;
             waiting &= waiting - 1;
@@ -352,7 +360,7 @@ impl<T: Transport> Shard<T> {
 
     /// Hands a round's events to every subscriber of its topics: a span each, and nothing copied but the
     /// frames, once for each envelope.
-    fn dispatch(&mut self, round: &Arc<Round>, receipts: Receipts, now: Now) {
+    fn dispatch(&mut self, round: &RoundRef, receipts: Receipts, now: Now) {
         self.metrics().rounds.one();
         let expected: &[Expected] = receipts.as_ref().map_or(&[], |all| all);
         self.match_replaying(round, expected);
@@ -418,7 +426,7 @@ impl<T: Transport> Shard<T> {
     }
 
     /// Puts a round's frames into the chunk of a list. Writes them if no other shard has.
-    fn append(&mut self, round: &Arc<Round>, expected: &[Expected], owner: (u32, u32)) -> Appended {
+    fn append(&mut self, round: &RoundRef, expected: &[Expected], owner: (u32, u32)) -> Appended {
         self.forget_chunks();
         let local = self.subscribers.get(owner.0);
         let (topic, list) = (&local.topic, self.subscribers.list(owner));
@@ -648,6 +656,8 @@ impl<T: Transport> Shard<T> {
     /// may be left out of a queue is, and where nothing may be, the session is closed.
     fn keep_budget(&mut self, now: Now) {
         let budget = self.outbox_budget();
+        // What is kept for the next is memory too.
+        self.chunks.keep_pooled(budget.saturating_sub(self.held_bytes()));
         while self.held_bytes() > budget && self.counts.blocked > 0 {
             let blocked = self.connections.iter().filter(|(_, connection)| {
                 connection.outbox.is_blocked() && matches!(connection.role, Role::Client(_))

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::config::Limits;
 use crate::dialect::envelope::Envelopes;
 use crate::dialect::path::Streams;
-use crate::event::{Events, Round};
+use crate::event::{Events, RoundRef};
 use crate::fanout::admission::Admission;
 use crate::fanout::stages::{Course, Order, Stage, Times, Undo};
 use crate::link::Link;
@@ -69,7 +69,7 @@ pub struct Shared {
 #[derive(Debug)]
 pub enum Message {
     /// Events, and the receipts to count in.
-    Round(Arc<Round>, Receipts),
+    Round(RoundRef, Receipts),
     /// The receipt is complete: to the one that asked.
     Receipt(Arc<Receipt>),
     /// New limits.
@@ -350,7 +350,7 @@ impl Destination for FromShard<'_> {
         &self.shared.tail
     }
 
-    fn send(&self, shard: usize, round: Arc<Round>, receipts: &Receipts) {
+    fn send(&self, shard: usize, round: RoundRef, receipts: &Receipts) {
         let (cost, link) = (round.cost(), &self.shared.links[shard]);
         let receipts = receipts.clone();
         receipts.iter().flat_map(|all| all.iter()).for_each(|expected| expected.receipt.hold());

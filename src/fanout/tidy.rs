@@ -89,6 +89,7 @@ impl<T: Transport> Shard<T> {
         }
         self.subscribers.tidy();
         self.chunks.tidy();
+        self.shared.links[self.id].tidy(&mut self.inbox);
         self.ingress.tidy();
         self.is_tidy = true;
     }

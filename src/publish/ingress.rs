@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::clock::Now;
-use crate::event::{Event, Events, Round};
+use crate::event::{Draft, Event, RoundRef};
 use crate::metrics::ShardMetrics;
 use crate::publish::wire::Publish;
 use crate::receipt::{Expected, Receipt, Receipts};
-use crate::spare::{Gathered, Spare};
+use crate::spare::Spare;
 use crate::topic::patterns::{Held, Matches};
 use crate::topic::table::Topics;
 use crate::topic::topic::Topic;
@@ -39,7 +39,7 @@ pub struct Ingress {
 #[derive(Debug)]
 struct Pending {
     topic: Arc<Topic>,
-    gathered: Gathered,
+    round: Draft,
     /// Of those of the events that there are any for.
     receipts: Vec<Expected>,
 }
@@ -51,7 +51,7 @@ pub trait Destination {
     /// The tail of events that the page shows.
     fn tail(&self) -> &Tail;
     /// Sends a round to a shard's link, which then counts in its receipts.
-    fn send(&self, shard: usize, round: Arc<Round>, receipts: &Receipts);
+    fn send(&self, shard: usize, round: RoundRef, receipts: &Receipts);
 }
 
 impl Ingress {
@@ -86,7 +86,7 @@ impl Ingress {
             match self.place(publish.topics, to) {
                 Some(place) => {
                     let pending = &mut self.pending[place];
-                    let events = &mut pending.gathered.events;
+                    let events = &mut pending.round.events;
                     pending.receipts.extend(expect(receipt, events.len()));
                     events.push(publish, now.wall_ms);
                     self.arrivals.push(place as u32);
@@ -111,7 +111,7 @@ impl Ingress {
         }
         let place = to.topics().find_or_keep(name).map(|topic| {
             *self.places.entry(Arc::as_ptr(&topic).addr()).or_insert_with(|| {
-                self.pending.push(Pending { topic, gathered: self.spare.take(), receipts: Vec::new() });
+                self.pending.push(Pending { topic, round: self.spare.take(), receipts: Vec::new() });
                 self.pending.len() - 1
             })
         });
@@ -122,7 +122,7 @@ impl Ingress {
     }
 
     /// A round is through: its memory is for the next one, if nobody else has it.
-    pub fn reuse(&mut self, round: Arc<Round>) {
+    pub fn reuse(&mut self, round: RoundRef) {
         self.spare.keep(round);
     }
 
@@ -144,10 +144,9 @@ impl Ingress {
             if !held.is_as_in(self.version) {
                 self.append_matched(&held, now, to, metrics);
             }
-            for Pending { topic, gathered, receipts } in self.pending.drain(..) {
+            for Pending { topic, round, receipts } in self.pending.drain(..) {
                 let receipts = pack(receipts);
-                to.topics()
-                    .append(&topic, gathered, now.mono, |shard, round| to.send(shard, round, &receipts));
+                to.topics().append(&topic, round, now.mono, |shard, round| to.send(shard, round, &receipts));
             }
         }
         self.places.clear();
@@ -162,13 +161,13 @@ impl Ingress {
         let matches: Vec<Matches<'_>> = matches.collect();
         let mut next = vec![0; matches.len()];
         for place in self.arrivals.drain(..).map(|place| place as usize) {
-            let Pending { topic, gathered: Gathered { events, .. }, receipts } = &self.pending[place];
+            let Pending { topic, round, receipts } = &self.pending[place];
             let number = next[place];
             next[place] += 1;
             if matches[place].patterns().is_empty() {
                 continue;
             }
-            for Event { name, key, data, timestamp_ms } in events.range(number..number + 1) {
+            for Event { name, key, data, timestamp_ms } in round.events.range(number..number + 1) {
                 let publish = Publish { topics: topic.name(), event: name, key, data, timestamp_ms };
                 let found = receipts.binary_search_by_key(&(number as u32), |expected| expected.place);
                 let receipt = found.ok().map(|found| &receipts[found].receipt);
@@ -190,11 +189,11 @@ fn append_one(
     metrics: &ShardMetrics,
 ) {
     count_matches(matches, metrics);
-    let mut events = Events::default();
-    events.push(publish, now.wall_ms);
+    let mut round = Draft::default();
+    round.events.push(publish, now.wall_ms);
     let receipts = pack(expect(receipt, 0).into_iter().collect());
     let send = |shard, round| to.send(shard, round, &receipts);
-    if !to.topics().append_to_several(publish.topics, matches, events, now.mono, send) {
+    if !to.topics().append_to_several(publish.topics, matches, round, now.mono, send) {
         metrics.events_unsubscribed.one();
     }
 }
@@ -315,7 +314,7 @@ mod tests {
         fn tail(&self) -> &Tail {
             &self.tail
         }
-        fn send(&self, _: usize, round: Arc<Round>, _: &Receipts) {
+        fn send(&self, _: usize, round: RoundRef, _: &Receipts) {
             let names = round.events.iter().map(|event| event.name.to_owned()).collect();
             self.sent.lock().push((round.category().to_string(), names));
         }

@@ -127,7 +127,8 @@ impl Chunk {
 #[derive(Debug, Default)]
 pub struct Chunks {
     chunks: Slab<Chunk>,
-    pool: Vec<Chunk>,
+    /// The numbers of empty chunks that are there for the next ones: with them, in their places, is the memory of old ones.
+    pool: Vec<u32>,
     pool_bytes: usize,
     /// The fewest that were in the pool since [`Chunks::tidy`].
     pool_low: usize,
@@ -163,12 +164,12 @@ impl Chunks {
 
     /// How many chunks are in use.
     pub fn len(&self) -> usize {
-        self.chunks.len()
+        self.chunks.len() - self.pool.len()
     }
 
     /// Whether none is in use.
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.len() == 0
     }
 
     /// Bytes of empty buffers kept for the next chunks.
@@ -184,7 +185,7 @@ impl Chunks {
     /// Gives back half of what was not needed since the last time.
     pub fn tidy(&mut self) {
         for chunk in self.pool.drain(..self.pool_low.div_ceil(2)) {
-            self.pool_bytes -= chunk.bytes.capacity();
+            self.pool_bytes -= self.chunks.remove(chunk as usize).bytes.capacity();
         }
         self.pool_low = self.pool.len();
         if is_loose(self.pool.capacity(), self.pool.len()) {
@@ -193,6 +194,16 @@ impl Chunks {
         if is_loose(self.chunks.capacity(), self.chunks.len()) {
             self.chunks.shrink_to_fit();
         }
+    }
+
+    /// Keeps no more than so many bytes of empty buffers.
+    pub fn keep_pooled(&mut self, most: usize) {
+        while self.pool_bytes > most
+            && let Some(chunk) = self.pool.pop()
+        {
+            self.pool_bytes -= self.chunks.remove(chunk as usize).bytes.capacity();
+        }
+        self.pool_low = self.pool_low.min(self.pool.len());
     }
 
     /// Appends a round's frames to `current`, or to a new chunk where that is none or full. `write` puts the
@@ -213,12 +224,13 @@ impl Chunks {
                 if current != NO_CHUNK {
                     self.disown(current);
                 }
-                let mut chunk = self.pool.pop().unwrap_or_default();
+                let key = self.pool.pop().unwrap_or_else(|| self.chunks.insert(Chunk::default()) as u32);
                 self.pool_low = self.pool_low.min(self.pool.len());
+                let chunk = &mut self.chunks[key as usize];
                 self.pool_bytes -= chunk.bytes.capacity();
                 self.held += chunk.bytes.capacity();
                 chunk.owner = owner;
-                self.chunks.insert(chunk) as u32
+                key
             }
         };
         let chunk = &mut self.chunks[key as usize];
@@ -266,18 +278,20 @@ impl Chunks {
         self.forgotten.pop()
     }
 
-    fn recycle(&mut self, chunk: u32) {
-        let mut chunk = self.chunks.remove(chunk as usize);
-        self.held -= chunk.bytes.capacity();
-        if chunk.bytes.capacity() <= 2 * CHUNK_BYTES && self.pool_bytes + chunk.bytes.capacity() <= POOL_BYTES
-        {
-            self.pool_bytes += chunk.bytes.capacity();
+    fn recycle(&mut self, key: u32) {
+        let chunk = &mut self.chunks[key as usize];
+        let memory = chunk.bytes.capacity();
+        self.held -= memory;
+        if memory <= 2 * CHUNK_BYTES && self.pool_bytes + memory <= POOL_BYTES {
+            self.pool_bytes += memory;
             chunk.bytes.clear();
             chunk.ends.clear();
             chunk.stamps.clear();
             chunk.keys.clear();
             chunk.receipts.clear();
-            self.pool.push(chunk);
+            self.pool.push(key);
+        } else {
+            self.chunks.remove(key as usize);
         }
     }
 
@@ -457,6 +471,17 @@ mod tests {
             chunks.tidy();
             assert_eq!(chunks.pooled(), left);
         }
+        let two = [NO_CHUNK; 2].map(|none| append(&mut chunks, none, &["x"], 0).chunk);
+        for chunk in two {
+            chunks.retain(chunk, 1);
+            chunks.release(chunk);
+        }
+        let both = chunks.pooled_bytes();
+        chunks.keep_pooled(both);
+        assert_eq!(chunks.pooled(), 2);
+        chunks.keep_pooled(both - 1);
+        assert_eq!((chunks.pooled(), chunks.pooled_bytes()), (1, both / 2));
+        chunks.keep_pooled(0);
         assert_eq!(chunks.pool_bytes, 0);
     }
 

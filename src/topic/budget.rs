@@ -1,9 +1,8 @@
 //! The byte budget of all histories together, and who gives way when it is used up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::event::Round;
+use crate::event::RoundRef;
 use crate::topic::history::History;
 
 /// What all histories keep together.
@@ -55,10 +54,10 @@ impl Budget {
     }
 
     /// Keeps a round, which begins at this offset, where there is a history to keep it.
-    pub(super) fn keep(&self, history: &mut Option<History>, round: &Arc<Round>, offset: u64) {
+    pub(super) fn keep(&self, history: &mut Option<History>, round: &RoundRef, offset: u64) {
         let Some(history) = history else { return };
         let before = history.bytes();
-        history.push(Arc::clone(round), offset, round.ingress);
+        history.push(RoundRef::clone(round), offset, round.ingress);
         // Wrapping: the difference may be below zero, and the sum never is.
         self.bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
         self.keep_share(history);
@@ -67,6 +66,13 @@ impl Budget {
     /// Lets go of what is too old in a history.
     pub(super) fn trim(&self, history: &mut History, now: u64) {
         self.bytes.fetch_sub(history.trim(now), Ordering::Relaxed);
+    }
+
+    /// Makes less of what nobody comes for. Answers about how many bytes went.
+    pub(super) fn settle(&self, history: &mut History, now: u64, most: &mut usize) -> usize {
+        let (frames, bytes) = history.settle(now, most);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        frames + bytes
     }
 
     /// While the bound is exceeded, no history keeps more than an equal part of it.

@@ -10,8 +10,8 @@ const SWEEP_EVERY: u64 = 200_000_000;
 
 /// Topics looked at in one sweep, after which no further stripe is.
 const ENOUGH_SWEPT: usize = 256;
-/// Rounds of one stripe whose frames are taken away in one sweep at most: some tenths of a millisecond.
-const FRAMES_SWEPT: usize = 4096;
+/// Rounds of one stripe whose frames are taken away, and which are joined, in one sweep at most.
+const ROUNDS_SWEPT: usize = 4096;
 
 /// So many bytes must have gone before the allocator is asked for them, which takes a millisecond of a quiet time.
 const MUCH: usize = 64 << 10;
@@ -90,7 +90,7 @@ impl Topics {
             return Swept::default();
         }
         let (with_history, topics) = self.with_history_in(stripe);
-        let (mut rounds, mut gone) = (FRAMES_SWEPT, 0);
+        let (mut rounds, mut gone) = (ROUNDS_SWEPT, 0);
         for topic in with_history {
             let mut log = topic.log.lock();
             let interest = log.interest;
@@ -98,7 +98,7 @@ impl Topics {
             let before = history.bytes();
             self.budget.trim(history, now);
             self.budget.keep_share(history);
-            gone += before - history.bytes() + history.forget_frames(now, &mut rounds);
+            gone += before - history.bytes() + self.budget.settle(history, now, &mut rounds);
             if history.events() == 0 && interest == 0 {
                 // The stripe is locked before the log, here as elsewhere.
                 drop(log);
@@ -112,7 +112,7 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Events;
+    use crate::event::Draft;
     use crate::publish::wire::Publish;
     use crate::topic::fixtures::{events, sweep_all, with_history};
     use crate::topic::topic::Topic;
@@ -147,9 +147,9 @@ mod tests {
         assert!(topics.history_bytes() <= 10_000 && topics.history_bytes() == sum());
         // An event larger than the budget is not kept, and its offset is not given again.
         let head = all[2].head();
-        let mut large = Events::default();
+        let mut large = Draft::default();
         let data = format!("\"{}\"", "x".repeat(20_000));
-        large.push(&Publish { topics: "", event: "e", key: "", data: &data, timestamp_ms: 1 }, 1);
+        large.events.push(&Publish { topics: "", event: "e", key: "", data: &data, timestamp_ms: 1 }, 1);
         topics.append(&all[2], large, 0, |_, _| ());
         assert_eq!((all[2].head(), all[2].kept()), (head + 1, Some((0, 0))));
     }

@@ -3,20 +3,29 @@
 use std::time::Duration;
 
 use crate::config::HistoryLimits;
-use crate::event::Events;
+use crate::event::Draft;
 use crate::publish::wire::Publish;
 use crate::topic::rules::{Rule, Rules};
 use crate::topic::table::{STRIPES, Topics};
 use crate::topic::topic::Topic;
 
+/// Chance from `FANWIRE_TEST_SEED`, or from a new seed. It is printed, so that a failure can be repeated.
+pub(super) fn random() -> fastrand::Rng {
+    let given = std::env::var("FANWIRE_TEST_SEED").ok();
+    let seed =
+        given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("FANWIRE_TEST_SEED is a number"));
+    println!("FANWIRE_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
 /// So many small events.
-pub(super) fn events(count: usize) -> Events {
-    let mut events = Events::default();
+pub(super) fn events(count: usize) -> Draft {
+    let mut round = Draft::default();
     for _ in 0..count {
         let publish = Publish { topics: "", event: "e", key: "", data: "1", timestamp_ms: 1 };
-        events.push(&publish, 1);
+        round.events.push(&publish, 1);
     }
-    events
+    round
 }
 
 /// A table whose topics all have history.

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
-use crate::event::{Events, Placed, Round};
-use crate::spare::Gathered;
+use crate::event::{Draft, Placed, RoundRef};
 use crate::topic::patterns::Matches;
 use crate::topic::table::Topics;
 use crate::topic::topic::{Log, Topic};
@@ -21,11 +20,10 @@ impl Topics {
     pub fn append(
         &self,
         topic: &Arc<Topic>,
-        gathered: impl Into<Gathered>,
+        mut round: Draft,
         ingress: u64,
-        mut send: impl FnMut(usize, Arc<Round>),
+        mut send: impl FnMut(usize, RoundRef),
     ) {
-        let gathered = gathered.into();
         let mut found;
         let mut current = topic;
         loop {
@@ -41,11 +39,11 @@ impl Topics {
                 continue;
             }
             let offset = log.head + 1;
-            log.head += gathered.events.len() as u64;
+            log.head += round.events.len() as u64;
             let interest = log.interest;
-            let placed = Placed { topic: Arc::clone(current), offset };
-            let topics = SmallVec::from_buf([placed]);
-            let round = gathered.into_round(|events| round(topics, None, events, 0, ingress, interest));
+            round.topics.push(Placed { topic: Arc::clone(current), offset });
+            (round.ingress, round.shared) = (ingress, is_shared(&round, interest));
+            let round = round.share();
             self.budget.keep(&mut log.history, &round, offset);
             send_to_each(interest, round, &mut send);
             return;
@@ -60,9 +58,9 @@ impl Topics {
         &self,
         names: &str,
         matches: &Matches<'_>,
-        events: Events,
+        mut round: Draft,
         ingress: u64,
-        mut send: impl FnMut(usize, Arc<Round>),
+        mut send: impl FnMut(usize, RoundRef),
     ) -> bool {
         loop {
             // A name given twice is one topic: the event goes to it once.
@@ -94,15 +92,15 @@ impl Topics {
                 offsets[*place] = log.head;
             }
             let placed = |(topic, offset)| Placed { topic: Arc::clone(topic), offset };
-            let topics = found.iter().zip(offsets).map(placed).collect();
-            let category: Arc<str> = names.split('\n').next().unwrap_or_default().into();
-            let several = self.rounds_of_several.fetch_add(1, Ordering::Relaxed) + 1;
-            let is_keyed = !matches.patterns().is_empty() && events.have_keys();
-            let names = if is_keyed { self.hasher.hash_one(names) } else { 0 };
-            let round = round(topics, Some(category), events, several, ingress, interest);
+            round.topics.extend(found.iter().zip(offsets).map(placed));
+            round.category = Some(names.split('\n').next().unwrap_or_default().into());
+            round.several = self.rounds_of_several.fetch_add(1, Ordering::Relaxed) + 1;
+            let is_keyed = !matches.patterns().is_empty() && round.events.have_keys();
+            round.names = if is_keyed { self.hasher.hash_one(names) } else { 0 };
+            round.ingress = ingress;
             // Those of patterns have chunks of their own then, and the same frames; so have those who get them compressed.
-            let shared = round.shared || is_keyed || self.rules.compress_any();
-            let round = Arc::new(Round { names, shared, ..round });
+            round.shared = is_shared(&round, interest) || is_keyed || self.rules.compress_any();
+            let round = round.share();
             for log in &mut logs {
                 let offset = log.head;
                 self.budget.keep(&mut log.history, &round, offset);
@@ -113,21 +111,13 @@ impl Topics {
     }
 }
 
-fn round(
-    topics: SmallVec<[Placed; 1]>,
-    category: Option<Arc<str>>,
-    events: Events,
-    several: u64,
-    ingress: u64,
-    interest: u64,
-) -> Round {
+/// Whether a round's frames are worth sharing.
+fn is_shared(round: &Draft, interest: u64) -> bool {
     // What history keeps is written once for all who will ever read it.
-    let is_kept = topics.iter().any(|placed| placed.topic.epoch().is_some());
-    let shared = is_kept || interest.count_ones() > 1;
-    Round { topics, category, events, several, names: 0, ingress, shared, written: Mutex::default() }
+    round.is_kept() || interest.count_ones() > 1
 }
 
-fn send_to_each(interest: u64, round: Arc<Round>, send: &mut impl FnMut(usize, Arc<Round>)) {
+fn send_to_each(interest: u64, round: RoundRef, send: &mut impl FnMut(usize, RoundRef)) {
     let mut rest = interest;
     while rest != 0 {
         let shard = rest.trailing_zeros() as usize;
@@ -136,7 +126,7 @@ fn send_to_each(interest: u64, round: Arc<Round>, send: &mut impl FnMut(usize, A
             send(shard, round);
             return;
         }
-        send(shard, Arc::clone(&round));
+        send(shard, RoundRef::clone(&round));
     }
 }
 
@@ -145,6 +135,7 @@ mod tests {
     use super::*;
     use crate::topic::fixtures::{events, sweep_all, with_history};
     use crate::topic::topic::NO_SLOT;
+    use parking_lot::Mutex;
 
     #[test]
     fn rounds_go_to_the_interested_shards_with_rising_offsets() {
@@ -193,7 +184,7 @@ mod tests {
             for writer in 0..2 {
                 let (topics, sent) = (&topics, &sent);
                 writers.push(scope.spawn(move || {
-                    let to_link = |_, round: Arc<Round>| {
+                    let to_link = |_, round: RoundRef| {
                         let of_it = |placed: &&Placed| &**placed.topic.name() == "h1";
                         let placed = round.topics.iter().find(of_it).unwrap();
                         sent.lock().push((placed.topic.epoch().unwrap(), placed.offset));

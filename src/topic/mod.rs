@@ -5,6 +5,8 @@ pub mod expiry;
 #[cfg(test)]
 mod fixtures;
 pub mod history;
+mod index;
+mod kept;
 pub mod log;
 pub mod name;
 pub mod patterns;

@@ -1,8 +1,6 @@
 //! What is kept of a topic's past: how a client goes on from where it was, and what it reads then.
 
-use std::sync::Arc;
-
-use crate::event::Round;
+use crate::event::RoundRef;
 use crate::topic::history::Piece;
 use crate::topic::table::Topics;
 use crate::topic::topic::{Position, Topic};
@@ -68,7 +66,7 @@ impl Topics {
 
     /// The rounds of several topics that a topic's history keeps from after an offset on, each with its offset
     /// there.
-    pub fn of_several(&self, topic: &Topic, after: u64) -> Vec<(Arc<Round>, u64)> {
+    pub fn of_several(&self, topic: &Topic, after: u64) -> Vec<(RoundRef, u64)> {
         topic.log.lock().history.as_ref().map(|history| history.of_several(after)).unwrap_or_default()
     }
 

@@ -2,18 +2,15 @@
 //!
 //! A topic lives as long as a shard is interested in it or its history keeps an event.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::slack::is_loose;
 use crate::topic::budget::Budget;
 use crate::topic::expiry::Expiry;
 use crate::topic::history::History;
+use crate::topic::index::Index;
 use crate::topic::name::pattern_prefix;
 use crate::topic::patterns::Patterns;
 use crate::topic::rules::Rules;
@@ -25,7 +22,7 @@ pub(super) const STRIPES: usize = 64;
 /// The topics of the node that have a subscriber or keep an event.
 #[derive(Debug)]
 pub struct Topics {
-    stripes: Box<[RwLock<Stripe>]>,
+    stripes: Box<[RwLock<Index>]>,
     patterns: Patterns,
     pub(super) hasher: ahash::RandomState,
     shards: usize,
@@ -43,9 +40,7 @@ impl Topics {
         // `ahash` seeds itself from the system: names are chosen by strangers.
         let hasher = ahash::RandomState::new();
         Self {
-            stripes: (0..STRIPES)
-                .map(|_| RwLock::new(Stripe(HashSet::with_hasher(hasher.clone()))))
-                .collect(),
+            stripes: (0..STRIPES).map(|_| RwLock::default()).collect(),
             patterns: Patterns::default(),
             hasher,
             shards,
@@ -102,22 +97,30 @@ impl Topics {
 
     /// The topic with this name, if there is one. A publish to any other costs just this.
     pub fn find(&self, name: &str) -> Option<Arc<Topic>> {
-        self.stripe(name).read().get(name)
+        self.find_hashed(self.hash(name), name)
+    }
+
+    fn hash(&self, name: &str) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    fn find_hashed(&self, hash: u64, name: &str) -> Option<Arc<Topic>> {
+        self.stripe(hash).read().get(hash, name).cloned()
     }
 
     /// The topic to publish to: one that there is, or a new one where its history is to be kept.
     pub fn find_or_keep(&self, name: &str) -> Option<Arc<Topic>> {
-        self.find(name).or_else(|| {
+        let hash = self.hash(name);
+        self.find_hashed(hash, name).or_else(|| {
             self.rules.of(name)?.history.as_ref()?;
-            let mut stripe = self.stripe(name).write();
-            self.find_or_create(&mut stripe, name)
+            self.find_or_create(&mut self.stripe(hash).write(), hash, name)
         })
     }
 
     /// `None` where there are `max_topics` already.
-    fn find_or_create(&self, stripe: &mut Stripe, name: &str) -> Option<Arc<Topic>> {
-        if let Some(found) = stripe.get(name) {
-            return Some(found);
+    fn find_or_create(&self, stripe: &mut Index, hash: u64, name: &str) -> Option<Arc<Topic>> {
+        if let Some(found) = stripe.get(hash, name) {
+            return Some(Arc::clone(found));
         }
         if self.count() >= self.max.load(Ordering::Relaxed) {
             return None;
@@ -127,7 +130,7 @@ impl Topics {
         if topic.epoch().is_some() {
             self.budget.begin();
         }
-        stripe.insert(&topic);
+        stripe.insert(Arc::clone(&topic), |key| self.hash(key));
         self.count.fetch_add(1, Ordering::Relaxed);
         Some(topic)
     }
@@ -151,8 +154,9 @@ impl Topics {
         if let Some(prefix) = pattern_prefix(name) {
             return self.patterns.register(prefix, (shard, slot), || self.create_pattern(name));
         }
-        let mut stripe = self.stripe(name).write();
-        let topic = self.find_or_create(&mut stripe, name)?;
+        let hash = self.hash(name);
+        let mut stripe = self.stripe(hash).write();
+        let topic = self.find_or_create(&mut stripe, hash, name)?;
         let head = topic.join(shard, slot);
         Some((topic, head))
     }
@@ -164,22 +168,22 @@ impl Topics {
             self.count.fetch_sub(usize::from(self.patterns.release(topic, shard)), Ordering::Relaxed);
             return;
         }
-        let mut stripe = self.stripe(topic.name()).write();
+        let mut stripe = self.stripe(self.hash(topic.name())).write();
         topic.leave(shard);
         self.retire(&mut stripe, topic);
     }
 
     /// Takes a topic out of the table if nobody needs it.
     pub(super) fn retire_unneeded(&self, topic: &Topic) {
-        self.retire(&mut self.stripe(topic.name()).write(), topic);
+        self.retire(&mut self.stripe(self.hash(topic.name())).write(), topic);
     }
 
-    fn retire(&self, stripe: &mut Stripe, topic: &Topic) {
+    fn retire(&self, stripe: &mut Index, topic: &Topic) {
         let mut log = topic.log.lock();
         let is_empty = log.history.as_ref().is_none_or(|history| history.events() == 0);
         if log.interest == 0 && is_empty && !log.retired {
             log.retired = true;
-            stripe.remove(topic.name());
+            stripe.remove(topic.name(), |key| self.hash(key));
             self.count.fetch_sub(1, Ordering::Relaxed);
             if topic.epoch().is_some() {
                 self.budget.end();
@@ -190,13 +194,12 @@ impl Topics {
     /// The topics with history in one of the [`STRIPES`], and how many there are with and without.
     pub(super) fn with_history_in(&self, stripe: usize) -> (Vec<Arc<Topic>>, usize) {
         let all = self.stripes[stripe].read();
-        let found = all.0.iter().filter(|found| found.0.epoch().is_some()).map(|found| Arc::clone(&found.0));
-        (found.collect(), all.0.len())
+        (all.iter().filter(|found| found.epoch().is_some()).cloned().collect(), all.len())
     }
 
-    fn stripe(&self, name: &str) -> &RwLock<Stripe> {
+    fn stripe(&self, hash: u64) -> &RwLock<Index> {
         // Bits that the table inside the stripe does not go by: it takes the low ones for the place, the highest for a tag.
-        &self.stripes[(self.hasher.hash_one(name) >> 32) as usize % STRIPES]
+        &self.stripes[(hash >> 32) as usize % STRIPES]
     }
 }
 
@@ -204,58 +207,12 @@ impl Drop for Topics {
     fn drop(&mut self) {
         // What a topic keeps holds the topic itself.
         for stripe in &mut self.stripes {
-            for ByName(topic) in stripe.get_mut().0.drain() {
+            for topic in stripe.get_mut().iter() {
                 topic.log.lock().history = None;
             }
         }
     }
 }
-
-/// One part of the table, by name.
-#[derive(Debug)]
-struct Stripe(HashSet<ByName, ahash::RandomState>);
-
-impl Stripe {
-    fn get(&self, name: &str) -> Option<Arc<Topic>> {
-        self.0.get(name).map(|found| Arc::clone(&found.0))
-    }
-
-    fn insert(&mut self, topic: &Arc<Topic>) {
-        self.0.insert(ByName(Arc::clone(topic)));
-    }
-
-    /// Takes a topic out, and gives back room that is not needed any more.
-    fn remove(&mut self, name: &str) {
-        self.0.remove(name);
-        if is_loose(self.0.capacity(), self.0.len()) {
-            let twice = 2 * self.0.len();
-            self.0.shrink_to(twice);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct ByName(Arc<Topic>);
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        self.0.name()
-    }
-}
-
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name().hash(state);
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name() == other.0.name()
-    }
-}
-
-impl Eq for ByName {}
 
 #[cfg(test)]
 mod tests {

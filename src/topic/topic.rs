@@ -75,6 +75,12 @@ impl Topic {
         &self.name
     }
 
+    /// What it is found by: its name, or a pattern's prefix.
+    pub(super) fn key(&self) -> &str {
+        let end = self.name.len() - usize::from(self.is_pattern);
+        &self.name[..end]
+    }
+
     /// The life of its log, where it has history.
     pub fn epoch(&self) -> Option<u64> {
         (self.epoch != 0).then_some(self.epoch)
