@@ -185,6 +185,8 @@ pub struct ShardMetrics {
     pub flushes: Figure,
     /// Writes to connections that the kernel refused.
     pub refused_writes: Figure,
+    /// Times that publishers waited for clients whose sockets had just begun to refuse.
+    pub holds: Figure,
     /// Events dropped, by [`DropReason`].
     dropped: [Figure; 4 + CloseReason::ALL.len()],
     /// Sessions ended, by [`CloseReason`].

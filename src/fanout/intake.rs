@@ -29,6 +29,9 @@ use crate::topic::recall::Resume;
 use crate::topic::topic::Position;
 use crate::transport::Transport;
 
+/// Where few are owed what was read, they are flushed after so many bytes: their sockets' buffers then stay in the
+/// processor's cache as well. With 10 subscribers in a flood, half as much again gets through as with 128 KiB.
+const PUBLISHED_TO_FEW: usize = 32 << 10;
 /// Publishers read in one turn …
 const PUBLISHERS_READ: usize = 64;
 /// … by so many bytes at a time: what they bring goes to its subscribers while the processor's cache still has it.
@@ -77,12 +80,13 @@ impl<T: Transport> Shard<T> {
             if count > 0 {
                 self.drain_link(now);
             }
-            if publish_budget == 0 || self.is_behind() {
+            let is_enough = self.buffer.len() - publish_budget >= PUBLISHED_TO_FEW && self.owes_few();
+            if publish_budget == 0 || is_enough || self.is_behind() {
                 break;
             }
             // Who said less than was asked for has its next turn in the next turn: read again at once, it would say one
             // event at a time, and each would be handed to all subscribers by itself.
-            publishers -= usize::from(count < PUBLISHER_READ);
+            publishers -= usize::from(count < self.hold.piece(PUBLISHER_READ));
         }
         self.published = self.buffer.len() - publish_budget;
         let reads = if is_live { READS / FEWER_WHILE_LIVE } else { READS };
@@ -115,7 +119,7 @@ impl<T: Transport> Shard<T> {
                 if *publish_budget == 0 || self.is_behind() {
                     self.remember(number);
                 } else if self.has_credit() {
-                    let most = (*publish_budget).min(PUBLISHER_READ);
+                    let most = (*publish_budget).min(self.hold.piece(PUBLISHER_READ));
                     *publish_budget -= self.read_publisher(number, most, now);
                 } else {
                     self.starve(number);

@@ -242,7 +242,10 @@ impl<T: Transport> Shard<T> {
     /// Like a publisher's socket, a request with events waits while others are behind, and no more of it goes
     /// in at once than one read would bring.
     fn go_on_publishing(&mut self, number: u32, now: Now) -> Decision {
-        if self.is_behind() || !self.has_credit() || !self.publish_batch(number, READ_BYTES, now) {
+        if self.is_behind()
+            || !self.has_credit()
+            || !self.publish_batch(number, self.hold.piece(READ_BYTES), now)
+        {
             return Decision::Hold;
         }
         let Role::Http(http) = &mut self.connections[number as usize].role else { return Decision::Wait };

@@ -24,6 +24,7 @@ use crate::event::{Round, RoundRef};
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::delivery::{Delivery, Verdict, leave_out, note_gap};
 use crate::fanout::drain::Drain;
+use crate::fanout::hold::Hold;
 use crate::fanout::intake::{REPLY_CAP, window};
 use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
@@ -72,6 +73,8 @@ pub struct Shard<T: Transport> {
     pub(super) chunks: Chunks,
     /// Connections that are owed something, in the order they came to be.
     pub(super) sweep: Sweep,
+    /// Whom publishers wait for.
+    pub(super) hold: Hold,
     /// How many flushes ended because it was others' turn.
     pub(super) postponed: u64,
     /// Rounds with receipts that not every connection has been flushed for.
@@ -182,6 +185,7 @@ impl<T: Transport> Shard<T> {
             subscribers: Subscribers::new(id),
             chunks: Chunks::default(),
             sweep: Sweep::default(),
+            hold: Hold::default(),
             postponed: 0,
             unflushed: VecDeque::new(),
             ready: VecDeque::new(),
@@ -286,6 +290,7 @@ impl<T: Transport> Shard<T> {
     pub fn turn(&mut self, clock: &impl Fn() -> Now) -> Next {
         let now = clock();
         self.turn_began = now.mono;
+        self.begin_hold(now.mono);
         if self.link().answer_bell() {
             for number in std::mem::take(&mut self.starved) {
                 self.handle_ready(number, true, false);
@@ -301,9 +306,12 @@ impl<T: Transport> Shard<T> {
         self.keep_budget(now);
         self.settle_receipts(now);
         self.look(clock);
-        let has_read_all = self.ready.is_empty() && self.sources.is_empty() && self.requests.is_empty();
-        let is_idle = self.sweep.is_empty() && has_read_all;
-        if !is_idle || !self.link().is_empty() {
+        let is_held = self.is_held();
+        if self.hold.end_turn(is_held) {
+            self.metrics().holds.one();
+        }
+        let may_come_in = !is_held && !(self.sources.is_empty() && self.link().is_empty());
+        if may_come_in || !(self.sweep.is_empty() && self.ready.is_empty() && self.requests.is_empty()) {
             self.awake_until = now.mono;
             return Next::Now;
         }
@@ -315,15 +323,23 @@ impl<T: Transport> Shard<T> {
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
         }
         let of_drain = self.next_of_drain(now);
-        let next = next.into_iter().chain(self.sweep.held_until()).chain(of_drain).min();
+        let waits = [self.sweep.held_until(), self.hold.until(), of_drain];
+        let next = next.into_iter().chain(waits.into_iter().flatten()).min();
         self.awake_until = next.unwrap_or(u64::MAX);
         next.map_or(Next::Wait, Next::At)
     }
 
-    /// Whether the connection whose turn is next is owed so much that nothing more may come in before it.
+    /// Whether the connection whose turn is next is owed so much that nothing more may come in before it, or one whose
+    /// socket has just begun to refuse.
     pub(super) fn is_behind(&self) -> bool {
         let mut heads = self.sweep.fronts().filter_map(|number| self.connections.get(number as usize));
         heads.any(|head| head.outbox.events() > CAP_EVENTS || head.outbox.bytes() > CAP_BYTES)
+            || self.is_held()
+    }
+
+    /// Whether somebody is owed something, but no more than are flushed in one turn.
+    pub(super) fn owes_few(&self) -> bool {
+        (1..=SLICE_IN_A_FLOOD).contains(&self.sweep.len())
     }
 
     /// Takes what is in the link, as long as nobody is too far behind.
@@ -638,11 +654,14 @@ impl<T: Transport> Shard<T> {
                 self.owe(number);
             }
             Ok(Flushed::Blocked) => {
-                self.connections[number as usize].outbox.set_blocked(true);
-                self.metrics().refused_writes.one();
-                if let Role::Client(session) = &mut self.connections[number as usize].role {
-                    session.note_refused(clock().mono);
+                let connection = &mut self.connections[number as usize];
+                connection.outbox.set_blocked(true);
+                if let Role::Client(session) = &mut connection.role {
+                    let now = clock().mono;
+                    session.note_refused(now);
+                    self.hold.note_refused(Key { number, generation: connection.generation }, now);
                 }
+                self.metrics().refused_writes.one();
                 self.counts.blocked += usize::from(is_client);
                 if self.work.bytes > written || !was_stalled {
                     self.begin_stall(number, clock);

@@ -334,6 +334,11 @@ impl Session {
         self.trouble.get_or_insert_default().refused = now;
     }
 
+    /// When its socket last refused a write, in nanoseconds.
+    pub fn refused(&self) -> Option<u64> {
+        self.trouble.as_ref().map(|trouble| trouble.refused)
+    }
+
     /// From now on, in nanoseconds, the time counts that its socket may take nothing.
     pub fn note_stalled(&mut self, now: u64) {
         self.trouble.get_or_insert_default().stalled = now;
