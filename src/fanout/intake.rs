@@ -31,7 +31,7 @@ use crate::transport::Transport;
 
 /// Where few are owed what was read, they are flushed after so many bytes: their sockets' buffers then stay in the
 /// processor's cache as well. With 10 subscribers in a flood, half as much again gets through as with 128 KiB.
-const PUBLISHED_TO_FEW: usize = 32 << 10;
+const PUBLISHED_TO_FEW: usize = 48 << 10;
 /// Publishers read in one turn …
 const PUBLISHERS_READ: usize = 64;
 /// … by so many bytes at a time: what they bring goes to its subscribers while the processor's cache still has it.
