@@ -64,8 +64,8 @@ impl Delivery<'_> {
         let queue_events = session.terms(self.limits).queue_events;
         let bound = Bound { events: queue_events as u32, bytes: self.limits.queue_bytes };
         let subscription = session.subscriptions.get_mut(member.subscription);
-        let (joined, mut gap) = (subscription.joined, std::mem::take(&mut subscription.gap));
-        let wants = wanted(subscription.filter.as_deref(), round);
+        let (joined, mut gap) = (subscription.joined, subscription.take_gap());
+        let wants = wanted(subscription.filter().map(|filter| &**filter), round);
         let mut verdict = Verdict::Queued;
         let droppable = member.policy.drops_queued();
         for (place, is_wanted) in wants.into_iter().enumerate() {
@@ -194,7 +194,7 @@ pub(super) fn note_gap<T>(connection: &mut Connection<T>, topic: u32, gap: Gap) 
     if !gap.is_none()
         && let Some(number) = session.subscriptions.find(topic)
     {
-        session.subscriptions.get_mut(number).gap += gap;
+        session.subscriptions.get_mut(number).add_gap(gap);
         connection.has_gaps = true;
     }
 }

@@ -21,7 +21,6 @@ use crate::publish::dedupe::Window;
 use crate::publish::socket::{Outcome, Terms};
 use crate::publish::wire::Publish;
 use crate::receipt::Receipt;
-use crate::session::chunk::Gap;
 use crate::session::policy::Policy;
 use crate::session::session::{Filter, Identity, Inbound, NOT_LISTED, Subscription};
 use crate::topic::name::pattern_prefix;
@@ -513,18 +512,10 @@ impl<T: Transport> Shard<T> {
             let brought = (place == NOT_LISTED && had > 0)
                 .then(|| brought(session, subscribers, &shared.topics, *id, (topic, start), brought_bytes))
                 .flatten();
-            session.subscriptions.push(Subscription {
-                topic,
-                list,
-                place,
-                start,
-                joined: start,
-                gap: Gap::NONE,
-                policy,
-                filter: filter.clone(),
-                past: None,
-            });
-            session.subscriptions.get_mut(subscription).note_brought(brought);
+            let mut subscription = Subscription::new(topic, list, place, start, policy);
+            subscription.set_filter(filter.clone());
+            subscription.note_brought(brought);
+            session.subscriptions.push(subscription);
         }
         if let Some(Since::Positions(positions)) = &subscribe.since {
             // Who names a topic and does not subscribe to it is not told that all is well.
@@ -544,7 +535,7 @@ impl<T: Transport> Shard<T> {
         let Role::Client(session) = &mut connections[number as usize].role else { return Ok(recovery) };
         for (known, _) in &repeated {
             let subscription = session.subscriptions.get(*known);
-            if subscription.is_replaying() && subscription.filter != filter {
+            if subscription.is_replaying() && subscription.filter() != filter.as_ref() {
                 // What it did not want so far may have come through another.
                 let behind = (subscription.topic, subscription.joined);
                 let brought = brought(session, subscribers, &shared.topics, *id, behind, brought_bytes);
@@ -554,10 +545,10 @@ impl<T: Transport> Shard<T> {
         for (known, policy) in repeated {
             let subscription = session.subscriptions.get_mut(known);
             subscription.policy = policy;
-            if subscription.filter != filter {
+            if subscription.filter() != filter.as_ref() {
                 // What it did not want before has not come: for one that begins later, better twice than not at all.
                 subscription.note_filter(reached(subscription, subscribers.get(subscription.topic).seen));
-                subscription.filter.clone_from(&filter);
+                subscription.set_filter(filter.clone());
             }
             let place = subscribers.member_mut(subscription.topic, subscription.list, subscription.place);
             if let Some(member) = place {
@@ -675,7 +666,7 @@ impl<T: Transport> Shard<T> {
         let connection = &mut self.connections[number as usize];
         let Role::Client(session) = &mut connection.role else { return };
         let subscription = session.subscriptions.get_mut(subscription);
-        let gap = std::mem::take(&mut subscription.gap);
+        let gap = subscription.take_gap();
         let name = self.subscribers.get(subscription.topic).topic.name();
         let timestamp = self.iso.format(now.wall_ms);
         let private = connection.outbox.private_bytes();

@@ -392,8 +392,8 @@ impl<T: Transport> Shard<T> {
         let Role::Client(session) = &mut connection.role else { return };
         let timestamp = self.iso.format(now.wall_ms);
         let mut notices = Vec::new();
-        for subscription in session.subscriptions.iter_mut().filter(|s| !s.gap.is_none()) {
-            let gap = std::mem::take(&mut subscription.gap);
+        for subscription in session.subscriptions.iter_mut().filter(|s| !s.gap().is_none()) {
+            let gap = subscription.take_gap();
             let topic = self.subscribers.get(subscription.topic).topic.name();
             session.dialect.write_gap(&mut notices, timestamp, topic, Some(gap));
         }

@@ -88,7 +88,7 @@ impl<T: Transport> Shard<T> {
         if subscription.joined + 1 < reading.oldest {
             let missing = reading.oldest - 1 - subscription.joined;
             subscription.joined = reading.oldest - 1;
-            subscription.gap += Gap::dropped(u32::try_from(missing).unwrap_or(u32::MAX));
+            subscription.add_gap(Gap::dropped(u32::try_from(missing).unwrap_or(u32::MAX)));
             connection.has_gaps = true;
             metrics.dispatched.add(missing);
             metrics.drop_events(DropReason::HistoryTrimmed, missing);
@@ -99,7 +99,7 @@ impl<T: Transport> Shard<T> {
             // Nothing is left: what is appended from now on comes through the link.
             subscription.joined = reading.head;
             subscription.forget_brought();
-            let (policy, filtered) = (subscription.policy, subscription.filter.is_some());
+            let (policy, filtered) = (subscription.policy, subscription.filter().is_some());
             let member = Member { connection: number, subscription: subscription_number, policy, filtered };
             subscription.place = subscribers.enlist((slot, list), reading.head, member);
             return;
@@ -140,7 +140,7 @@ impl<T: Transport> Shard<T> {
             }
             let upto = subscription.joined.max(local.seen);
             let kept = self.shared.topics.kept(&local.topic, now.mono);
-            let filter = subscription.filter.clone();
+            let filter = subscription.filter().cloned();
             let mut newest = newest_by_key(&kept, upto, |round, name| {
                 filter.as_ref().is_none_or(|filter| filter.wants(name, round.category()))
             });
@@ -217,7 +217,7 @@ impl<T: Transport> Shard<T> {
             chunks.set_keys(at.chunk, at.start, keys.into_iter());
         }
         let Appended { chunk, start, end } = at;
-        let gap = std::mem::take(&mut session.subscriptions.get_mut(subscription_number).gap);
+        let gap = session.subscriptions.get_mut(subscription_number).take_gap();
         let span = Span { chunk, start, end, topic: slot, gap, droppable: policy.drops_queued() };
         metrics.dispatched.add(u64::from(span.frames()));
         metrics.replayed.add(u64::from(span.frames()));
@@ -264,7 +264,7 @@ impl<T: Transport> Shard<T> {
         }
         let metrics = &shared.metrics[*id];
         for (heir, count) in lost {
-            session.subscriptions.get_mut(heir).gap += Gap::dropped(count);
+            session.subscriptions.get_mut(heir).add_gap(Gap::dropped(count));
             connection.has_gaps = true;
             metrics.dispatched.add(u64::from(count));
             metrics.drop_events(DropReason::HistoryTrimmed, u64::from(count));

@@ -310,8 +310,10 @@ impl<T: Transport> Shard<T> {
         if self.hold.end_turn(is_held) {
             self.metrics().holds.one();
         }
-        let may_come_in = !is_held && !(self.sources.is_empty() && self.link().is_empty());
-        if may_come_in || !(self.sweep.is_empty() && self.ready.is_empty() && self.requests.is_empty()) {
+        let has_more = !self.sources.is_empty() || !self.link().is_empty();
+        if (has_more && !is_held)
+            || !(self.sweep.is_empty() && self.ready.is_empty() && self.requests.is_empty())
+        {
             self.awake_until = now.mono;
             return Next::Now;
         }

@@ -30,23 +30,22 @@ pub struct Subscription {
     pub start: u64,
     /// Events up to this offset are not taken from the link: they came before, or from the history.
     pub joined: u64,
-    /// Events left out since the last one that is queued, not yet told to the client.
-    pub gap: Gap,
     /// What happens when the client's queue is full.
     pub policy: Policy,
-    /// Which events are wanted; `None`: all.
-    pub filter: Option<Arc<Filter>>,
-    /// What few have to know of their past.
-    pub past: Option<Box<Past>>,
+    rare: Option<Box<Rare>>,
 }
 
-/// The past of a subscription whose filter was another, or that began behind.
-#[derive(Debug)]
-pub struct Past {
-    /// The filter has been the present one from after this offset on.
-    pub filtered_from: u64,
+/// What few subscriptions have, kept apart: a node has many.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Events left out since the last one that is queued, not yet told to the client.
+    gap: Gap,
+    /// Which events are wanted; `None`: all.
+    filter: Option<Arc<Filter>>,
+    /// The filter was another one up to this offset; `None`: it never was.
+    filtered_upto: Option<u64>,
     /// Until it has caught up: what the session had of the topic already.
-    pub brought: Option<Brought>,
+    brought: Option<Brought>,
 }
 
 /// The place of a subscription that is served from the history.
@@ -62,44 +61,74 @@ pub struct Filter {
 }
 
 impl Subscription {
+    /// A subscription that stands at a place of a topic's list, and gets what comes after `start`.
+    pub fn new(topic: u32, list: u32, place: u32, start: u64, policy: Policy) -> Self {
+        Self { topic, list, place, start, joined: start, policy, rare: None }
+    }
+
+    /// Which events are wanted; `None`: all.
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        self.rare.as_ref()?.filter.as_ref()
+    }
+
+    /// These events are wanted from now on.
+    pub fn set_filter(&mut self, filter: Option<Arc<Filter>>) {
+        if filter.is_some() || self.rare.is_some() {
+            self.rare.get_or_insert_default().filter = filter;
+        }
+    }
+
     /// Whether an event of this name and category, at this offset, is one of the subscription's.
     pub fn wants(&self, offset: u64, event: &str, category: &str) -> bool {
-        offset > self.start && self.filter.as_ref().is_none_or(|filter| filter.wants(event, category))
+        offset > self.start && self.filter().is_none_or(|filter| filter.wants(event, category))
     }
 
     /// Its filter has been the present one from after this offset on.
     pub fn filtered_from(&self) -> u64 {
-        self.past.as_ref().map_or(self.start, |past| past.filtered_from)
+        self.rare.as_ref().and_then(|rare| rare.filtered_upto).unwrap_or(self.start)
     }
 
     /// Notes that it has had another filter up to an offset.
     pub fn note_filter(&mut self, upto: u64) {
-        let brought = self.past.take().and_then(|past| past.brought);
-        self.past = Some(Box::new(Past { filtered_from: upto, brought }));
+        self.rare.get_or_insert_default().filtered_upto = Some(upto);
+    }
+
+    /// Events left out since the last one that is queued, not yet told to the client.
+    pub fn gap(&self) -> Gap {
+        self.rare.as_ref().map_or(Gap::NONE, |rare| rare.gap)
+    }
+
+    /// More events are left out.
+    pub fn add_gap(&mut self, gap: Gap) {
+        if !gap.is_none() {
+            self.rare.get_or_insert_default().gap += gap;
+        }
+    }
+
+    /// What is left out is told, or kept elsewhere.
+    pub fn take_gap(&mut self) -> Gap {
+        self.rare.as_mut().map_or(Gap::NONE, |rare| std::mem::take(&mut rare.gap))
     }
 
     /// Notes what the session has had of the topic already, of what the subscription is behind with.
     pub fn note_brought(&mut self, brought: Option<Brought>) {
-        match &mut self.past {
-            Some(past) => past.brought = brought,
-            None if brought.is_none() => {}
-            None => self.past = Some(Box::new(Past { filtered_from: self.start, brought })),
+        if brought.is_some() || self.rare.is_some() {
+            self.rare.get_or_insert_default().brought = brought;
         }
     }
 
     /// Whether the session had the event at this offset already when the subscription began behind.
     pub fn was_brought(&self, offset: u64) -> bool {
-        let brought = self.past.as_ref().and_then(|past| past.brought.as_ref());
+        let brought = self.rare.as_ref().and_then(|rare| rare.brought.as_ref());
         brought.is_some_and(|brought| brought.has(offset))
     }
 
     /// It has caught up.
     pub fn forget_brought(&mut self) {
-        let Some(past) = &mut self.past else { return };
-        past.brought = None;
-        if past.filtered_from == self.start {
-            self.past = None;
-        }
+        self.rare.take_if(|rare| {
+            rare.brought = None;
+            rare.gap.is_none() && rare.filter.is_none() && rare.filtered_upto.is_none()
+        });
     }
 
     /// Whether it is served from the history.
@@ -431,17 +460,7 @@ mod tests {
     use super::*;
 
     fn subscription(topic: u32) -> Subscription {
-        Subscription {
-            topic,
-            list: 0,
-            place: 0,
-            start: 0,
-            joined: 0,
-            gap: Gap::NONE,
-            policy: Policy::Disconnect,
-            filter: None,
-            past: None,
-        }
+        Subscription::new(topic, 0, 0, 0, Policy::Disconnect)
     }
 
     #[test]
@@ -491,6 +510,6 @@ mod tests {
     /// What an idle client costs is written in the docs. A heap that hands out multiples of 16 takes 8 bytes more.
     #[test]
     fn a_session_with_one_subscription_is_one_small_allocation() {
-        assert!(size_of::<Session>() <= 168, "{} bytes", size_of::<Session>());
+        assert!(size_of::<Session>() <= 152, "{} bytes", size_of::<Session>());
     }
 }

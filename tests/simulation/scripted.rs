@@ -288,6 +288,44 @@ fn a_round_larger_than_a_blocked_clients_queue_leaves_out_its_own_beginning() {
 }
 
 #[test]
+fn a_flood_waits_a_moment_for_a_client_that_has_just_begun_to_refuse() {
+    for (policy, takes_again) in [("disconnect", true), ("disconnect", false), ("drop-oldest", false)] {
+        let mut script = Script::new(Limits::default());
+        let message = format!(r#"{{"type":"subscribe","topics":["a"],"policy":"{policy}"}}"#);
+        let refusing = script.subscribe(usize::MAX, &message);
+        let healthy = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);
+        let publisher = script.connect(Door::Publish, usize::MAX);
+        script.stop_reading_after(refusing, 1000);
+        // What was read before the refusal fills its queue to twice its bound, which is asked at the next event only.
+        script.publish_all(publisher, "a", 0..200);
+        script.publish_all(publisher, "a", 200..210);
+        let case = format!("{policy}, takes again: {takes_again}");
+        let is_held = policy == "disconnect";
+        assert_eq!(script.shared.metrics[0].holds.get(), u64::from(is_held), "{case}");
+        assert_eq!(script.pipes[publisher].borrow().inbound.is_empty(), !is_held, "{case}");
+        assert!(script.is_there(refusing), "{case}");
+        if takes_again {
+            script.unblock(refusing);
+        } else {
+            let later = script.now.mono + 25_000_000;
+            sleep_until(&mut script, later);
+        }
+        assert!(script.pipes[publisher].borrow().inbound.is_empty(), "{case}");
+        assert_eq!(script.is_there(refusing), takes_again || !is_held, "{case}");
+        for client in [healthy].into_iter().chain(takes_again.then_some(refusing)) {
+            script.read(client);
+            let messages = script.messages(client);
+            let events = messages.iter().filter(|text| text.contains(r#""type":"event""#));
+            assert_eq!(events.count(), 210, "{case}");
+        }
+        assert_eq!(
+            script.shared.metrics[0].closed(CloseReason::SlowConsumer),
+            u64::from(is_held && !takes_again)
+        );
+    }
+}
+
+#[test]
 fn a_refused_subscribe_changes_nothing() {
     let mut script = Script::new(Limits { max_subscriptions: 2, ..Limits::default() });
     let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);
