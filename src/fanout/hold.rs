@@ -115,9 +115,11 @@ impl<T: Transport> Shard<T> {
         let Role::Client(session) = &connection.role else { return false };
         let (outbox, most) = (&connection.outbox, session.terms(&self.limits).queue_events);
         let is_short = outbox.events() as usize > most / 4 || outbox.bytes() > self.limits.queue_bytes / 4;
+        // What it gets from a history comes as fast as it takes it.
+        let is_live = outbox.is_blocked() && !connection.is_replaying && connection.generation == key.generation;
         // Who has chosen what is left out, or goes on from the history, loses nothing in silence and is not closed.
         let may_be_closed = || session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect);
-        is_short && outbox.is_blocked() && connection.generation == key.generation && may_be_closed()
+        is_short && is_live && may_be_closed()
     }
 }
 
