@@ -22,6 +22,8 @@ const PATIENCE: u64 = 20_000_000;
 const SHARE: u64 = 100;
 /// … and for so long where it has not done so before, in nanoseconds.
 const MOST: u64 = 2 * PATIENCE;
+/// As many are watched at most: where more refuse, who publishes is held up for one of these.
+const WATCHED: usize = 128;
 /// What is read from a publisher at once while a client has just refused: less than what fills the queue of 100 from a
 /// quarter, in events of 60 bytes.
 const PIECE: usize = 4 << 10;
@@ -50,7 +52,9 @@ impl Default for Hold {
 impl Hold {
     /// A client's socket refused a write at `now`, in nanoseconds.
     pub(super) fn note_refused(&mut self, key: Key, now: u64) {
-        self.refused.push_back((now, key));
+        if self.refused.len() < WATCHED {
+            self.refused.push_back((now, key));
+        }
     }
 
     /// A turn begins. `is_since` tells whether a client's socket has refused since then, and still does.
@@ -105,6 +109,17 @@ impl<T: Transport> Shard<T> {
         });
     }
 
+    /// A client's socket refused a write. Whoever has chosen what is left out, or gets it from a history, loses nothing by
+    /// that, and is not watched.
+    pub(super) fn watch(&mut self, number: u32, now: u64) {
+        let connection = &self.connections[number as usize];
+        let Role::Client(session) = &connection.role else { return };
+        let may_be_closed = session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect);
+        if may_be_closed && !connection.is_replaying {
+            self.hold.note_refused(Key { number, generation: connection.generation }, now);
+        }
+    }
+
     /// Whether a client's socket has just begun to refuse, and a quarter of what it may be owed is.
     pub(super) fn is_held(&self) -> bool {
         self.hold.waits_for().any(|key| self.is_short_of_room(key))
@@ -115,11 +130,7 @@ impl<T: Transport> Shard<T> {
         let Role::Client(session) = &connection.role else { return false };
         let (outbox, most) = (&connection.outbox, session.terms(&self.limits).queue_events);
         let is_short = outbox.events() as usize > most / 4 || outbox.bytes() > self.limits.queue_bytes / 4;
-        // What it gets from a history comes as fast as it takes it.
-        let is_live = outbox.is_blocked() && !connection.is_replaying && connection.generation == key.generation;
-        // Who has chosen what is left out, or goes on from the history, loses nothing in silence and is not closed.
-        let may_be_closed = || session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect);
-        is_short && is_live && may_be_closed()
+        is_short && outbox.is_blocked() && !connection.is_replaying && connection.generation == key.generation
     }
 }
 

@@ -661,7 +661,7 @@ impl<T: Transport> Shard<T> {
                 if let Role::Client(session) = &mut connection.role {
                     let now = clock().mono;
                     session.note_refused(now);
-                    self.hold.note_refused(Key { number, generation: connection.generation }, now);
+                    self.watch(number, now);
                 }
                 self.metrics().refused_writes.one();
                 self.counts.blocked += usize::from(is_client);
