@@ -2,8 +2,9 @@
 //!
 //! `shard` is the loop's turn and the way of an event through it, `writing` what its
 //! subscribers get of it, `delivery` its push to one of them; `intake` is what comes from
-//! connections and `requests` what of it is HTTP; `hold` is when it waits; `lifecycle` is how they come, are timed and go, `drain` how
-//! all of them go at a shutdown, and `tidy` what becomes of the room that they took.
+//! connections and `requests` what of it is HTTP; `hold` is when it waits; `lifecycle` is how
+//! they come, are timed and go, `drain` how all of them go at a shutdown, and `tidy` what
+//! becomes of the room that they took.
 
 pub mod admission;
 pub mod connection;
