@@ -186,7 +186,7 @@ pub struct ShardMetrics {
     /// Writes to connections that the kernel refused.
     pub refused_writes: Figure,
     /// Times that publishers waited for clients whose sockets had just begun to refuse.
-    pub holds: Figure,
+    pub publisher_pauses: Figure,
     /// Events dropped, by [`DropReason`].
     dropped: [Figure; 4 + CloseReason::ALL.len()],
     /// Sessions ended, by [`CloseReason`].

@@ -67,8 +67,8 @@ const LAYERS: &[Layer] = &[
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
-    // The shard: one type in twelve files, and its queue.
-    ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/hold", "fanout/slow", "fanout/sweep", "fanout/tidy", "fanout/writing"],
+    // The shard: one type in thirteen files, and its queue.
+    ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/pause", "fanout/slow", "fanout/sweep", "fanout/tidy", "fanout/writing"],
                     &["admin", "batch", "brought", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),

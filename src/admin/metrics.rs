@@ -128,7 +128,11 @@ impl Snapshot {
                 ("delivered_bytes", "Bytes handed to the kernel", sum(|m| &m.delivered_bytes)),
                 ("flushes", "Writes to connections", sum(|m| &m.flushes)),
                 ("refused_writes", "Writes that the kernel refused", sum(|m| &m.refused_writes)),
-                ("holds", "Times that publishers waited for refusing sockets", sum(|m| &m.holds)),
+                (
+                    "publisher_pauses",
+                    "Times that publishers waited for refusing sockets",
+                    sum(|m| &m.publisher_pauses),
+                ),
                 ("accepted_connections", "Connections accepted", sum(|m| &m.accepted)),
                 (
                     "accept_pauses",

@@ -1,5 +1,7 @@
 //! Pushing a round to one subscriber: what his queue takes, and what goes by his policy where it takes no more.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::config::Limits;
@@ -65,7 +67,7 @@ impl Delivery<'_> {
         let bound = Bound { events: queue_events as u32, bytes: self.limits.queue_bytes };
         let subscription = session.subscriptions.get_mut(member.subscription);
         let (joined, mut gap) = (subscription.joined, subscription.take_gap());
-        let wants = wanted(subscription.filter().map(|filter| &**filter), round);
+        let wants = wanted(subscription.filter().map(Arc::as_ref), round);
         let mut verdict = Verdict::Queued;
         let droppable = member.policy.drops_queued();
         for (place, is_wanted) in wants.into_iter().enumerate() {

@@ -85,7 +85,7 @@ impl<T: Transport> Shard<T> {
             }
             // Who said less than was asked for has its next turn in the next turn: read again at once, it would say one
             // event at a time, and each would be handed to all subscribers by itself.
-            publishers -= usize::from(count < self.hold.piece(PUBLISHER_READ));
+            publishers -= usize::from(count < self.pause.piece(PUBLISHER_READ));
         }
         self.published = self.buffer.len() - publish_budget;
         let reads = if is_live { READS / FEWER_WHILE_LIVE } else { READS };
@@ -118,7 +118,7 @@ impl<T: Transport> Shard<T> {
                 if *publish_budget == 0 || self.is_behind() {
                     self.remember(number);
                 } else if self.has_credit() {
-                    let most = (*publish_budget).min(self.hold.piece(PUBLISHER_READ));
+                    let most = (*publish_budget).min(self.pause.piece(PUBLISHER_READ));
                     *publish_budget -= self.read_publisher(number, most, now);
                 } else {
                     self.starve(number);

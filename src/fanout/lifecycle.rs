@@ -392,8 +392,11 @@ impl<T: Transport> Shard<T> {
         let Role::Client(session) = &mut connection.role else { return };
         let timestamp = self.iso.format(now.wall_ms);
         let mut notices = Vec::new();
-        for subscription in session.subscriptions.iter_mut().filter(|s| !s.gap().is_none()) {
+        for subscription in session.subscriptions.iter_mut() {
             let gap = subscription.take_gap();
+            if gap.is_none() {
+                continue;
+            }
             let topic = self.subscribers.get(subscription.topic).topic.name();
             session.dialect.write_gap(&mut notices, timestamp, topic, Some(gap));
         }

@@ -244,7 +244,7 @@ impl<T: Transport> Shard<T> {
     fn go_on_publishing(&mut self, number: u32, now: Now) -> Decision {
         if self.is_behind()
             || !self.has_credit()
-            || !self.publish_batch(number, self.hold.piece(READ_BYTES), now)
+            || !self.publish_batch(number, self.pause.piece(READ_BYTES), now)
         {
             return Decision::Hold;
         }

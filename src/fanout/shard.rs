@@ -24,8 +24,8 @@ use crate::event::{Round, RoundRef};
 use crate::fanout::connection::{Connection, Flushed, Role, Scratch, Work};
 use crate::fanout::delivery::{Delivery, Verdict, leave_out, note_gap};
 use crate::fanout::drain::Drain;
-use crate::fanout::hold::Hold;
 use crate::fanout::intake::{REPLY_CAP, window};
+use crate::fanout::pause::Pause;
 use crate::fanout::receipts::Unflushed;
 use crate::fanout::replay::{Way, comes_through};
 use crate::fanout::shared::{Message, Shared};
@@ -74,7 +74,7 @@ pub struct Shard<T: Transport> {
     /// Connections that are owed something, in the order they came to be.
     pub(super) sweep: Sweep,
     /// Whom publishers wait for.
-    pub(super) hold: Hold,
+    pub(super) pause: Pause,
     /// How many flushes ended because it was others' turn.
     pub(super) postponed: u64,
     /// Rounds with receipts that not every connection has been flushed for.
@@ -185,7 +185,7 @@ impl<T: Transport> Shard<T> {
             subscribers: Subscribers::new(id),
             chunks: Chunks::default(),
             sweep: Sweep::default(),
-            hold: Hold::default(),
+            pause: Pause::default(),
             postponed: 0,
             unflushed: VecDeque::new(),
             ready: VecDeque::new(),
@@ -290,7 +290,7 @@ impl<T: Transport> Shard<T> {
     pub fn turn(&mut self, clock: &impl Fn() -> Now) -> Next {
         let now = clock();
         self.turn_began = now.mono;
-        self.begin_hold(now.mono);
+        self.begin_pause(now.mono);
         if self.link().answer_bell() {
             for number in std::mem::take(&mut self.starved) {
                 self.handle_ready(number, true, false);
@@ -306,12 +306,12 @@ impl<T: Transport> Shard<T> {
         self.keep_budget(now);
         self.settle_receipts(now);
         self.look(clock);
-        let is_held = self.is_held();
-        if self.hold.end_turn(is_held) {
-            self.metrics().holds.one();
+        let is_paused = self.is_paused();
+        if self.pause.end_turn(is_paused) {
+            self.metrics().publisher_pauses.one();
         }
         let has_more = !self.sources.is_empty() || !self.link().is_empty();
-        if (has_more && !is_held)
+        if (has_more && !is_paused)
             || !(self.sweep.is_empty() && self.ready.is_empty() && self.requests.is_empty())
         {
             self.awake_until = now.mono;
@@ -325,7 +325,7 @@ impl<T: Transport> Shard<T> {
             next = Some(next.map_or(self.next_look, |next| next.min(self.next_look)));
         }
         let of_drain = self.next_of_drain(now);
-        let waits = [self.sweep.held_until(), self.hold.until(), of_drain];
+        let waits = [self.sweep.held_until(), self.pause.until(), of_drain];
         let next = next.into_iter().chain(waits.into_iter().flatten()).min();
         self.awake_until = next.unwrap_or(u64::MAX);
         next.map_or(Next::Wait, Next::At)
@@ -336,7 +336,7 @@ impl<T: Transport> Shard<T> {
     pub(super) fn is_behind(&self) -> bool {
         let mut heads = self.sweep.fronts().filter_map(|number| self.connections.get(number as usize));
         heads.any(|head| head.outbox.events() > CAP_EVENTS || head.outbox.bytes() > CAP_BYTES)
-            || self.is_held()
+            || self.is_paused()
     }
 
     /// Whether somebody is owed something, but no more than are flushed in one turn.

@@ -93,12 +93,7 @@ impl Subscription {
         self.rare.get_or_insert_default().filtered_upto = Some(upto);
     }
 
-    /// Events left out since the last one that is queued, not yet told to the client.
-    pub fn gap(&self) -> Gap {
-        self.rare.as_ref().map_or(Gap::NONE, |rare| rare.gap)
-    }
-
-    /// More events are left out.
+    /// More events are left out, which the client is still to be told.
     pub fn add_gap(&mut self, gap: Gap) {
         if !gap.is_none() {
             self.rare.get_or_insert_default().gap += gap;
