@@ -1,6 +1,7 @@
 //! The only way to the outside: bytes in, bytes out.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// How a connection's way to the far end is, as the kernel sees it.
@@ -12,6 +13,15 @@ pub struct KernelFigures {
     pub rtt_micros: u32,
     /// Segments sent again since the connection began.
     pub retransmits: u32,
+}
+
+/// Bytes that many connections are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    /// They.
+    pub bytes: &'a [u8],
+    /// A file in memory, and where in it they stand too.
+    pub pages: Option<(BorrowedFd<'a>, u64)>,
 }
 
 /// One connection's bytes. Real sockets implement it in `net`; the simulation has a hostile one in memory.
@@ -33,6 +43,11 @@ pub trait Transport {
 
     /// Writes what is taken, which may be less than all.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Writes what is taken of bytes that others are written too, which may be less than all.
+    fn write_shared(&mut self, shared: Shared<'_>) -> io::Result<usize> {
+        self.write(shared.bytes)
+    }
 
     /// From now on the connection breaks where what was written is not acknowledged for this long, if the
     /// transport can tell.

@@ -241,11 +241,12 @@ impl<T: Transport> Connection<T> {
         let enough = work.bytes + FLUSH_BYTES;
         while !self.outbox.is_empty() {
             let written = if let Some(first) = self.outbox.first() {
-                let written = write(&mut self.stream, first, work)?;
+                let written = write(work, || self.stream.write(first))?;
                 self.outbox.consume_first(written.unwrap_or(0));
                 written
             } else if let Some(span) = self.outbox.single_span().filter(|_| !self.is_private) {
-                let written = write(&mut self.stream, chunks.bytes(span), work)?;
+                let shared = chunks.shared(span);
+                let written = write(work, || self.stream.write_shared(shared))?;
                 if let Some(written) = written {
                     self.outbox.consume_single(written, chunks, work);
                 }
@@ -260,7 +261,7 @@ impl<T: Transport> Connection<T> {
                 let Scratch { bytes, marks } = scratch;
                 let gap = |out: &mut Vec<u8>, topic, count| gap(dialect, out, topic, count);
                 self.outbox.gather(chunks, private, FLUSH_BYTES, gap, bytes, marks);
-                let written = write(&mut self.stream, bytes, work)?;
+                let written = write(work, || self.stream.write(bytes))?;
                 if let Some(written) = written {
                     self.outbox.consume((bytes, private), marks, written, chunks, work);
                 }
@@ -278,10 +279,10 @@ impl<T: Transport> Connection<T> {
 }
 
 /// One write. `None`: the kernel refuses.
-fn write(stream: &mut impl Transport, bytes: &[u8], work: &mut Work) -> io::Result<Option<usize>> {
+fn write(work: &mut Work, mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     loop {
         work.writes += 1;
-        match stream.write(bytes) {
+        match write() {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 work.bytes += written;

@@ -12,14 +12,16 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 #[cfg(target_os = "linux")]
+use rustix::io::Errno;
+#[cfg(target_os = "linux")]
 use rustix::net::SendFlags;
 use socket2::SockRef;
 
 #[cfg(target_os = "linux")]
 use crate::net::diag::Diag;
-#[cfg(target_os = "linux")]
-use crate::transport::KernelFigures;
 use crate::transport::Transport;
+#[cfg(target_os = "linux")]
+use crate::transport::{KernelFigures, Shared};
 
 /// A connected socket. Registered once, for both directions, edge-triggered.
 #[derive(Debug)]
@@ -70,6 +72,16 @@ impl Transport for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_shared(&mut self, shared: Shared<'_>) -> io::Result<usize> {
+        let Some((file, mut offset)) = shared.pages else { return self.write(shared.bytes) };
+        // There is no flag against SIGPIPE here; Rust's runtime ignores it.
+        match rustix::fs::sendfile(self.as_fd(), file, Some(&mut offset), shared.bytes.len()) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => self.write(shared.bytes),
+            sent => Ok(sent?),
         }
     }
 

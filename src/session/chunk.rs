@@ -10,7 +10,9 @@ use slab::Slab;
 
 use crate::dialect::envelope::Frames;
 use crate::receipt::{Expected, Fate, Receipt};
+use crate::session::pages::{Copied, Pages};
 use crate::slack::is_loose;
+use crate::transport::Shared;
 
 /// A chunk that reached this many bytes grows no more; the next frame begins a new one.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -26,6 +28,12 @@ pub const UNTIMED: u64 = 1 << 63;
 
 /// Bytes of empty buffers kept for the next chunks.
 const POOL_BYTES: usize = 8 << 20;
+
+/// A write of so many bytes on is worth handing over pages rather than copying bytes, …
+const PAGES_FROM_BYTES: usize = 16 << 10;
+
+/// … where so many spans are in the chunk: to put it into the file is one copy more.
+const PAGES_FROM_SPANS: u32 = 16;
 
 /// How many events were left out somewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,6 +120,7 @@ struct Chunk {
     spans: u32,
     /// The topic and list that append to this chunk, or [`NO_OWNER`] once it grows no more.
     owner: (u32, u32),
+    copied: Copied,
 }
 
 impl Chunk {
@@ -134,6 +143,7 @@ pub struct Chunks {
     pool_low: usize,
     held: usize,
     forgotten: Vec<Forgotten>,
+    pages: Pages,
 }
 
 /// A chunk that went while it was still growing.
@@ -159,7 +169,7 @@ pub struct Appended {
 impl Chunks {
     /// Bytes that chunks hold for clients: the memory of all outboxes but for their private parts.
     pub fn held(&self) -> usize {
-        self.held
+        self.held + self.pages.bytes()
     }
 
     /// How many chunks are in use.
@@ -282,6 +292,7 @@ impl Chunks {
         let chunk = &mut self.chunks[key as usize];
         let memory = chunk.bytes.capacity();
         self.held -= memory;
+        self.pages.release(&mut chunk.copied);
         if memory <= 2 * CHUNK_BYTES && self.pool_bytes + memory <= POOL_BYTES {
             self.pool_bytes += memory;
             chunk.bytes.clear();
@@ -299,6 +310,20 @@ impl Chunks {
     pub fn bytes(&self, span: &Span) -> &[u8] {
         let chunk = &self.chunks[span.chunk as usize];
         &chunk.bytes[chunk.offset(span.start)..chunk.offset(span.end)]
+    }
+
+    /// The bytes of a span's frames, for a write to one of many: where it is worth it, as pages too.
+    pub fn shared(&mut self, span: &Span) -> Shared<'_> {
+        let chunk = &mut self.chunks[span.chunk as usize];
+        let run = chunk.offset(span.start)..chunk.offset(span.end);
+        let mut pages = None;
+        if run.len() >= PAGES_FROM_BYTES {
+            if chunk.spans >= PAGES_FROM_SPANS {
+                self.pages.copy(&mut chunk.copied, &chunk.bytes);
+            }
+            pages = self.pages.locate(chunk.copied, &run);
+        }
+        Shared { bytes: &chunk.bytes[run], pages }
     }
 
     /// How many bytes frames `start..end` of a chunk have.
@@ -402,7 +427,16 @@ impl Chunks {
         let receipts = self.receipts(span.chunk, span.start..span.end);
         let receipts = receipts.map(|(frame, receipt)| (frame - span.start, Arc::clone(receipt))).collect();
         let Frames { bytes, ends } = frames;
-        let chunk = Chunk { bytes, ends, stamps, keys, receipts, spans: 1, owner: NO_OWNER };
+        let chunk = Chunk {
+            bytes,
+            ends,
+            stamps,
+            keys,
+            receipts,
+            spans: 1,
+            owner: NO_OWNER,
+            copied: Copied::default(),
+        };
         let end = span.frames();
         Span { chunk: self.chunks.insert(chunk) as u32, start: 0, end, ..*span }
     }

@@ -5,6 +5,7 @@ pub mod brought;
 pub mod chunk;
 pub mod handshake;
 pub mod outbox;
+pub mod pages;
 pub mod policy;
 pub mod rate;
 pub mod session;
