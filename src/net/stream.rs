@@ -134,3 +134,69 @@ impl Source for Stream {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::pages::{Copied, Pages};
+    use socket2::{Domain, Socket, Type};
+    use std::net::TcpListener;
+
+    /// The node's end of a connection that holds little, and the other.
+    fn narrow() -> (Stream, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        far.set_recv_buffer_size(4096).unwrap();
+        far.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        SockRef::from(&near).set_send_buffer_size(4096).unwrap();
+        near.set_nonblocking(true).unwrap();
+        (Stream::Tcp(TcpStream::from_std(near)), far.into())
+    }
+
+    #[test]
+    fn pages_arrive_as_their_bytes_however_often_the_socket_is_full() {
+        let (mut near, mut far) = narrow();
+        let mut random = fastrand::Rng::with_seed(7);
+        let all: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(300_001).collect();
+        let (mut pages, mut copied) = (Pages::default(), Copied::No);
+        pages.copy(&mut copied, &all);
+        let (mut sent, mut refused, mut got) = (0, 0, Vec::new());
+        while got.len() < all.len() {
+            let rest = sent..all.len();
+            let shared = Shared { bytes: &all[rest.clone()], pages: pages.locate(copied, &rest) };
+            assert!(shared.pages.is_some());
+            if sent < all.len() {
+                match near.write_shared(shared) {
+                    Ok(bytes) => sent += bytes,
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                        refused += 1;
+                    }
+                }
+            }
+            if refused > 0 || sent == all.len() {
+                let mut piece = vec![0; 10_000.min(sent - got.len())];
+                far.read_exact(&mut piece).unwrap();
+                got.extend(piece);
+            }
+        }
+        assert!(got == all, "other bytes came than were sent");
+        assert!(refused > 0, "it was never full");
+    }
+
+    #[test]
+    fn where_the_system_hands_no_pages_over_bytes_are_copied() {
+        let (mut near, mut far) = narrow();
+        let (mut pages, mut copied) = (Pages::default(), Copied::No);
+        pages.copy(&mut copied, b"xyz");
+        let (file, _) = pages.locate(copied, &(0..3)).unwrap();
+        // No file has such a place: EINVAL.
+        let shared = Shared { bytes: b"abc", pages: Some((file, u64::MAX)) };
+        assert_eq!(near.write_shared(shared).unwrap(), 3);
+        let mut got = [0; 3];
+        far.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"abc");
+    }
+}

@@ -30,7 +30,7 @@ pub const UNTIMED: u64 = 1 << 63;
 const POOL_BYTES: usize = 8 << 20;
 
 /// A write of so many bytes on is worth handing over pages rather than copying bytes, …
-const PAGES_FROM_BYTES: usize = 16 << 10;
+const PAGES_FROM_BYTES: usize = 8 << 10;
 
 /// … where so many spans are in the chunk: to put it into the file is one copy more.
 const PAGES_FROM_SPANS: u32 = 16;

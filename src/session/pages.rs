@@ -177,7 +177,8 @@ fn write(file: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> io::Result<
     Ok(())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read;

@@ -326,6 +326,40 @@ fn a_flood_waits_a_moment_for_a_client_that_has_just_begun_to_refuse() {
 }
 
 #[test]
+fn large_writes_to_many_are_of_pages_and_the_same_bytes_as_others() {
+    let limits = Limits { queue_events: 10_000, ..Limits::default() };
+    let mut script = Script::new(limits);
+    let all: Vec<_> =
+        (0..20).map(|_| script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#)).collect();
+    let named = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"],"clientId":"me"}"#);
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    // Two are cut within a frame, again and again, and go on behind the others, in chunks that have left the file.
+    for (client, bytes) in [(all[0], 20_011), (all[1], 100)] {
+        script.stop_reading_after(client, bytes);
+    }
+    for burst in 0..40 {
+        script.publish_all(publisher, "a", burst * 200..(burst + 1) * 200);
+        script.read(all[0]);
+        for client in all[2..].iter().copied().chain([named]) {
+            script.read(client);
+        }
+    }
+    script.unblock(all[0]);
+    script.unblock(all[1]);
+    let of_pages = |script: &Script, client: usize| script.pipes[client].borrow().writes_of_pages;
+    assert!(all.iter().all(|client| of_pages(&script, *client) > 0));
+    assert_eq!(of_pages(&script, named), 0, "its events are its own");
+    for client in all.into_iter().chain([named]) {
+        let messages = script.messages(client);
+        let events: Vec<_> = messages.iter().filter(|text| text.contains(r#""type":"event""#)).collect();
+        assert_eq!(events.len(), 8000);
+        for (number, event) in events.iter().enumerate() {
+            assert!(event.contains(&format!(r#""data":{number},"#)), "{number}: {event}");
+        }
+    }
+}
+
+#[test]
 fn a_refused_subscribe_changes_nothing() {
     let mut script = Script::new(Limits { max_subscriptions: 2, ..Limits::default() });
     let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanwire::transport::Transport;
+use fanwire::transport::{Shared, Transport};
 
 /// What a shard did to a connection, in the order it happened.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub struct Pipe {
     pub capacity: usize,
     /// Whether the kernel ever refused a write.
     pub has_refused: bool,
+    /// Writes that were to hand over pages.
+    pub writes_of_pages: u64,
     /// Edges that the poll has not yet reported.
     pub readable: bool,
     pub writable: bool,
@@ -92,6 +94,7 @@ impl Pipe {
             outbound: 0,
             capacity,
             has_refused: false,
+            writes_of_pages: 0,
             // Registering a socket reports what it is ready for.
             readable: true,
             writable: true,
@@ -233,6 +236,16 @@ impl Transport for SimSocket {
         pipe.outbound += count;
         self.tape.borrow_mut().push(Op::Wrote { connection: pipe.id, bytes: bytes[..count].to_vec() });
         Ok(count)
+    }
+
+    fn write_shared(&mut self, shared: Shared<'_>) -> io::Result<usize> {
+        if let Some((file, offset)) = shared.pages {
+            let mut pages = vec![0; shared.bytes.len()];
+            assert_eq!(rustix::io::pread(file, &mut pages[..], offset), Ok(pages.len()));
+            assert!(pages == shared.bytes, "the pages of a run are not its bytes");
+            self.pipe.borrow_mut().writes_of_pages += 1;
+        }
+        self.write(shared.bytes)
     }
 
     fn expect_acknowledgement(&mut self, within: Duration) {
