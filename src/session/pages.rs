@@ -54,11 +54,15 @@ impl Default for Pages {
     /// A file with nothing in it. It takes no memory, and is opened at once so that the number of a shard's files never
     /// changes by itself.
     fn default() -> Self {
-        Self { file: open().ok(), places: Default::default(), next: 0, bytes: 0 }
+        Self::over(open().ok())
     }
 }
 
 impl Pages {
+    fn over(file: Option<OwnedFd>) -> Self {
+        Self { file, places: Default::default(), next: 0, bytes: 0 }
+    }
+
     /// Bytes in the file.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -133,7 +137,7 @@ impl Pages {
     }
 
     fn give_up(&mut self) {
-        *self = Self { file: None, places: Default::default(), next: 0, bytes: 0 };
+        *self = Self::over(None);
     }
 }
 

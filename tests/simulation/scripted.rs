@@ -333,7 +333,7 @@ fn large_writes_to_many_are_of_pages_and_the_same_bytes_as_others() {
         (0..20).map(|_| script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#)).collect();
     let named = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"],"clientId":"me"}"#);
     let publisher = script.connect(Door::Publish, usize::MAX);
-    // Two are cut within a frame, again and again, and go on behind the others, in chunks that have left the file.
+    // Two are cut within a frame: one in every burst, one until the end, when its first chunks have left the file.
     for (client, bytes) in [(all[0], 20_011), (all[1], 100)] {
         script.stop_reading_after(client, bytes);
     }
