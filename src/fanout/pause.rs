@@ -87,8 +87,8 @@ impl Pause {
 
     /// The turn ends, and publishers wait or do not. Answers whether that began.
     pub(super) fn end_turn(&mut self, is_paused: bool) -> bool {
-        let was_held = std::mem::replace(&mut self.is_paused, is_paused);
-        is_paused && !was_held
+        let was_paused = std::mem::replace(&mut self.is_paused, is_paused);
+        is_paused && !was_paused
     }
 
     /// Until when at the latest, in nanoseconds, they wait.

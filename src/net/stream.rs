@@ -80,8 +80,11 @@ impl Transport for Stream {
         let Some((file, mut offset)) = shared.pages else { return self.write(shared.bytes) };
         // There is no flag against SIGPIPE here; Rust's runtime ignores it.
         match rustix::fs::sendfile(self.as_fd(), file, Some(&mut offset), shared.bytes.len()) {
-            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => self.write(shared.bytes),
-            sent => Ok(sent?),
+            Ok(sent) => Ok(sent),
+            Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+            // A sandbox forbids it, or the pipe that it needs is one more than this user may have: that is no fault of the
+            // client's. Where the connection is broken, the write says so too.
+            Err(_) => self.write(shared.bytes),
         }
     }
 
