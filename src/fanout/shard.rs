@@ -677,8 +677,8 @@ impl<T: Transport> Shard<T> {
     /// may be left out of a queue is, and where nothing may be, the session is closed.
     fn keep_budget(&mut self, now: Now) {
         let budget = self.outbox_budget();
-        // What is kept for the next is memory too.
-        self.chunks.keep_pooled(budget.saturating_sub(self.held_bytes()));
+        // What is kept for the next, or for speed, is memory too, and goes before anybody pays.
+        self.chunks.keep_beside(budget.saturating_sub(self.held_bytes()));
         while self.held_bytes() > budget && self.counts.blocked > 0 {
             let blocked = self.connections.iter().filter(|(_, connection)| {
                 connection.outbox.is_blocked() && matches!(connection.role, Role::Client(_))

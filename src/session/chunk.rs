@@ -169,7 +169,7 @@ pub struct Appended {
 impl Chunks {
     /// Bytes that chunks hold for clients: the memory of all outboxes but for their private parts.
     pub fn held(&self) -> usize {
-        self.held + self.pages.bytes()
+        self.held
     }
 
     /// How many chunks are in use.
@@ -206,14 +206,18 @@ impl Chunks {
         }
     }
 
-    /// Keeps no more than so many bytes of empty buffers.
-    pub fn keep_pooled(&mut self, most: usize) {
-        while self.pool_bytes > most
+    /// Keeps no more than so many bytes beside the frames: of empty buffers, and then of pages, without which everything
+    /// goes out as well.
+    pub fn keep_beside(&mut self, most: usize) {
+        while self.pool_bytes + self.pages.bytes() > most
             && let Some(chunk) = self.pool.pop()
         {
             self.pool_bytes -= self.chunks.remove(chunk as usize).bytes.capacity();
         }
         self.pool_low = self.pool_low.min(self.pool.len());
+        if self.pages.bytes() > most {
+            self.pages.give_back();
+        }
     }
 
     /// Appends a round's frames to `current`, or to a new chunk where that is none or full. `write` puts the
@@ -511,11 +515,11 @@ mod tests {
             chunks.release(chunk);
         }
         let both = chunks.pooled_bytes();
-        chunks.keep_pooled(both);
+        chunks.keep_beside(both);
         assert_eq!(chunks.pooled(), 2);
-        chunks.keep_pooled(both - 1);
+        chunks.keep_beside(both - 1);
         assert_eq!((chunks.pooled(), chunks.pooled_bytes()), (1, both / 2));
-        chunks.keep_pooled(0);
+        chunks.keep_beside(0);
         assert_eq!(chunks.pool_bytes, 0);
     }
 

@@ -103,6 +103,15 @@ impl Pages {
         }
     }
 
+    /// Gives all of the memory back. What chunks stood there go out from where they are.
+    pub fn give_back(&mut self) {
+        for place in 0..PLACES {
+            if self.places[place].is_taken {
+                self.clear(place);
+            }
+        }
+    }
+
     /// The place, where it is still this chunk's.
     fn own(&self, copied: Copied) -> Option<usize> {
         let Copied::To { place, generation } = copied else { return None };
@@ -232,6 +241,17 @@ mod tests {
         assert_eq!(pages.bytes(), 10 * PLACES, "it had none to give back");
         pages.copy(&mut all[0], &vec![0; PLACE_BYTES + 1]);
         assert!(matches!(all[0], Copied::No), "more than a place has");
+    }
+
+    #[test]
+    fn memory_is_given_back_and_the_next_chunk_has_a_place_again() {
+        let (mut pages, mut first, mut next) = (Pages::default(), Copied::No, Copied::No);
+        pages.copy(&mut first, b"abc");
+        pages.give_back();
+        pages.copy(&mut first, b"abcd");
+        assert_eq!((pages.bytes(), read(&pages, first, 0..3)), (0, None));
+        pages.copy(&mut next, b"xy");
+        assert_eq!(read(&pages, next, 0..2).unwrap(), b"xy");
     }
 
     #[test]

@@ -360,6 +360,28 @@ fn large_writes_to_many_are_of_pages_and_the_same_bytes_as_others() {
 }
 
 #[test]
+fn nobody_pays_for_the_pages_of_what_all_are_owed() {
+    // The chunk, of some 41 KB with room to grow, fits in; with its pages it does not.
+    let limits = Limits { queue_events: 10_000, max_outbox_bytes: 50_000, ..Limits::default() };
+    let subscribe = r#"{"type":"subscribe","topics":["a"]}"#;
+    let mut script = Script::new(limits);
+    let all: Vec<_> = (0..20).map(|_| script.subscribe(usize::MAX, subscribe)).collect();
+    let blocked = script.subscribe(usize::MAX, subscribe);
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    script.stop_reading_after(blocked, 100);
+    script.publish_all(publisher, "a", 0..200);
+    assert!(all.iter().any(|client| script.pipes[*client].borrow().writes_of_pages > 0));
+    assert!((20_000..=50_000).contains(&script.shard.held_bytes()), "{}", script.shard.held_bytes());
+    script.publish_all(publisher, "a", 200..201);
+    script.unblock(blocked);
+    for client in all.into_iter().chain([blocked]) {
+        script.read(client);
+        let messages = script.messages(client);
+        assert_eq!(messages.iter().filter(|text| text.contains(r#""type":"event""#)).count(), 201);
+    }
+}
+
+#[test]
 fn a_refused_subscribe_changes_nothing() {
     let mut script = Script::new(Limits { max_subscriptions: 2, ..Limits::default() });
     let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);
