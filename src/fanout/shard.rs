@@ -61,6 +61,9 @@ pub const CAP_EVENTS: u32 = 512;
 pub const CAP_BYTES: usize = 128 << 10;
 /// The loop's shared read buffer: what is read from publishers between two slices.
 pub const READ_BYTES: usize = 128 << 10;
+/// What rounds that are taken from the link in one turn may count for: more than one read of this shard's own does. The
+/// head of the sweep tells nothing of who stands behind it, and what others put in meanwhile would keep a turn from ending.
+const TAKEN_IN_A_TURN: usize = 512 << 10;
 
 /// One thread's connections, topics and queues, over sockets or over the simulation's transport.
 #[derive(Debug)]
@@ -96,6 +99,8 @@ pub struct Shard<T: Transport> {
     pub(super) buffer: Box<[u8]>,
     /// Bytes that publishers said in this turn.
     pub(super) published: usize,
+    /// What the rounds count for that were taken from the link in this turn.
+    taken: usize,
     pub(super) iso: Iso8601,
     /// One for all connections: nothing of a message is kept for the next.
     pub(super) deflater: Deflater,
@@ -199,6 +204,7 @@ impl<T: Transport> Shard<T> {
             ingress: Ingress::default(),
             buffer: vec![0; READ_BYTES].into(),
             published: 0,
+            taken: 0,
             iso: Iso8601::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
@@ -290,6 +296,7 @@ impl<T: Transport> Shard<T> {
     pub fn turn(&mut self, clock: &impl Fn() -> Now) -> Next {
         let now = clock();
         self.turn_began = now.mono;
+        self.taken = 0;
         self.begin_pause(now.mono);
         if self.link().answer_bell() {
             for number in std::mem::take(&mut self.starved) {
@@ -344,9 +351,10 @@ impl<T: Transport> Shard<T> {
         (1..=SLICE_IN_A_FLOOD).contains(&self.sweep.len())
     }
 
-    /// Takes what is in the link, as long as nobody is too far behind.
+    /// Takes what is in the link, as long as nobody is too far behind, and no more than goes into a turn.
     pub(super) fn drain_link(&mut self, now: Now) {
-        while !self.is_behind()
+        while self.taken < TAKEN_IN_A_TURN
+            && !self.is_behind()
             && let Some(message) = self.shared.links[self.id].receive(&mut self.inbox)
         {
             if !matches!(message, Message::Round(..)) {
@@ -355,6 +363,7 @@ impl<T: Transport> Shard<T> {
             }
             match message {
                 Message::Round(round, receipts) => {
+                    self.taken += round.cost();
                     self.dispatch(&round, receipts, now);
                     self.ingress.reuse(round);
                 }

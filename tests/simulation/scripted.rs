@@ -360,6 +360,38 @@ fn large_writes_to_many_are_of_pages_and_the_same_bytes_as_others() {
 }
 
 #[test]
+fn a_turn_takes_a_part_of_a_full_link_whoever_is_the_first_to_be_flushed() {
+    let mut script = Script::new(Limits::default());
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);
+    let other = script.open(usize::MAX, "/ws", UPGRADE);
+    // A link full of what another shard took in.
+    let to = FromShard { shared: &script.shared, shard: 0 };
+    let (mut ingress, mut sent) = (Ingress::default(), 0);
+    while script.shared.links[0].has_credit(script.shard.limits().link_bytes, 0) {
+        for _ in 0..100 {
+            let data = sent.to_string();
+            let event = Publish { topics: "a", event: "e", key: "", data: &data, timestamp_ms: 1 };
+            ingress.add(&event, None, script.now, &to, &script.shared.metrics[0]);
+            sent += 1;
+        }
+        ingress.commit(script.now, &to, &script.shared.metrics[0]);
+    }
+    // The answer to this stands first in the sweep, and who is owed it is owed little.
+    let mut ping = Vec::new();
+    write(&mut ping, true, 9, b"first", &mut fastrand::Rng::with_seed(0));
+    script.pipes[other].borrow_mut().send(&ping);
+    let number = script.pipes[other].borrow().number.unwrap();
+    script.shard.handle_ready(number, true, false);
+    assert_eq!(script.shard.turn(&|| script.now), Next::Now);
+    let of_one_turn = script.shared.metrics[0].dispatched.get();
+    assert!((512..=sent / 4).contains(&of_one_turn), "{of_one_turn} of {sent} in one turn");
+    script.run();
+    script.read(client);
+    let events = script.messages(client).iter().filter(|text| text.contains(r#""type":"event""#)).count();
+    assert_eq!(events as u64, sent);
+}
+
+#[test]
 fn nobody_pays_for_the_pages_of_what_all_are_owed() {
     // The chunk, of some 41 KB with room to grow, fits in; with its pages it does not.
     let limits = Limits { queue_events: 10_000, max_outbox_bytes: 50_000, ..Limits::default() };
