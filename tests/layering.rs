@@ -38,7 +38,8 @@ const LAYERS: &[Layer] = &[
     ("event",       &["event", "spare", "topic/topic", "topic/table", "topic/log", "topic/recall", "topic/budget", "topic/expiry", "topic/fixtures", "topic/patterns", "topic/history", "topic/index", "topic/kept", "dialect/envelope", "dialect/deflated"],
                     &["clock", "config", "names", "proto", "rules", "slack", "wire"]),
     ("pages",       &["session/pages"],                             &[]),
-    ("chunk",       &["session/chunk"],                             &["event", "pages", "receipt", "slack", "transport"]),
+    ("named",       &["session/named"],                             &["event", "proto"]),
+    ("chunk",       &["session/chunk"],                             &["event", "named", "pages", "receipt", "slack", "transport"]),
     // What clients say, and what is said to them.
     ("command",     &["dialect/command"],                           &["event", "names", "policy", "proto"]),
     ("json",        &["dialect/json"],                              &["chunk", "command", "event", "names", "policy", "proto"]),

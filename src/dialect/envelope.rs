@@ -23,8 +23,24 @@ pub struct Frames {
 impl Frames {
     /// The frame with this number.
     pub fn frame(&self, number: usize) -> &[u8] {
-        let start = if number == 0 { 0 } else { self.ends[number - 1] as usize };
-        &self.bytes[start..self.ends[number] as usize]
+        &self.bytes[self.offset(number as u32)..self.ends[number] as usize]
+    }
+
+    /// Where the frame with this number begins.
+    pub fn offset(&self, number: u32) -> usize {
+        match number {
+            0 => 0,
+            number => self.ends[number as usize - 1] as usize,
+        }
+    }
+
+    /// Of a run of frames whose first `written` bytes are gone: how many frames are gone whole, and how many bytes of the
+    /// next one.
+    pub fn split(&self, run: Range<u32>, written: usize) -> (u32, usize) {
+        let at = self.offset(run.start) + written;
+        let ends = &self.ends[run.start as usize..run.end as usize];
+        let whole = ends.partition_point(|end| *end as usize <= at) as u32;
+        (whole, at - self.offset(run.start + whole))
     }
 }
 

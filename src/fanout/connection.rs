@@ -244,28 +244,15 @@ impl<T: Transport> Connection<T> {
                 let written = write(work, || self.stream.write(first))?;
                 self.outbox.consume_first(written.unwrap_or(0));
                 written
-            } else if let Some(span) = self.outbox.single_span().filter(|_| !self.is_private) {
+            } else if let Some(span) = self.outbox.lone_span(chunks).filter(|_| !self.is_private) {
                 let shared = chunks.shared(span);
                 let written = write(work, || self.stream.write_shared(shared))?;
                 if let Some(written) = written {
-                    self.outbox.consume_single(written, chunks, work);
+                    self.outbox.consume_lone(written, 0, chunks, work);
                 }
                 written
             } else {
-                let (private, dialect) = match &self.role {
-                    Role::Client(session) => (session.private(), session.dialect),
-                    _ => (Private::Nothing, Dialect::Json),
-                };
-                scratch.bytes.clear();
-                scratch.marks.clear();
-                let Scratch { bytes, marks } = scratch;
-                let gap = |out: &mut Vec<u8>, topic, count| gap(dialect, out, topic, count);
-                self.outbox.gather(chunks, private, FLUSH_BYTES, gap, bytes, marks);
-                let written = write(work, || self.stream.write(bytes))?;
-                if let Some(written) = written {
-                    self.outbox.consume((bytes, private), marks, written, chunks, work);
-                }
-                written
+                self.flush_private(chunks, scratch, work, &mut gap)?
             };
             if written.is_none() {
                 return Ok(Flushed::Blocked);
@@ -275,6 +262,35 @@ impl<T: Transport> Connection<T> {
             }
         }
         Ok(Flushed::Drained)
+    }
+
+    /// One write of what is not simply frames as they lie.
+    fn flush_private(
+        &mut self,
+        chunks: &mut Chunks,
+        scratch: &mut Scratch,
+        work: &mut Work,
+        mut gap: impl FnMut(Dialect, &mut Vec<u8>, u32, Gap),
+    ) -> io::Result<Option<usize>> {
+        let (private, dialect) = match &self.role {
+            Role::Client(session) => (session.private(), session.dialect),
+            _ => (Private::Nothing, Dialect::Json),
+        };
+        if let (Some(span), Private::Suffix(suffix)) = (self.outbox.lone_span(chunks), private)
+            && let Some(bytes) = chunks.named(span, suffix)
+        {
+            let written = write(work, || self.stream.write(bytes))?;
+            self.outbox.consume_lone(written.unwrap_or(0), suffix.len(), chunks, work);
+            return Ok(written);
+        }
+        let Scratch { bytes, marks } = scratch;
+        bytes.clear();
+        marks.clear();
+        let gap = |out: &mut Vec<u8>, topic, count| gap(dialect, out, topic, count);
+        self.outbox.gather(chunks, private, FLUSH_BYTES, gap, bytes, marks);
+        let written = write(work, || self.stream.write(bytes))?;
+        self.outbox.consume((bytes, private), marks, written.unwrap_or(0), chunks, work);
+        Ok(written)
     }
 }
 

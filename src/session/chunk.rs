@@ -10,6 +10,7 @@ use slab::Slab;
 
 use crate::dialect::envelope::Frames;
 use crate::receipt::{Expected, Fate, Receipt};
+use crate::session::named::Named;
 use crate::session::pages::{Copied, Pages};
 use crate::slack::is_loose;
 use crate::transport::Shared;
@@ -29,11 +30,15 @@ pub const UNTIMED: u64 = 1 << 63;
 /// Bytes of empty buffers kept for the next chunks.
 const POOL_BYTES: usize = 8 << 20;
 
-/// A write of so many bytes on is worth handing over pages rather than copying bytes, …
-const PAGES_FROM_BYTES: usize = 8 << 10;
+/// From so many bytes on, a write is worth a copy of the chunk that others use as well (pages that are handed over, frames
+/// with room for a name), …
+const COPIES_FROM_BYTES: usize = 8 << 10;
 
-/// … where so many spans are in the chunk: to put it into the file is one copy more.
-const PAGES_FROM_SPANS: u32 = 16;
+/// … where so many spans are in the chunk.
+const COPIES_FROM_SPANS: u32 = 16;
+
+/// Bytes of frames with room for a name, of all chunks.
+const NAMED_BYTES: usize = 8 << 20;
 
 /// How many events were left out somewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,8 +114,7 @@ impl Span {
 
 #[derive(Debug, Default)]
 struct Chunk {
-    bytes: Vec<u8>,
-    ends: Vec<u32>,
+    frames: Frames,
     /// When the frames came in: for each round its first frame and its ingress.
     stamps: Vec<(u32, u64)>,
     /// The hash of each frame's key, 0 for none; empty, or short of the last, where no more frames have one.
@@ -121,14 +125,18 @@ struct Chunk {
     /// The topic and list that append to this chunk, or [`NO_OWNER`] once it grows no more.
     owner: (u32, u32),
     copied: Copied,
+    named: Named,
 }
 
 impl Chunk {
-    fn offset(&self, frame: u32) -> usize {
-        match frame {
-            0 => 0,
-            frame => self.ends[frame as usize - 1] as usize,
-        }
+    /// Where a span's frames stand.
+    fn run(&self, span: &Span) -> Range<usize> {
+        self.frames.offset(span.start)..self.frames.offset(span.end)
+    }
+
+    /// Whether so many bytes of it are worth a copy that others use as well.
+    fn is_for_many(&self, bytes: usize) -> bool {
+        bytes >= COPIES_FROM_BYTES && self.spans >= COPIES_FROM_SPANS
     }
 }
 
@@ -144,6 +152,8 @@ pub struct Chunks {
     held: usize,
     forgotten: Vec<Forgotten>,
     pages: Pages,
+    /// Bytes of what chunks keep for clients with a name.
+    named_bytes: usize,
 }
 
 /// A chunk that went while it was still growing.
@@ -195,7 +205,7 @@ impl Chunks {
     /// Gives back half of what was not needed since the last time.
     pub fn tidy(&mut self) {
         for chunk in self.pool.drain(..self.pool_low.div_ceil(2)) {
-            self.pool_bytes -= self.chunks.remove(chunk as usize).bytes.capacity();
+            self.pool_bytes -= self.chunks.remove(chunk as usize).frames.bytes.capacity();
         }
         self.pool_low = self.pool.len();
         if is_loose(self.pool.capacity(), self.pool.len()) {
@@ -206,18 +216,24 @@ impl Chunks {
         }
     }
 
-    /// Keeps no more than so many bytes beside the frames: of empty buffers, and then of pages, without which everything
+    /// Keeps no more than so many bytes beside the frames: of empty buffers, and then of copies, without which everything
     /// goes out as well.
     pub fn keep_beside(&mut self, most: usize) {
-        while self.pool_bytes + self.pages.bytes() > most
+        while self.pool_bytes + self.copied_bytes() > most
             && let Some(chunk) = self.pool.pop()
         {
-            self.pool_bytes -= self.chunks.remove(chunk as usize).bytes.capacity();
+            self.pool_bytes -= self.chunks.remove(chunk as usize).frames.bytes.capacity();
         }
         self.pool_low = self.pool_low.min(self.pool.len());
-        if self.pages.bytes() > most {
+        if self.copied_bytes() > most {
             self.pages.give_back();
+            self.chunks.iter_mut().for_each(|(_, chunk)| chunk.named = Named::default());
+            self.named_bytes = 0;
         }
+    }
+
+    fn copied_bytes(&self) -> usize {
+        self.pages.bytes() + self.named_bytes
     }
 
     /// Appends a round's frames to `current`, or to a new chunk where that is none or full. `write` puts the
@@ -233,7 +249,7 @@ impl Chunks {
         write: impl FnOnce(&mut Vec<u8>, &mut Vec<u32>),
     ) -> Appended {
         let key = match self.chunks.get(current as usize) {
-            Some(chunk) if current != NO_CHUNK && chunk.bytes.len() < CHUNK_BYTES => current,
+            Some(chunk) if current != NO_CHUNK && chunk.frames.bytes.len() < CHUNK_BYTES => current,
             _ => {
                 if current != NO_CHUNK {
                     self.disown(current);
@@ -241,18 +257,18 @@ impl Chunks {
                 let key = self.pool.pop().unwrap_or_else(|| self.chunks.insert(Chunk::default()) as u32);
                 self.pool_low = self.pool_low.min(self.pool.len());
                 let chunk = &mut self.chunks[key as usize];
-                self.pool_bytes -= chunk.bytes.capacity();
-                self.held += chunk.bytes.capacity();
+                self.pool_bytes -= chunk.frames.bytes.capacity();
+                self.held += chunk.frames.bytes.capacity();
                 chunk.owner = owner;
                 key
             }
         };
         let chunk = &mut self.chunks[key as usize];
-        let (start, before) = (chunk.ends.len() as u32, chunk.bytes.capacity());
-        write(&mut chunk.bytes, &mut chunk.ends);
+        let (start, before) = (chunk.frames.ends.len() as u32, chunk.frames.bytes.capacity());
+        write(&mut chunk.frames.bytes, &mut chunk.frames.ends);
         chunk.stamps.push((start, ingress));
-        self.held += chunk.bytes.capacity() - before;
-        Appended { chunk: key, start, end: chunk.ends.len() as u32 }
+        self.held += chunk.frames.bytes.capacity() - before;
+        Appended { chunk: key, start, end: chunk.frames.ends.len() as u32 }
     }
 
     /// Puts frames that came from a history into a chunk that does not grow. To be retained and released like
@@ -294,13 +310,15 @@ impl Chunks {
 
     fn recycle(&mut self, key: u32) {
         let chunk = &mut self.chunks[key as usize];
-        let memory = chunk.bytes.capacity();
+        let memory = chunk.frames.bytes.capacity();
         self.held -= memory;
         self.pages.release(&mut chunk.copied);
+        self.named_bytes -= chunk.named.bytes();
+        chunk.named = Named::default();
         if memory <= 2 * CHUNK_BYTES && self.pool_bytes + memory <= POOL_BYTES {
             self.pool_bytes += memory;
-            chunk.bytes.clear();
-            chunk.ends.clear();
+            chunk.frames.bytes.clear();
+            chunk.frames.ends.clear();
             chunk.stamps.clear();
             chunk.keys.clear();
             chunk.receipts.clear();
@@ -313,33 +331,47 @@ impl Chunks {
     /// The bytes of a span's frames.
     pub fn bytes(&self, span: &Span) -> &[u8] {
         let chunk = &self.chunks[span.chunk as usize];
-        &chunk.bytes[chunk.offset(span.start)..chunk.offset(span.end)]
+        &chunk.frames.bytes[chunk.run(span)]
+    }
+
+    /// Whether a span is so large, and its chunk owed to so many, that it is worth a write of its own from a copy that
+    /// others use as well.
+    pub fn is_for_many(&self, span: &Span) -> bool {
+        let chunk = &self.chunks[span.chunk as usize];
+        chunk.is_for_many(chunk.run(span).len())
     }
 
     /// The bytes of a span's frames, for a write to one of many: where it is worth it, as pages too.
     pub fn shared(&mut self, span: &Span) -> Shared<'_> {
         let chunk = &mut self.chunks[span.chunk as usize];
-        let run = chunk.offset(span.start)..chunk.offset(span.end);
+        let run = chunk.run(span);
         let mut pages = None;
-        if run.len() >= PAGES_FROM_BYTES {
-            if chunk.spans >= PAGES_FROM_SPANS {
-                self.pages.copy(&mut chunk.copied, &chunk.bytes);
+        if run.len() >= COPIES_FROM_BYTES {
+            if chunk.is_for_many(run.len()) {
+                self.pages.copy(&mut chunk.copied, &chunk.frames.bytes);
             }
             pages = self.pages.locate(chunk.copied, &run);
         }
-        Shared { bytes: &chunk.bytes[run], pages }
+        Shared { bytes: &chunk.frames.bytes[run], pages }
+    }
+
+    /// The bytes of a span's frames with this suffix in each, for a write to one of many that have a name. `None`: it is
+    /// not worth it, or not possible, and they are to be put together for this client alone.
+    pub fn named(&mut self, span: &Span, suffix: &[u8]) -> Option<&[u8]> {
+        let chunk = &mut self.chunks[span.chunk as usize];
+        if !chunk.is_for_many(chunk.run(span).len()) {
+            return None;
+        }
+        let others = self.named_bytes - chunk.named.bytes();
+        let is_there = chunk.named.copy(&chunk.frames, suffix, NAMED_BYTES - others);
+        self.named_bytes = others + chunk.named.bytes();
+        if is_there { chunk.named.put(span.start..span.end, suffix) } else { None }
     }
 
     /// How many bytes frames `start..end` of a chunk have.
     pub fn frames_len(&self, chunk: u32, start: u32, end: u32) -> usize {
         let chunk = &self.chunks[chunk as usize];
-        chunk.offset(end) - chunk.offset(start)
-    }
-
-    /// The bytes of one frame.
-    pub fn frame(&self, chunk: u32, frame: u32) -> &[u8] {
-        let chunk = &self.chunks[chunk as usize];
-        &chunk.bytes[chunk.offset(frame)..chunk.offset(frame + 1)]
+        chunk.frames.offset(end) - chunk.frames.offset(start)
     }
 
     /// Says what keys the frames from `start` on have: a hash of each, 0 for none.
@@ -372,14 +404,13 @@ impl Chunks {
         all[from..].iter().take_while(move |(frame, _)| *frame < frames.end)
     }
 
-    /// Of a span whose first `written` bytes are gone: how many frames are gone whole, and how many bytes of
-    /// the next one.
-    pub fn split(&self, span: &Span, written: usize) -> (u32, usize) {
+    /// Of a span whose first `written` bytes are gone, written with a suffix of so many bytes in each frame (0: as they
+    /// lie): how many frames are gone whole, and what is left of the next one where that is cut.
+    pub fn split(&self, span: &Span, written: usize, suffix: usize) -> (u32, Option<&[u8]>) {
         let chunk = &self.chunks[span.chunk as usize];
-        let at = chunk.offset(span.start) + written;
-        let ends = &chunk.ends[span.start as usize..span.end as usize];
-        let whole = ends.partition_point(|end| *end as usize <= at) as u32;
-        (whole, at - chunk.offset(span.start + whole))
+        let frames = chunk.named.frames(suffix).unwrap_or(&chunk.frames);
+        let (whole, part) = frames.split(span.start..span.end, written);
+        (whole, (part > 0).then(|| &frames.frame((span.start + whole) as usize)[part..]))
     }
 
     /// When a frame came in.
@@ -406,17 +437,17 @@ impl Chunks {
     /// Whether a span is small beside the chunk that it pins, so that copying it out frees memory.
     pub fn is_worth_copying(&self, span: &Span) -> bool {
         let chunk = &self.chunks[span.chunk as usize];
-        chunk.owner == NO_OWNER && self.bytes(span).len() * 4 < chunk.bytes.len()
+        chunk.owner == NO_OWNER && self.bytes(span).len() * 4 < chunk.frames.bytes.len()
     }
 
     /// Copies a span's frames into a chunk of their own and answers the span there. The old span is then to
     /// be released.
     pub fn copy_out(&mut self, span: &Span) -> Span {
         let source = &self.chunks[span.chunk as usize];
-        let base = source.offset(span.start);
+        let base = source.frames.offset(span.start);
         let mut frames =
             Frames { bytes: self.bytes(span).to_vec(), ends: Vec::with_capacity(span.frames() as usize) };
-        let ends = &source.ends[span.start as usize..span.end as usize];
+        let ends = &source.frames.ends[span.start as usize..span.end as usize];
         frames.ends.extend(ends.iter().map(|end| end - base as u32));
         let mut stamps = Vec::new();
         let mut first = 0;
@@ -430,16 +461,15 @@ impl Chunks {
         let keys = keys.map(<[u64]>::to_vec).unwrap_or_default();
         let receipts = self.receipts(span.chunk, span.start..span.end);
         let receipts = receipts.map(|(frame, receipt)| (frame - span.start, Arc::clone(receipt))).collect();
-        let Frames { bytes, ends } = frames;
         let chunk = Chunk {
-            bytes,
-            ends,
+            frames,
             stamps,
             keys,
             receipts,
             spans: 1,
             owner: NO_OWNER,
             copied: Copied::default(),
+            named: Named::default(),
         };
         let end = span.frames();
         Span { chunk: self.chunks.insert(chunk) as u32, start: 0, end, ..*span }
@@ -473,10 +503,10 @@ mod tests {
         assert_eq!(chunks.bytes(&span(first)), b"abc");
         let all = Span { end: 3, ..span(first) };
         assert_eq!(chunks.bytes(&all), b"abcdef");
-        assert_eq!(chunks.split(&all, 0), (0, 0));
-        assert_eq!(chunks.split(&all, 2), (1, 0));
-        assert_eq!(chunks.split(&all, 4), (2, 1));
-        assert_eq!(chunks.split(&all, 6), (3, 0));
+        assert_eq!(chunks.split(&all, 0, 0), (0, None));
+        assert_eq!(chunks.split(&all, 2, 0), (1, None));
+        assert_eq!(chunks.split(&all, 4, 0), (2, Some(&b"ef"[..])));
+        assert_eq!(chunks.split(&all, 6, 0), (3, None));
         let mut seen = Vec::new();
         chunks.ingresses(first.chunk, 1, 3, |ingress, count| seen.push((ingress, count)));
         assert_eq!(seen, [(10, 1), (20, 1)]);
@@ -521,6 +551,30 @@ mod tests {
         assert_eq!((chunks.pooled(), chunks.pooled_bytes()), (1, both / 2));
         chunks.keep_beside(0);
         assert_eq!(chunks.pool_bytes, 0);
+    }
+
+    #[test]
+    fn frames_with_a_name_are_kept_for_many_and_go_with_the_chunk_or_when_memory_is_short() {
+        let mut chunks = Chunks::default();
+        // Text frames as a server writes them, of so many bytes and of one.
+        let (large, small) = (format!("\u{1}~\u{20}\0{}", "x".repeat(COPIES_FROM_BYTES)), "\u{1}\u{1}x");
+        for keep in [usize::MAX, 0] {
+            let all = span(append(&mut chunks, NO_CHUNK, &[&large, small], 0));
+            let little = Span { start: 1, ..all };
+            chunks.retain(all.chunk, COPIES_FROM_SPANS - 1);
+            assert_eq!(chunks.named(&all, b"me"), None, "few are owed it");
+            chunks.retain(all.chunk, 1);
+            assert_eq!(chunks.named(&little, b"me"), None, "it is little");
+            let held = chunks.held();
+            let named = chunks.named(&all, b"me").unwrap();
+            assert!(named.ends_with(b"xme\x81\x02me"));
+            assert_eq!(chunks.split(&all, COPIES_FROM_BYTES, 2), (0, Some(&b"xxxme"[..])));
+            assert!(chunks.copied_bytes() > COPIES_FROM_BYTES && chunks.held() == held);
+            chunks.keep_beside(keep);
+            assert_eq!(chunks.copied_bytes() > 0, keep > 0);
+            (0..COPIES_FROM_SPANS).for_each(|_| chunks.release(all.chunk));
+            assert_eq!((chunks.copied_bytes(), chunks.held()), (0, 0));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod address;
 pub mod brought;
 pub mod chunk;
 pub mod handshake;
+pub mod named;
 pub mod outbox;
 pub mod pages;
 pub mod policy;

@@ -326,35 +326,41 @@ fn a_flood_waits_a_moment_for_a_client_that_has_just_begun_to_refuse() {
 }
 
 #[test]
-fn large_writes_to_many_are_of_pages_and_the_same_bytes_as_others() {
-    let limits = Limits { queue_events: 10_000, ..Limits::default() };
-    let mut script = Script::new(limits);
+fn large_writes_to_many_are_of_copies_for_all_and_the_same_bytes_as_others() {
+    let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });
     let all: Vec<_> =
         (0..20).map(|_| script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#)).collect();
-    let named = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"],"clientId":"me"}"#);
+    // Of five lengths, one more than there are copies of.
+    let names: Vec<_> = (0..20).map(|n| format!("{}{n:02}", "x".repeat(n % 5))).collect();
+    let subscribe = |name| json!({"type": "subscribe", "topics": ["a"], "clientId": name}).to_string();
+    let named: Vec<_> = names.iter().map(|name| script.subscribe(usize::MAX, &subscribe(name))).collect();
     let publisher = script.connect(Door::Publish, usize::MAX);
-    // Two are cut within a frame: one in every burst, one until the end, when its first chunks have left the file.
-    for (client, bytes) in [(all[0], 20_011), (all[1], 100)] {
+    // Two of each are cut within a frame: one in every burst, one until the end, when its first chunks have left the file.
+    for (client, bytes) in [(all[0], 20_011), (all[1], 100), (named[0], 20_011), (named[1], 100)] {
         script.stop_reading_after(client, bytes);
     }
     for burst in 0..40 {
         script.publish_all(publisher, "a", burst * 200..(burst + 1) * 200);
-        script.read(all[0]);
-        for client in all[2..].iter().copied().chain([named]) {
+        for client in [&all[..1], &all[2..], &named[..1], &named[2..]].concat() {
             script.read(client);
         }
     }
-    script.unblock(all[0]);
-    script.unblock(all[1]);
+    for client in [&all[..2], &named[..2]].concat() {
+        script.unblock(client);
+    }
     let of_pages = |script: &Script, client: usize| script.pipes[client].borrow().writes_of_pages;
     assert!(all.iter().all(|client| of_pages(&script, *client) > 0));
-    assert_eq!(of_pages(&script, named), 0, "its events are its own");
-    for client in all.into_iter().chain([named]) {
+    assert!(named.iter().all(|client| of_pages(&script, *client) == 0), "its events are its own");
+    let ends = names.iter().map(|name| format!(r#","clientId":"{name}"}}"#));
+    for (client, end) in
+        all.into_iter().map(|client| (client, "Z\"}".into())).chain(named.into_iter().zip(ends))
+    {
         let messages = script.messages(client);
         let events: Vec<_> = messages.iter().filter(|text| text.contains(r#""type":"event""#)).collect();
         assert_eq!(events.len(), 8000);
         for (number, event) in events.iter().enumerate() {
             assert!(event.contains(&format!(r#""data":{number},"#)), "{number}: {event}");
+            assert!(event.ends_with(&end), "{end}: {event}");
         }
     }
 }

@@ -32,24 +32,34 @@ enum What {
 }
 
 impl Outbox {
-    /// The span that is all there is, to be written from where it lies: what nearly every write is.
-    pub fn single_span(&self) -> Option<&Span> {
-        let single =
-            self.first.is_none() && self.queue.is_none() && !self.tail.is_empty() && self.tail.gap.is_none();
-        single.then_some(&self.tail)
+    /// The span that is to be written from where it lies: what nearly every write is. It is all there is, or the next and so
+    /// large that it is not gathered with others.
+    pub fn lone_span(&self, chunks: &Chunks) -> Option<&Span> {
+        let span = match self.queue.as_ref().and_then(|queue| queue.front()) {
+            None => &self.tail,
+            Some(Entry::Span(span)) if chunks.is_for_many(span) => span,
+            Some(_) => return None,
+        };
+        let is_lone = self.first.is_none() && !span.is_empty() && span.gap.is_none();
+        is_lone.then_some(span)
     }
 
-    /// `written` bytes of [`Outbox::single_span`] are gone. What is left of a frame partly written is kept
-    /// apart, so that nothing ever cuts it.
-    pub fn consume_single(&mut self, written: usize, chunks: &mut Chunks, progress: &mut impl Progress) {
-        let (whole, part) = chunks.split(&self.tail, written);
-        if part > 0 {
-            let rest = &chunks.frame(self.tail.chunk, self.tail.start + whole)[part..];
-            let cut = chunks.receipts(self.tail.chunk, self.tail.start + whole..self.tail.start + whole + 1);
-            let receipts = cut.map(|(_, receipt)| Arc::clone(receipt)).collect();
-            self.first = Some(First::rest(rest.to_vec(), false, receipts));
+    /// `written` bytes of [`Outbox::lone_span`] are gone, which were written with a suffix of so many bytes in each frame
+    /// (0: none). What is left of a frame partly written is kept apart, so that nothing ever cuts it.
+    pub fn consume_lone(
+        &mut self,
+        written: usize,
+        suffix: usize,
+        chunks: &mut Chunks,
+        progress: &mut impl Progress,
+    ) {
+        let (whole, rest) = chunks.split(self.head(), written, suffix);
+        let begun = u32::from(rest.is_some());
+        if let Some(rest) = rest {
+            let cut = self.head_receipts(whole..whole + 1, chunks);
+            self.first = Some(First::rest(rest.to_vec(), false, cut));
         }
-        self.advance(whole, u32::from(part > 0), chunks, progress);
+        self.advance(whole, begun, chunks, progress);
     }
 
     /// What goes before everything else, and alone. Where that is nothing yet, a large reply whose turn it is.
@@ -78,8 +88,8 @@ impl Outbox {
         }
     }
 
-    /// Puts what waits behind [`Outbox::first`], in order, at the end of `out` until there are `limit` bytes, and what is what into
-    /// `marks`. `private` is put around events; `gap` writes a notice of missing events of a topic.
+    /// Puts what waits behind [`Outbox::first`], in order, at the end of `out` until there are `limit` bytes or a span that is
+    /// worth a write of its own, and what is what into `marks`. `private` is put around events; `gap` writes a notice of missing events of a topic.
     pub fn gather(
         &self,
         chunks: &Chunks,
@@ -96,6 +106,7 @@ impl Outbox {
                 return;
             }
             let span = match entry {
+                Entry::Span(span) if chunks.is_for_many(span) && !out.is_empty() => return,
                 Entry::Span(span) => span,
                 Entry::Reply(bytes) => {
                     out.extend_from_slice(bytes);
@@ -156,8 +167,8 @@ impl Outbox {
                 What::Reply => self.pop_reply(),
                 What::Frames => {
                     let span = *self.head();
-                    let (whole, part) = chunks.split(&span, written.min(mark.end) - from);
-                    let gone = whole + u32::from(part > 0);
+                    let (whole, rest) = chunks.split(&span, written.min(mark.end) - from, 0);
+                    let gone = whole + u32::from(rest.is_some());
                     piece_end = from + chunks.frames_len(span.chunk, span.start, span.start + gone);
                     receipts = self.head_receipts(whole..gone, chunks);
                     self.advance(whole, gone - whole, chunks, progress);

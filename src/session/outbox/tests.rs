@@ -65,11 +65,11 @@ impl Fixture {
             self.outbox.consume_first(n);
             return;
         }
-        if let Some(span) = self.outbox.single_span() {
+        if let Some(span) = self.outbox.lone_span(&self.chunks) {
             let bytes = self.chunks.bytes(span);
             let n = bytes.len().min(limit);
             self.sent.extend_from_slice(&bytes[..n]);
-            self.outbox.consume_single(n, &mut self.chunks, &mut self.delivered);
+            self.outbox.consume_lone(n, 0, &mut self.chunks, &mut self.delivered);
             return;
         }
         let (mut out, mut marks) = (Vec::new(), Vec::new());
