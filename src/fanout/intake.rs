@@ -80,7 +80,7 @@ impl<T: Transport> Shard<T> {
                 self.drain_link(now);
             }
             let is_enough = self.buffer.len() - publish_budget >= PUBLISHED_TO_FEW && self.owes_few();
-            if publish_budget == 0 || is_enough || self.is_behind() {
+            if publish_budget == 0 || is_enough || self.has_taken_enough() || self.is_behind() {
                 break;
             }
             // Who said less than was asked for has its next turn in the next turn: read again at once, it would say one

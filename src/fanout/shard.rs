@@ -61,9 +61,10 @@ pub const CAP_EVENTS: u32 = 512;
 pub const CAP_BYTES: usize = 128 << 10;
 /// The loop's shared read buffer: what is read from publishers between two slices.
 pub const READ_BYTES: usize = 128 << 10;
-/// What rounds that are taken from the link in one turn may count for: more than one read of this shard's own does. The
-/// head of the sweep tells nothing of who stands behind it, and what others put in meanwhile would keep a turn from ending.
-const TAKEN_IN_A_TURN: usize = 512 << 10;
+/// What rounds that are taken from the link in one turn may count for: more than what is read in one does, be it small
+/// events that are a round each. The head of the sweep tells nothing of who stands behind it, and what others put in
+/// meanwhile would keep a turn from ending.
+const TAKEN_IN_A_TURN: usize = 1 << 20;
 
 /// One thread's connections, topics and queues, over sockets or over the simulation's transport.
 #[derive(Debug)]
@@ -351,9 +352,14 @@ impl<T: Transport> Shard<T> {
         (1..=SLICE_IN_A_FLOOD).contains(&self.sweep.len())
     }
 
+    /// Whether a turn has taken from the link what goes into one.
+    pub(super) fn has_taken_enough(&self) -> bool {
+        self.taken >= TAKEN_IN_A_TURN
+    }
+
     /// Takes what is in the link, as long as nobody is too far behind, and no more than goes into a turn.
     pub(super) fn drain_link(&mut self, now: Now) {
-        while self.taken < TAKEN_IN_A_TURN
+        while !self.has_taken_enough()
             && !self.is_behind()
             && let Some(message) = self.shared.links[self.id].receive(&mut self.inbox)
         {
