@@ -244,15 +244,15 @@ impl<T: Transport> Connection<T> {
                 let written = write(work, || self.stream.write(first))?;
                 self.outbox.consume_first(written.unwrap_or(0));
                 written
-            } else if let Some(span) = self.outbox.lone_span(chunks).filter(|_| !self.is_private) {
+            } else if !self.is_private
+                && let Some(span) = self.outbox.lone_span(chunks)
+            {
                 let shared = chunks.shared(span);
                 let written = write(work, || self.stream.write_shared(shared))?;
-                if let Some(written) = written {
-                    self.outbox.consume_lone(written, 0, chunks, work);
-                }
+                self.outbox.consume_lone(written.unwrap_or(0), 0, chunks, work);
                 written
             } else {
-                self.flush_private(chunks, scratch, work, &mut gap)?
+                self.flush_composed(chunks, scratch, work, &mut gap)?
             };
             if written.is_none() {
                 return Ok(Flushed::Blocked);
@@ -264,8 +264,9 @@ impl<T: Transport> Connection<T> {
         Ok(Flushed::Drained)
     }
 
-    /// One write of what is not simply frames as they lie.
-    fn flush_private(
+    /// One write of what is not simply frames as they lie: with something private in them, or put together from several
+    /// pieces.
+    fn flush_composed(
         &mut self,
         chunks: &mut Chunks,
         scratch: &mut Scratch,

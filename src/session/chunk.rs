@@ -227,7 +227,7 @@ impl Chunks {
         self.pool_low = self.pool_low.min(self.pool.len());
         if self.copied_bytes() > most {
             self.pages.give_back();
-            self.chunks.iter_mut().for_each(|(_, chunk)| chunk.named = Named::default());
+            self.chunks.iter_mut().for_each(|(_, chunk)| chunk.named.give_back());
             self.named_bytes = 0;
         }
     }
@@ -347,7 +347,7 @@ impl Chunks {
         let run = chunk.run(span);
         let mut pages = None;
         if run.len() >= COPIES_FROM_BYTES {
-            if chunk.is_for_many(run.len()) {
+            if chunk.spans >= COPIES_FROM_SPANS {
                 self.pages.copy(&mut chunk.copied, &chunk.frames.bytes);
             }
             pages = self.pages.locate(chunk.copied, &run);
@@ -408,7 +408,10 @@ impl Chunks {
     /// lie): how many frames are gone whole, and what is left of the next one where that is cut.
     pub fn split(&self, span: &Span, written: usize, suffix: usize) -> (u32, Option<&[u8]>) {
         let chunk = &self.chunks[span.chunk as usize];
-        let frames = chunk.named.frames(suffix).unwrap_or(&chunk.frames);
+        let frames = match suffix {
+            0 => &chunk.frames,
+            suffix => chunk.named.frames(suffix).unwrap_or(&chunk.frames),
+        };
         let (whole, part) = frames.split(span.start..span.end, written);
         (whole, (part > 0).then(|| &frames.frame((span.start + whole) as usize)[part..]))
     }
@@ -572,6 +575,7 @@ mod tests {
             assert!(chunks.copied_bytes() > COPIES_FROM_BYTES && chunks.held() == held);
             chunks.keep_beside(keep);
             assert_eq!(chunks.copied_bytes() > 0, keep > 0);
+            assert_eq!(chunks.named(&all, b"me").is_some(), keep > 0, "it is not built again and again");
             (0..COPIES_FROM_SPANS).for_each(|_| chunks.release(all.chunk));
             assert_eq!((chunks.copied_bytes(), chunks.held()), (0, 0));
         }

@@ -16,8 +16,8 @@ const GROWN_HEADER: usize = 8;
 #[derive(Debug, Default)]
 pub struct Named {
     all: Vec<OfLength>,
-    /// A frame is compressed, and has no place for a name.
-    is_unfit: bool,
+    /// None is kept: a frame is compressed, which has no place for a name, or memory was short.
+    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -50,6 +50,8 @@ impl OfLength {
 }
 
 impl Named {
+    const OVER: Self = Self { all: Vec::new(), is_over: true };
+
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         self.all.iter().map(|one| one.frames.bytes.capacity()).sum()
@@ -58,7 +60,7 @@ impl Named {
     /// Copies what is new of a chunk's frames, which only ever grow, with room for a suffix as long as this. Answers whether
     /// all of them are there; they are not where that would take more than `most` bytes.
     pub fn copy(&mut self, frames: &Frames, suffix: &[u8], most: usize) -> bool {
-        if self.is_unfit {
+        if self.is_over {
             return false;
         }
         let place = match self.all.iter().position(|one| one.first.len() == suffix.len()) {
@@ -84,7 +86,7 @@ impl Named {
         for number in new {
             let frame = frames.frame(number);
             if frame[0] & RSV1 != 0 {
-                *self = Self { all: Vec::new(), is_unfit: true };
+                *self = Self::OVER;
                 return false;
             }
             splice(frame, first, &mut copy.bytes);
@@ -98,6 +100,13 @@ impl Named {
         let one = self.all.iter_mut().find(|one| one.first.len() == suffix.len())?;
         one.put(run.clone(), suffix);
         Some(&one.frames.bytes[one.frames.offset(run.start)..one.frames.offset(run.end)])
+    }
+
+    /// Gives the memory back, where it has any. It is not taken again: built in every turn, it would cost more than it saves.
+    pub fn give_back(&mut self) {
+        if !self.all.is_empty() {
+            *self = Self::OVER;
+        }
     }
 
     /// The frames with a suffix of this length, as they were put last.

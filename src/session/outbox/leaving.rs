@@ -89,7 +89,8 @@ impl Outbox {
     }
 
     /// Puts what waits behind [`Outbox::first`], in order, at the end of `out` until there are `limit` bytes or a span that is
-    /// worth a write of its own, and what is what into `marks`. `private` is put around events; `gap` writes a notice of missing events of a topic.
+    /// worth a write of its own, and what is what into `marks`. `private` is put around events; `gap` writes a notice of
+    /// missing events of a topic.
     pub fn gather(
         &self,
         chunks: &Chunks,
@@ -106,7 +107,7 @@ impl Outbox {
                 return;
             }
             let span = match entry {
-                Entry::Span(span) if chunks.is_for_many(span) && !out.is_empty() => return,
+                Entry::Span(span) if !out.is_empty() && chunks.is_for_many(span) => return,
                 Entry::Span(span) => span,
                 Entry::Reply(bytes) => {
                     out.extend_from_slice(bytes);
