@@ -4,6 +4,7 @@ use std::io;
 
 use crate::dialect::dialect::Dialect;
 use crate::dialect::envelope::Private;
+use crate::fanout::crowd::Counted;
 use crate::proto::http1::Request;
 use crate::publish::http::Batch;
 use crate::publish::socket::Publisher;
@@ -42,6 +43,8 @@ pub struct Connection<T> {
     pub has_replayed: bool,
     /// Whether its last flush ended with a refused write.
     pub is_stalled: bool,
+    /// Whether it is counted already among those that are served, and that refuse.
+    pub(super) counted: Counted,
     /// Tells it apart from others that have had its number.
     pub generation: u32,
     /// The tick that the timer wheel holds it for; 0: none.
@@ -190,6 +193,7 @@ impl<T: Transport> Connection<T> {
             is_replaying: false,
             has_replayed: false,
             is_stalled: false,
+            counted: Counted::default(),
             generation,
             armed: 0,
             stream,

@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod connection;
+mod crowd;
 mod delivery;
 mod drain;
 pub mod intake;

@@ -6,12 +6,16 @@
 //!
 //! Nobody who is slow makes the others wait for long: it counts from the refusal, so a client that has not read for longer
 //! than that is not waited for; and of all the time, a shard spends a hundredth on it.
+//!
+//! Where [most](crate::fanout::crowd) refuse, whoever publishes is too fast for all of them. Closing them would be the end
+//! of everybody, so then a refusal is waited out for longer, however much of the time that takes.
 
 use std::collections::VecDeque;
 
 use slab::Slab;
 
 use crate::fanout::connection::{Connection, Role};
+use crate::fanout::crowd::Crowd;
 use crate::fanout::shard::Shard;
 use crate::receipt::Key;
 use crate::session::outbox::Outbox;
@@ -22,12 +26,16 @@ use crate::transport::Transport;
 /// How long after the refusal a client is waited for, in nanoseconds. In floods of 1,600,000 events a second, those that
 /// took again had done so within 12 milliseconds.
 const PATIENCE: u64 = 20_000_000;
+/// The same where most refuse: whoever takes nothing for so long has stopped, and not only come behind.
+const PATIENCE_WITH_MOST: u64 = 1_000_000_000;
 /// A shard lets publishers wait for one part of its time in so many …
 const SHARE: u64 = 100;
 /// … and for so long where it has not done so before, in nanoseconds.
 const MOST: u64 = 2 * PATIENCE;
-/// As many are watched at most: where more refuse, who publishes waits for one of these.
+/// As many are watched at once, those that refused first …
 const WATCHED: usize = 128;
+/// … and as many behind them, who are watched once one of those takes again.
+const WAITING: usize = 32 << 10;
 /// What is read from a publisher at once while a client has just refused: less than what fills the queue of 100 from a
 /// quarter, in events of 60 bytes.
 const PIECE: usize = 4 << 10;
@@ -35,8 +43,12 @@ const PIECE: usize = 4 << 10;
 /// Who is waited for, and for how long still.
 #[derive(Debug)]
 pub(super) struct Pause {
-    /// Whose socket refused lately, and when, in nanoseconds; the earliest first.
+    /// Whose socket refused lately, and when, in nanoseconds; the earliest first …
     refused: VecDeque<(u64, Key)>,
+    /// … and those that came after them.
+    waiting: VecDeque<(u64, Key)>,
+    /// Whether most do.
+    pub(super) crowd: Crowd,
     /// For how long publishers may still wait, in nanoseconds, as of …
     left: u64,
     /// … this time.
@@ -49,29 +61,57 @@ pub(super) struct Pause {
 
 impl Default for Pause {
     fn default() -> Self {
-        Self { refused: VecDeque::new(), left: MOST, at: 0, is_paused: false, is_allowed: true }
+        Self {
+            refused: VecDeque::new(),
+            waiting: VecDeque::new(),
+            crowd: Crowd::default(),
+            left: MOST,
+            at: 0,
+            is_paused: false,
+            is_allowed: true,
+        }
     }
 }
 
 impl Pause {
     /// A client's socket refused a write at `now`, in nanoseconds.
     pub(super) fn note_refused(&mut self, key: Key, now: u64) {
-        if self.refused.len() < WATCHED {
-            self.refused.push_back((now, key));
+        let (queue, most) = match self.refused.len() {
+            WATCHED => (&mut self.waiting, WAITING),
+            _ => (&mut self.refused, WATCHED),
+        };
+        if queue.len() < most {
+            queue.push_back((now, key));
         }
+    }
+
+    /// For how long after its refusal a client is waited for, in nanoseconds.
+    fn patience(&self) -> u64 {
+        if self.crowd.is_most() { PATIENCE_WITH_MOST } else { PATIENCE }
     }
 
     /// A turn begins. `is_since` tells whether a client's socket has refused since then, and still does.
     pub(super) fn begin_turn(&mut self, now: u64, is_since: impl Fn(Key, u64) -> bool) {
+        self.crowd.begin_turn(now);
         let passed = now.saturating_sub(self.at);
         self.at = now;
         self.left = match self.is_paused {
+            true if self.crowd.is_most() => self.left,
             true => self.left.saturating_sub(passed),
             false => self.left.saturating_add(passed / SHARE).min(MOST),
         };
         // What is begun goes on; a new one begins where all of it may be spent.
-        self.is_allowed = self.left >= if self.is_paused { 1 } else { PATIENCE };
-        self.refused.retain(|(since, key)| now < since + PATIENCE && is_since(*key, *since));
+        self.is_allowed = self.crowd.is_most() || self.left >= if self.is_paused { 1 } else { PATIENCE };
+        let patience = self.patience();
+        let is_waited_for = |(since, key): &(u64, Key)| now < since + patience && is_since(*key, *since);
+        self.refused.retain(is_waited_for);
+        while self.refused.len() < WATCHED
+            && let Some(next) = self.waiting.pop_front()
+        {
+            if is_waited_for(&next) {
+                self.refused.push_back(next);
+            }
+        }
     }
 
     /// Who is waited for if his queue fills up.
@@ -94,7 +134,8 @@ impl Pause {
     /// Until when at the latest, in nanoseconds, they wait.
     pub(super) fn until(&self) -> Option<u64> {
         let (since, _) = self.refused.front().filter(|_| self.is_paused)?;
-        Some((since + PATIENCE).min(self.at + self.left))
+        let until = since + self.patience();
+        Some(if self.crowd.is_most() { until } else { until.min(self.at + self.left) })
     }
 }
 
@@ -110,10 +151,11 @@ impl<T: Transport> Shard<T> {
     /// A client's socket refused a write. Whoever has chosen what is left out, or gets it from a history, loses nothing by
     /// that, and is not watched.
     pub(super) fn watch(&mut self, number: u32, now: u64) {
-        let connection = &self.connections[number as usize];
+        let connection = &mut self.connections[number as usize];
         let Role::Client(session) = &connection.role else { return };
         let may_be_closed = session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect);
         if may_be_closed && !connection.is_replaying {
+            self.pause.crowd.note_refused(&mut connection.counted);
             self.pause.note_refused(Key { number, generation: connection.generation }, now);
         }
     }

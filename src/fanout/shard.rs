@@ -646,6 +646,9 @@ impl<T: Transport> Shard<T> {
 
     fn flush(&mut self, number: u32, clock: &impl Fn() -> Now) {
         let connection = &mut self.connections[number as usize];
+        if connection.outbox.events() > 0 {
+            self.pause.crowd.note_served(&mut connection.counted);
+        }
         let private = connection.outbox.private_bytes();
         let written = self.work.bytes;
         let (subscribers, iso) = (&self.subscribers, &mut self.iso);

@@ -171,6 +171,9 @@ fn tune(listening: &Socket, tuning: &Tuning) -> io::Result<()> {
     if let Some(bytes) = tuning.send_buffer {
         listening.set_send_buffer_size(bytes)?;
     }
+    if let Some(bytes) = std::env::var("FW_LOWAT").ok().and_then(|s| s.parse().ok()) {
+        listening.set_tcp_notsent_lowat(bytes)?;
+    }
     Ok(())
 }
 
