@@ -72,7 +72,7 @@ impl Crowd {
     }
 
     fn is_most_of_window(&self) -> bool {
-        self.refused >= FEW && 2 * self.refused > self.served
+        self.refused >= FEW && 32 * self.refused > self.served
     }
 }
 

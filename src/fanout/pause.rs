@@ -27,7 +27,7 @@ use crate::transport::Transport;
 /// took again had done so within 12 milliseconds.
 const PATIENCE: u64 = 20_000_000;
 /// The same where most refuse: whoever takes nothing for so long has stopped, and not only come behind.
-const PATIENCE_WITH_MOST: u64 = 1_000_000_000;
+const PATIENCE_WITH_MOST: u64 = 500_000_000;
 /// A shard lets publishers wait for one part of its time in so many …
 const SHARE: u64 = 100;
 /// … and for so long where it has not done so before, in nanoseconds.
@@ -153,10 +153,18 @@ impl<T: Transport> Shard<T> {
     pub(super) fn watch(&mut self, number: u32, now: u64) {
         let connection = &mut self.connections[number as usize];
         let Role::Client(session) = &connection.role else { return };
-        let may_be_closed = session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect);
-        if may_be_closed && !connection.is_replaying {
-            self.pause.crowd.note_refused(&mut connection.counted);
+        if may_be_closed(session) && !connection.is_replaying {
             self.pause.note_refused(Key { number, generation: connection.generation }, now);
+        }
+    }
+
+    pub(super) fn note_recovered(&mut self, number: u32) {
+        let now = self.turn_began;
+        let connection = &mut self.connections[number as usize];
+        let Role::Client(session) = &connection.role else { return };
+        let is_prompt = session.refused().is_some_and(|since| now < since + PATIENCE);
+        if is_prompt && may_be_closed(session) && !connection.is_replaying {
+            self.pause.crowd.note_refused(&mut connection.counted);
         }
     }
 
@@ -169,6 +177,10 @@ impl<T: Transport> Shard<T> {
             })
         })
     }
+}
+
+fn may_be_closed(session: &Session) -> bool {
+    session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect)
 }
 
 /// A client whose socket takes no more, where it still is that.

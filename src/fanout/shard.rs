@@ -126,7 +126,7 @@ pub struct Shard<T: Transport> {
     /// Places in lists whose subscribers go on from the history.
     rewound: Vec<((u32, u32), u32)>,
     next_look: u64,
-    turn_began: u64,
+    pub(super) turn_began: u64,
 }
 
 /// How many of what a shard has.
@@ -667,6 +667,9 @@ impl<T: Transport> Shard<T> {
         }
         let is_stalled = matches!(flushed, Ok(Flushed::Blocked));
         let was_stalled = std::mem::replace(&mut self.connections[number as usize].is_stalled, is_stalled);
+        if was_stalled && self.work.bytes > written {
+            self.note_recovered(number);
+        }
         match flushed {
             Ok(Flushed::Drained) => self.handle_drained(number, clock),
             Ok(Flushed::More) => {
