@@ -4,7 +4,7 @@ use std::io;
 
 use crate::dialect::dialect::Dialect;
 use crate::dialect::envelope::Private;
-use crate::fanout::crowd::Counted;
+use crate::fanout::flood::Counted;
 use crate::proto::http1::Request;
 use crate::publish::http::Batch;
 use crate::publish::socket::Publisher;
@@ -43,7 +43,7 @@ pub struct Connection<T> {
     pub has_replayed: bool,
     /// Whether its last flush ended with a refused write.
     pub is_stalled: bool,
-    /// Whether it is counted already among those that are served, and that refuse.
+    /// Whether it is counted already where a flood is looked for.
     pub(super) counted: Counted,
     /// Tells it apart from others that have had its number.
     pub generation: u32,

@@ -8,9 +8,9 @@
 
 pub mod admission;
 pub mod connection;
-mod crowd;
 mod delivery;
 mod drain;
+mod flood;
 pub mod intake;
 pub mod lifecycle;
 mod pause;

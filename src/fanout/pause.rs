@@ -7,35 +7,38 @@
 //! Nobody who is slow makes the others wait for long: it counts from the refusal, so a client that has not read for longer
 //! than that is not waited for; and of all the time, a shard spends a hundredth on it.
 //!
-//! Where [most](crate::fanout::crowd) refuse, whoever publishes is too fast for all of them. Closing them would be the end
-//! of everybody, so then a refusal is waited out for longer, however much of the time that takes.
+//! Where several clients that read well refuse ([flood](crate::fanout::flood)), whoever publishes is too fast for all of
+//! them, and would have them closed one after the other. Then publishers wait for longer, and however much of the time
+//! that takes.
 
 use std::collections::VecDeque;
 
 use slab::Slab;
 
 use crate::fanout::connection::{Connection, Role};
-use crate::fanout::crowd::Crowd;
+use crate::fanout::flood::Flood;
 use crate::fanout::shard::Shard;
 use crate::receipt::Key;
 use crate::session::outbox::Outbox;
 use crate::session::policy::Policy;
 use crate::session::session::Session;
+use crate::slack::is_loose;
 use crate::transport::Transport;
 
 /// How long after the refusal a client is waited for, in nanoseconds. In floods of 1,600,000 events a second, those that
 /// took again had done so within 12 milliseconds.
-const PATIENCE: u64 = 20_000_000;
-/// The same where most refuse: whoever takes nothing for so long has stopped, and not only come behind.
-const PATIENCE_WITH_MOST: u64 = 500_000_000;
-/// A shard lets publishers wait for one part of its time in so many …
+pub(super) const PATIENCE: u64 = 20_000_000;
+/// The same in a flood. A thousand sockets that are all full are read one after the other, where one process has them; and
+/// whoever takes nothing for so long has stopped.
+const PATIENCE_IN_A_FLOOD: u64 = 500_000_000;
+/// Without a flood, a shard lets publishers wait for one part of its time in so many …
 const SHARE: u64 = 100;
 /// … and for so long where it has not done so before, in nanoseconds.
 const MOST: u64 = 2 * PATIENCE;
-/// As many are watched at once, those that refused first …
+/// As many are remembered …
+const REFUSED: usize = 32 << 10;
+/// … and watched at once: those that refused first, and once one of them takes again the next.
 const WATCHED: usize = 128;
-/// … and as many behind them, who are watched once one of those takes again.
-const WAITING: usize = 32 << 10;
 /// What is read from a publisher at once while a client has just refused: less than what fills the queue of 100 from a
 /// quarter, in events of 60 bytes.
 const PIECE: usize = 4 << 10;
@@ -43,12 +46,10 @@ const PIECE: usize = 4 << 10;
 /// Who is waited for, and for how long still.
 #[derive(Debug)]
 pub(super) struct Pause {
-    /// Whose socket refused lately, and when, in nanoseconds; the earliest first …
+    /// Whose socket refused lately, and when, in nanoseconds; the earliest first.
     refused: VecDeque<(u64, Key)>,
-    /// … and those that came after them.
-    waiting: VecDeque<(u64, Key)>,
-    /// Whether most do.
-    pub(super) crowd: Crowd,
+    /// Whether publishers are too fast for those who read well.
+    pub(super) flood: Flood,
     /// For how long publishers may still wait, in nanoseconds, as of …
     left: u64,
     /// … this time.
@@ -63,8 +64,7 @@ impl Default for Pause {
     fn default() -> Self {
         Self {
             refused: VecDeque::new(),
-            waiting: VecDeque::new(),
-            crowd: Crowd::default(),
+            flood: Flood::default(),
             left: MOST,
             at: 0,
             is_paused: false,
@@ -76,48 +76,52 @@ impl Default for Pause {
 impl Pause {
     /// A client's socket refused a write at `now`, in nanoseconds.
     pub(super) fn note_refused(&mut self, key: Key, now: u64) {
-        let (queue, most) = match self.refused.len() {
-            WATCHED => (&mut self.waiting, WAITING),
-            _ => (&mut self.refused, WATCHED),
-        };
-        if queue.len() < most {
-            queue.push_back((now, key));
+        if self.refused.len() < REFUSED {
+            self.refused.push_back((now, key));
         }
     }
 
     /// For how long after its refusal a client is waited for, in nanoseconds.
     fn patience(&self) -> u64 {
-        if self.crowd.is_most() { PATIENCE_WITH_MOST } else { PATIENCE }
+        if self.flood.is_there() { PATIENCE_IN_A_FLOOD } else { PATIENCE }
     }
 
     /// A turn begins. `is_since` tells whether a client's socket has refused since then, and still does.
     pub(super) fn begin_turn(&mut self, now: u64, is_since: impl Fn(Key, u64) -> bool) {
-        self.crowd.begin_turn(now);
+        self.flood.begin_turn(now);
         let passed = now.saturating_sub(self.at);
         self.at = now;
         self.left = match self.is_paused {
-            true if self.crowd.is_most() => self.left,
+            true if self.flood.is_there() => self.left,
             true => self.left.saturating_sub(passed),
             false => self.left.saturating_add(passed / SHARE).min(MOST),
         };
         // What is begun goes on; a new one begins where all of it may be spent.
-        self.is_allowed = self.crowd.is_most() || self.left >= if self.is_paused { 1 } else { PATIENCE };
+        self.is_allowed = self.flood.is_there() || self.left >= if self.is_paused { 1 } else { PATIENCE };
         let patience = self.patience();
-        let is_waited_for = |(since, key): &(u64, Key)| now < since + patience && is_since(*key, *since);
-        self.refused.retain(is_waited_for);
-        while self.refused.len() < WATCHED
-            && let Some(next) = self.waiting.pop_front()
+        let mut watched = 0;
+        while watched < WATCHED
+            && let Some((since, key)) = self.refused.get(watched)
         {
-            if is_waited_for(&next) {
-                self.refused.push_back(next);
+            if now < since + patience && is_since(*key, *since) {
+                watched += 1;
+            } else {
+                self.refused.remove(watched);
             }
+        }
+    }
+
+    /// Gives back room that is not needed any more.
+    pub(super) fn tidy(&mut self) {
+        if is_loose(self.refused.capacity(), self.refused.len()) {
+            self.refused.shrink_to(2 * self.refused.len());
         }
     }
 
     /// Who is waited for if his queue fills up.
     pub(super) fn waits_for(&self) -> impl Iterator<Item = Key> {
-        let refused = self.is_allowed.then_some(&self.refused);
-        refused.into_iter().flatten().map(|(_, key)| *key)
+        let watched = if self.is_allowed { WATCHED } else { 0 };
+        self.refused.iter().take(watched).map(|(_, key)| *key)
     }
 
     /// How much is read from a publisher at once, where it is usually so much.
@@ -135,7 +139,7 @@ impl Pause {
     pub(super) fn until(&self) -> Option<u64> {
         let (since, _) = self.refused.front().filter(|_| self.is_paused)?;
         let until = since + self.patience();
-        Some(if self.crowd.is_most() { until } else { until.min(self.at + self.left) })
+        Some(if self.flood.is_there() { until } else { until.min(self.at + self.left) })
     }
 }
 
@@ -148,23 +152,22 @@ impl<T: Transport> Shard<T> {
         });
     }
 
-    /// A client's socket refused a write. Whoever has chosen what is left out, or gets it from a history, loses nothing by
-    /// that, and is not watched.
+    /// A client's socket refused a write.
     pub(super) fn watch(&mut self, number: u32, now: u64) {
-        let connection = &mut self.connections[number as usize];
-        let Role::Client(session) = &connection.role else { return };
-        if may_be_closed(session) && !connection.is_replaying {
+        let connection = &self.connections[number as usize];
+        if may_be_closed(connection).is_some() {
             self.pause.note_refused(Key { number, generation: connection.generation }, now);
         }
     }
 
-    pub(super) fn note_recovered(&mut self, number: u32) {
-        let now = self.turn_began;
+    /// A client whose last write was refused took something again, at about `now` in nanoseconds.
+    pub(super) fn note_took_again(&mut self, number: u32, now: u64) {
         let connection = &mut self.connections[number as usize];
-        let Role::Client(session) = &connection.role else { return };
-        let is_prompt = session.refused().is_some_and(|since| now < since + PATIENCE);
-        if is_prompt && may_be_closed(session) && !connection.is_replaying {
-            self.pause.crowd.note_refused(&mut connection.counted);
+        if let Some(session) = may_be_closed(connection)
+            && let Some(refused) = session.refused()
+        {
+            let after = now.saturating_sub(refused);
+            self.pause.flood.note_took_again(&mut connection.counted, after);
         }
     }
 
@@ -179,8 +182,12 @@ impl<T: Transport> Shard<T> {
     }
 }
 
-fn may_be_closed(session: &Session) -> bool {
-    session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect)
+/// The session of a client that is closed where it is too slow. Whoever has chosen what is left out, or gets it from a
+/// history, loses nothing by that.
+fn may_be_closed<T>(connection: &Connection<T>) -> Option<&Session> {
+    let Role::Client(session) = &connection.role else { return None };
+    let is_bound = session.subscriptions.iter().any(|one| one.policy == Policy::Disconnect);
+    (is_bound && !connection.is_replaying).then_some(session)
 }
 
 /// A client whose socket takes no more, where it still is that.
@@ -196,6 +203,7 @@ fn blocked<T>(connections: &Slab<Connection<T>>, key: Key) -> Option<(&Outbox, &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fanout::flood::Counted;
 
     const MS: u64 = 1_000_000;
 
@@ -255,6 +263,24 @@ mod tests {
         }
         // Forty milliseconds to begin with, then a hundredth of ten seconds.
         assert!((100..=145).contains(&paused), "{paused} ms");
+    }
+
+    /// A flood to as many as the queue has.
+    #[test]
+    fn in_a_flood_everybody_is_waited_for_half_a_second() {
+        let mut pause = Pause::default();
+        let mut counted = vec![Counted::default(); 16];
+        counted.iter_mut().for_each(|one| pause.flood.note_took_again(one, MS));
+        (0..300).for_each(|number| pause.note_refused(key(number), u64::from(number) * 1000));
+        assert!((1..500).all(|now| turn(&mut pause, now * MS)));
+        assert_eq!(pause.until(), Some(500 * MS));
+        assert_eq!(pause.left, MOST, "it is not counted");
+        // Those that have not taken again are watched in the order in which they refused, however many have.
+        pause.begin_turn(499 * MS, |key, _| key.number >= 250);
+        assert_eq!(pause.waits_for().collect::<Vec<_>>(), (250..300).map(key).collect::<Vec<_>>());
+        pause.begin_turn(500 * MS, |key, _| key.number >= 250);
+        assert_eq!(pause.waits_for().next(), Some(key(250)), "which refused a little later");
+        assert!(!turn(&mut pause, 501 * MS));
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub struct Shard<T: Transport> {
     /// Places in lists whose subscribers go on from the history.
     rewound: Vec<((u32, u32), u32)>,
     next_look: u64,
-    pub(super) turn_began: u64,
+    turn_began: u64,
 }
 
 /// How many of what a shard has.
@@ -647,7 +647,7 @@ impl<T: Transport> Shard<T> {
     fn flush(&mut self, number: u32, clock: &impl Fn() -> Now) {
         let connection = &mut self.connections[number as usize];
         if connection.outbox.events() > 0 {
-            self.pause.crowd.note_served(&mut connection.counted);
+            self.pause.flood.note_written(&mut connection.counted);
         }
         let private = connection.outbox.private_bytes();
         let written = self.work.bytes;
@@ -668,7 +668,7 @@ impl<T: Transport> Shard<T> {
         let is_stalled = matches!(flushed, Ok(Flushed::Blocked));
         let was_stalled = std::mem::replace(&mut self.connections[number as usize].is_stalled, is_stalled);
         if was_stalled && self.work.bytes > written {
-            self.note_recovered(number);
+            self.note_took_again(number, self.turn_began);
         }
         match flushed {
             Ok(Flushed::Drained) => self.handle_drained(number, clock),

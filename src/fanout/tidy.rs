@@ -82,6 +82,7 @@ impl<T: Transport> Shard<T> {
         // Whoever writes next makes it anew: a few times a second that costs nothing.
         self.scratch = Scratch::default();
         self.sweep.tidy();
+        self.pause.tidy();
         tighten!(ready sources requests starved handshakes due);
         if is_loose(self.connections.capacity(), self.connections.len()) {
             // Only behind the last connection that is there: all keep their numbers.

@@ -325,6 +325,40 @@ fn a_flood_waits_a_moment_for_a_client_that_has_just_begun_to_refuse() {
     }
 }
 
+/// Sixteen of twenty that refuse take again at once: they read well, and what comes is too fast for all.
+#[test]
+fn in_a_flood_publishers_wait_half_a_second_for_each_and_close_who_takes_nothing_for_longer() {
+    let mut script = Script::new(Limits::default());
+    let topic = r#"{"type":"subscribe","topics":["a"]}"#;
+    let clients: Vec<usize> = (0..20).map(|_| script.subscribe(usize::MAX, topic)).collect();
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    for client in &clients {
+        script.stop_reading_after(*client, 1000);
+    }
+    let began = script.now.mono;
+    script.publish_all(publisher, "a", 0..200);
+    script.publish_all(publisher, "a", 200..210);
+    let waits = |script: &Script| !script.pipes[publisher].borrow().inbound.is_empty();
+    let there = |script: &Script| clients.iter().filter(|client| script.is_there(**client)).count();
+    for client in &clients[..16] {
+        script.unblock(*client);
+    }
+    for (ms, taking_again) in [(100, 16..17), (400, 17..18), (499, 18..18)] {
+        sleep_until(&mut script, began + ms * 1_000_000);
+        assert_eq!((waits(&script), there(&script)), (true, 20), "after {ms} ms");
+        clients[taking_again].iter().for_each(|client| script.unblock(*client));
+    }
+    sleep_until(&mut script, began + 501_000_000);
+    assert_eq!((waits(&script), there(&script)), (false, 18));
+    let metrics = &script.shared.metrics[0];
+    assert_eq!((metrics.closed(CloseReason::SlowConsumer), metrics.publisher_pauses.get()), (2, 1));
+    for client in &clients[..18] {
+        script.read(*client);
+        let messages = script.messages(*client);
+        assert_eq!(messages.iter().filter(|text| text.contains(r#""type":"event""#)).count(), 210);
+    }
+}
+
 #[test]
 fn large_writes_to_many_are_of_copies_for_all_and_the_same_bytes_as_others() {
     let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });

@@ -1,0 +1,128 @@
+//! Whether events come faster than clients take that read well.
+//!
+//! Whose socket refuses is behind, and mostly slow. But whoever takes again a moment later reads; where several of those
+//! refuse, it is the publisher who is too fast, and none of them is slow.
+//!
+//! A client counts once in a second, so that few who refuse often are not several.
+
+use crate::fanout::pause::PATIENCE;
+
+/// For how long a client counts once, in nanoseconds.
+const WINDOW: u64 = 1_000_000_000;
+/// So many that refused and took again are several …
+const SEVERAL: u32 = 16;
+/// … where they are not less than one in so many of those that events were written to: a few on topics of their own are
+/// not to hold up thousands.
+const ONE_IN: u32 = 64;
+
+/// In which window a connection was counted last; 0: in none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    written: u8,
+    took_again: u8,
+}
+
+/// How many clients events were written to lately, and how many of those took again soon after they refused.
+#[derive(Debug)]
+pub(super) struct Flood {
+    /// The window under way, 1 to 255: a number comes again after four minutes at the earliest, and whoever was counted
+    /// last in that window is then passed over once.
+    window: u8,
+    /// When it began, in nanoseconds.
+    began: u64,
+    written: u32,
+    took_again: u32,
+    /// Whether there was a flood in the window before.
+    was_there: bool,
+}
+
+impl Default for Flood {
+    fn default() -> Self {
+        Self { window: 1, began: 0, written: 0, took_again: 0, was_there: false }
+    }
+}
+
+impl Flood {
+    /// A turn begins at `now`, in nanoseconds.
+    pub(super) fn begin_turn(&mut self, now: u64) {
+        let passed = now.saturating_sub(self.began);
+        if passed < WINDOW {
+            return;
+        }
+        // What was counted longer ago says nothing of now.
+        self.was_there = passed < 2 * WINDOW && self.is_in_window();
+        self.began = now;
+        self.window = self.window.checked_add(1).unwrap_or(1);
+        (self.written, self.took_again) = (0, 0);
+    }
+
+    /// Events are about to be written to a client.
+    pub(super) fn note_written(&mut self, counted: &mut Counted) {
+        self.written += u32::from(counted.written != self.window);
+        counted.written = self.window;
+    }
+
+    /// A client whose socket refused so many nanoseconds ago took something again.
+    pub(super) fn note_took_again(&mut self, counted: &mut Counted, after: u64) {
+        if after < PATIENCE {
+            self.took_again += u32::from(counted.took_again != self.window);
+            counted.took_again = self.window;
+        }
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_there(&self) -> bool {
+        self.was_there || self.is_in_window()
+    }
+
+    fn is_in_window(&self) -> bool {
+        self.took_again >= SEVERAL && self.took_again >= self.written / ONE_IN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Windows in each of which events are written to so many, and so many of them take again after they refused, three
+    /// times each; answers for each whether there is a flood at its end.
+    fn windows(flood: &mut Flood, all: &mut [Counted], windows: &[(usize, usize)]) -> Vec<bool> {
+        let mut now = flood.began;
+        let mut window = |(written, take_again): &(usize, usize)| {
+            now += WINDOW;
+            flood.begin_turn(now);
+            for _ in 0..3 {
+                all[..*written].iter_mut().for_each(|one| flood.note_written(one));
+                all[..*take_again].iter_mut().for_each(|one| flood.note_took_again(one, PATIENCE - 1));
+            }
+            flood.is_there()
+        };
+        windows.iter().map(&mut window).collect()
+    }
+
+    #[test]
+    fn several_who_take_again_are_one_in_sixty_four_and_no_few() {
+        let (mut flood, mut all) = (Flood::default(), vec![Counted::default(); 6400]);
+        let counts = [(6400, 99), (6400, 100), (6400, 99), (6400, 99), (100, 15), (100, 16), (0, 0), (0, 0)];
+        let is_there = windows(&mut flood, &mut all, &counts);
+        assert_eq!(is_there, [false, true, true, false, false, true, true, false]);
+    }
+
+    #[test]
+    fn few_are_never_several_however_often_they_refuse() {
+        let (mut flood, mut all) = (Flood::default(), vec![Counted::default(); 15]);
+        assert_eq!(windows(&mut flood, &mut all, &[(15, 15); 600]), [false; 600]);
+    }
+
+    #[test]
+    fn who_takes_again_late_or_long_ago_does_not_count() {
+        let (mut flood, mut all) = (Flood::default(), vec![Counted::default(); 20]);
+        all.iter_mut().for_each(|one| flood.note_took_again(one, PATIENCE));
+        assert!(!flood.is_there());
+        assert_eq!(windows(&mut flood, &mut all, &[(20, 20)]), [true]);
+        flood.begin_turn(flood.began + WINDOW - 1);
+        assert!(flood.is_there());
+        flood.begin_turn(flood.began + 2 * WINDOW);
+        assert!(!flood.is_there());
+    }
+}
