@@ -187,6 +187,8 @@ pub struct ShardMetrics {
     pub refused_writes: Figure,
     /// Times that publishers waited for clients whose sockets had just begun to refuse.
     pub publisher_pauses: Figure,
+    /// For how long they did, in nanoseconds.
+    pub publishers_paused: Figure,
     /// Events dropped, by [`DropReason`].
     dropped: [Figure; 4 + CloseReason::ALL.len()],
     /// Sessions ended, by [`CloseReason`].

@@ -38,6 +38,8 @@ pub fn reply(shared: &Shared, now: Now) -> Reply {
 #[derive(Debug)]
 struct Snapshot {
     counters: Vec<(&'static str, &'static str, u64)>,
+    /// Counters of time.
+    seconds: Vec<(&'static str, &'static str, f64)>,
     gauges: Vec<(&'static str, &'static str, f64)>,
     clients: Vec<(&'static str, u64)>,
     labelled: Vec<(&'static str, &'static str, &'static str, Vec<(&'static str, u64)>)>,
@@ -147,6 +149,11 @@ impl Snapshot {
                     shared.log_lines_dropped.load(Ordering::Relaxed),
                 ),
             ],
+            seconds: vec![(
+                "publishers_paused_seconds",
+                "For how long publishers waited for refusing sockets, on all shards together",
+                sum(|m| &m.publishers_paused) as f64 / 1e9,
+            )],
             gauges: vec![
                 ("clients", "Clients connected", sum(|m| &m.clients) as f64),
                 ("clients_max", "Bound on clients", shared.max_clients() as f64),
@@ -292,6 +299,10 @@ impl Collector for Snapshot {
             let mut metric = encoder.encode_descriptor(name, help, none, MetricType::Counter)?;
             metric.encode_counter::<NoLabelSet, _, u64>(value, None)?;
         }
+        for (name, help, value) in &self.seconds {
+            let mut metric = encoder.encode_descriptor(name, help, none, MetricType::Counter)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(value, None)?;
+        }
         for (name, help, value) in &self.gauges {
             let mut metric = encoder.encode_descriptor(name, help, none, MetricType::Gauge)?;
             metric.encode_gauge(value)?;
@@ -339,6 +350,7 @@ mod tests {
         let shared = Shared::new(2, &Limits::default(), Access::default(), Now { mono: 0, wall_ms: 0 });
         shared.metrics[0].events_in.add(3);
         shared.metrics[1].events_in.add(4);
+        shared.metrics[1].publishers_paused.add(1_500_000_000);
         shared.metrics[1].set_clients_of(Dialect::EventStream, 2);
         shared.metrics[1].close(CloseReason::SlowConsumer);
         shared.metrics[0].latency.lock().record(700, 10, 0);
@@ -348,6 +360,7 @@ mod tests {
             "fanwire_closed_total{reason=\"slow_consumer\"} 1",
             "fanwire_dropped_total{reason=\"drop_oldest\"} 0",
             "fanwire_uptime_seconds 2.0",
+            "fanwire_publishers_paused_seconds_total 1.5",
             "fanwire_dialect_clients{dialect=\"sse\"} 2",
             "fanwire_ingress_to_kernel_seconds_bucket{le=\"0.0005\"} 0",
             "fanwire_ingress_to_kernel_seconds_bucket{le=\"0.001\"} 10",

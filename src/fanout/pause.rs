@@ -86,10 +86,12 @@ impl Pause {
         if self.flood.is_there() { PATIENCE_IN_A_FLOOD } else { PATIENCE }
     }
 
-    /// A turn begins. `is_since` tells whether a client's socket has refused since then, and still does.
-    pub(super) fn begin_turn(&mut self, now: u64, is_since: impl Fn(Key, u64) -> bool) {
+    /// A turn begins. `is_since` tells whether a client's socket has refused since then, and still does. Answers for how
+    /// many nanoseconds publishers have waited since the turn before.
+    pub(super) fn begin_turn(&mut self, now: u64, is_since: impl Fn(Key, u64) -> bool) -> u64 {
         self.flood.begin_turn(now);
         let passed = now.saturating_sub(self.at);
+        let waited = if self.is_paused { passed } else { 0 };
         self.at = now;
         self.left = match self.is_paused {
             true if self.flood.is_there() => self.left,
@@ -109,6 +111,7 @@ impl Pause {
                 self.refused.remove(watched);
             }
         }
+        waited
     }
 
     /// Gives back room that is not needed any more.
@@ -147,9 +150,10 @@ impl<T: Transport> Shard<T> {
     /// Forgets the refusals that are over.
     pub(super) fn begin_pause(&mut self, now: u64) {
         let Self { pause, connections, .. } = self;
-        pause.begin_turn(now, |key, since| {
+        let waited = pause.begin_turn(now, |key, since| {
             blocked(connections, key).is_some_and(|(_, session)| session.refused() == Some(since))
         });
+        self.metrics().publishers_paused.add(waited);
     }
 
     /// A client's socket refused a write.
