@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn in_a_flood_everybody_is_waited_for_half_a_second() {
         let mut pause = Pause::default();
-        let mut counted = vec![Counted::default(); 16];
+        let mut counted = [Counted::default(); 16];
         counted.iter_mut().for_each(|one| pause.flood.note_took_again(one, MS));
         (0..300).for_each(|number| pause.note_refused(key(number), u64::from(number) * 1000));
         assert!((1..500).all(|now| turn(&mut pause, now * MS)));
