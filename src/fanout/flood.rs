@@ -10,10 +10,10 @@ use crate::fanout::pause::PATIENCE;
 /// For how long a client counts once, in nanoseconds.
 const WINDOW: u64 = 1_000_000_000;
 /// So many that refused and took again are several …
-const SEVERAL: u32 = 16;
+const SEVERAL: usize = 16;
 /// … where they are not less than one in so many of those that events were written to: a few on topics of their own are
 /// not to hold up thousands.
-const ONE_IN: u32 = 64;
+const ONE_IN: usize = 64;
 
 /// In which window a connection was counted last; 0: in none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,7 +76,12 @@ impl Flood {
     }
 
     fn is_in_window(&self) -> bool {
-        self.took_again >= SEVERAL && self.took_again >= self.written / ONE_IN
+        self.are_several(self.took_again as usize)
+    }
+
+    /// Whether so many clients are several of those that events are written to.
+    pub(super) fn are_several(&self, clients: usize) -> bool {
+        clients >= SEVERAL && clients >= self.written as usize / ONE_IN
     }
 }
 

@@ -7,6 +7,10 @@
 //! Nobody who is slow makes the others wait for long: it counts from the refusal, so a client that has not read for longer
 //! than that is not waited for; and of all the time, a shard spends a hundredth on it.
 //!
+//! Several that refuse at once may all read: a process that has thousands of sockets reads one after the other, and
+//! sometimes does something else. They are waited for half a second where their queues fill up so soon, once, and then a
+//! hundredth of the time too.
+//!
 //! Where several clients that read well refuse ([flood](crate::fanout::flood)), whoever publishes is too fast for all of
 //! them, and would have them closed one after the other. Then publishers wait for longer, and however much of the time
 //! that takes.
@@ -28,13 +32,14 @@ use crate::transport::Transport;
 /// How long after the refusal a client is waited for, in nanoseconds. In floods of 1,600,000 events a second, those that
 /// took again had done so within 12 milliseconds.
 pub(super) const PATIENCE: u64 = 20_000_000;
-/// The same in a flood. A thousand sockets that are all full are read one after the other, where one process has them; and
-/// whoever takes nothing for so long has stopped.
-const PATIENCE_IN_A_FLOOD: u64 = 500_000_000;
+/// The same where several refuse at once, and in a flood: whoever takes nothing for so long has stopped.
+const PATIENCE_WITH_SEVERAL: u64 = 500_000_000;
 /// Without a flood, a shard lets publishers wait for one part of its time in so many …
 const SHARE: u64 = 100;
 /// … and for so long where it has not done so before, in nanoseconds.
 const MOST: u64 = 2 * PATIENCE;
+/// The same for several.
+const MOST_FOR_SEVERAL: u64 = PATIENCE_WITH_SEVERAL;
 /// As many are remembered …
 const REFUSED: usize = 32 << 10;
 /// … and watched at once: those that refused first, and once one of them takes again the next.
@@ -50,9 +55,13 @@ pub(super) struct Pause {
     refused: VecDeque<(u64, Key)>,
     /// Whether publishers are too fast for those who read well.
     pub(super) flood: Flood,
-    /// For how long publishers may still wait, in nanoseconds, as of …
+    /// What publishers wait for now.
+    way: Way,
+    /// For how long they may still wait for a few, in nanoseconds, as of `at` …
     left: u64,
-    /// … this time.
+    /// … and for several.
+    left_for_several: u64,
+    /// When the turn began, in nanoseconds.
     at: u64,
     /// Whether they did when the last turn ended.
     is_paused: bool,
@@ -60,12 +69,25 @@ pub(super) struct Pause {
     is_allowed: bool,
 }
 
+/// What publishers wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Clients that have just begun to refuse, each for himself.
+    Few,
+    /// So many at once that it may not be their fault.
+    Several,
+    /// Everybody: it comes faster than those take who read well.
+    Flood,
+}
+
 impl Default for Pause {
     fn default() -> Self {
         Self {
             refused: VecDeque::new(),
             flood: Flood::default(),
+            way: Way::Few,
             left: MOST,
+            left_for_several: MOST_FOR_SEVERAL,
             at: 0,
             is_paused: false,
             is_allowed: true,
@@ -81,9 +103,13 @@ impl Pause {
         }
     }
 
-    /// For how long after its refusal a client is waited for, in nanoseconds.
-    fn patience(&self) -> u64 {
-        if self.flood.is_there() { PATIENCE_IN_A_FLOOD } else { PATIENCE }
+    /// For how long publishers may still wait now, in nanoseconds; `None`: for as long as it takes.
+    fn left(&self) -> Option<u64> {
+        match self.way {
+            Way::Few => Some(self.left),
+            Way::Several => Some(self.left_for_several),
+            Way::Flood => None,
+        }
     }
 
     /// A turn begins. `is_since` tells whether a client's socket has refused since then, and still does. Answers for how
@@ -93,24 +119,29 @@ impl Pause {
         let passed = now.saturating_sub(self.at);
         let waited = if self.is_paused { passed } else { 0 };
         self.at = now;
-        self.left = match self.is_paused {
-            true if self.flood.is_there() => self.left,
-            true => self.left.saturating_sub(passed),
-            false => self.left.saturating_add(passed / SHARE).min(MOST),
-        };
-        // What is begun goes on; a new one begins where all of it may be spent.
-        self.is_allowed = self.flood.is_there() || self.left >= if self.is_paused { 1 } else { PATIENCE };
-        let patience = self.patience();
+        let spent = |way| if self.is_paused && self.way == way { passed } else { 0 };
+        let earned = if self.is_paused { 0 } else { passed / SHARE };
+        self.left = self.left.saturating_sub(spent(Way::Few)).saturating_add(earned).min(MOST);
+        let left = self.left_for_several.saturating_sub(spent(Way::Several));
+        self.left_for_several = left.saturating_add(earned).min(MOST_FOR_SEVERAL);
         let mut watched = 0;
         while watched < WATCHED
             && let Some((since, key)) = self.refused.get(watched)
         {
-            if now < since + patience && is_since(*key, *since) {
+            if now < since + PATIENCE_WITH_SEVERAL && is_since(*key, *since) {
                 watched += 1;
             } else {
                 self.refused.remove(watched);
             }
         }
+        self.way = match () {
+            () if self.flood.is_there() => Way::Flood,
+            () if self.flood.are_several(self.refused.len()) => Way::Several,
+            () => Way::Few,
+        };
+        // What is begun goes on; a new one begins where all of it may be spent.
+        let least = if self.is_paused { 1 } else { PATIENCE };
+        self.is_allowed = self.left().is_none_or(|left| left >= least);
         waited
     }
 
@@ -123,13 +154,23 @@ impl Pause {
 
     /// Who is waited for if his queue fills up.
     pub(super) fn waits_for(&self) -> impl Iterator<Item = Key> {
-        let watched = if self.is_allowed { WATCHED } else { 0 };
-        self.refused.iter().take(watched).map(|(_, key)| *key)
+        self.watched().map(|(_, key)| *key)
+    }
+
+    fn watched(&self) -> impl Iterator<Item = &(u64, Key)> {
+        let patience = match self.way {
+            // Several that stop at once are no reason to begin where little comes: their queues fill up later.
+            Way::Several if self.is_paused => PATIENCE_WITH_SEVERAL,
+            Way::Flood => PATIENCE_WITH_SEVERAL,
+            Way::Several | Way::Few => PATIENCE,
+        };
+        let watched = self.refused.iter().take(if self.is_allowed { WATCHED } else { 0 });
+        watched.filter(move |(since, _)| self.at < since + patience)
     }
 
     /// How much is read from a publisher at once, where it is usually so much.
     pub(super) fn piece(&self, usual: usize) -> usize {
-        if self.is_allowed && !self.refused.is_empty() { usual.min(PIECE) } else { usual }
+        if self.watched().next().is_some() { usual.min(PIECE) } else { usual }
     }
 
     /// The turn ends, and publishers wait or do not. Answers whether that began.
@@ -140,9 +181,9 @@ impl Pause {
 
     /// Until when at the latest, in nanoseconds, they wait.
     pub(super) fn until(&self) -> Option<u64> {
-        let (since, _) = self.refused.front().filter(|_| self.is_paused)?;
-        let until = since + self.patience();
-        Some(if self.flood.is_there() { until } else { until.min(self.at + self.left) })
+        let (since, _) = self.watched().next().filter(|_| self.is_paused)?;
+        let until = since + if self.way == Way::Few { PATIENCE } else { PATIENCE_WITH_SEVERAL };
+        Some(self.left().map_or(until, |left| until.min(self.at + left)))
     }
 }
 
@@ -215,9 +256,12 @@ mod tests {
         Key { number, generation: 1 }
     }
 
-    /// A turn in which whoever is waited for has a queue that fills up; answers whether publishers wait.
+    /// A turn in which whoever is waited for has a queue that fills up; answers whether publishers wait. None but the
+    /// last refusal of each client counts.
     fn turn(pause: &mut Pause, now: u64) -> bool {
-        pause.begin_turn(now, |_, _| true);
+        let latest: Vec<(u64, Key)> = pause.refused.iter().copied().collect();
+        let is_latest = |key, since| latest.iter().all(|(later, other)| *other != key || *later <= since);
+        pause.begin_turn(now, is_latest);
         let is_paused = pause.waits_for().next().is_some();
         pause.end_turn(is_paused);
         is_paused
@@ -288,6 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn several_at_once_are_waited_for_half_a_second_once_and_only_where_much_comes() {
+        let refuse = |pause: &mut Pause| (0..16).for_each(|number| pause.note_refused(key(number), 0));
+        let mut pause = Pause::default();
+        refuse(&mut pause);
+        assert!((1..500).all(|now| turn(&mut pause, now * MS)));
+        assert!(!turn(&mut pause, 500 * MS));
+        assert!(pause.left == MOST && pause.left_for_several < PATIENCE);
+        pause.begin_turn(510 * MS, |_, _| true);
+        (0..16).for_each(|number| pause.note_refused(key(number), 510 * MS));
+        assert!(!turn(&mut pause, 511 * MS), "nothing of it is left");
+        // Their queues fill up after 30 ms only.
+        let mut pause = Pause::default();
+        refuse(&mut pause);
+        pause.begin_turn(PATIENCE, |_, _| true);
+        assert_eq!(pause.waits_for().next(), None);
+    }
+
+    #[test]
     fn what_is_left_ends_it_and_is_waited_out_before_the_next() {
         let mut pause = Pause::default();
         for now in 0..100 {
@@ -297,7 +359,7 @@ mod tests {
         // It comes back at a hundredth: 20 ms after two seconds, of which 60 ms have passed.
         pause.note_refused(key(1), 2_030 * MS);
         assert!(!turn(&mut pause, 2_030 * MS));
-        pause.note_refused(key(1), 2_041 * MS);
+        pause.note_refused(key(2), 2_041 * MS);
         assert!(turn(&mut pause, 2_041 * MS));
         assert_eq!(pause.until(), Some(2_050 * MS), "from the refusal on");
     }
