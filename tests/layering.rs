@@ -65,13 +65,14 @@ const LAYERS: &[Layer] = &[
     ("subscribers", &["fanout/subscribers"],                        &["chunk", "event", "policy", "slack"]),
     ("report",      &["admin/report", "admin/slow"],                &["clock", "event", "session", "subscribers", "transport"]),
     ("shared",      &["fanout/shared"],                             &["admission", "catalog", "clock", "config", "dedupe", "event", "ingress", "link", "metrics", "origin", "path", "receipt", "report", "rules", "stages"]),
-    ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "handshake", "outbox", "proto", "session", "socket", "transport"]),
+    ("flood",       &["fanout/flood"],                              &[]),
+    ("connection",  &["fanout/connection"],                         &["address", "batch", "chunk", "dialect", "event", "flood", "handshake", "outbox", "proto", "session", "socket", "transport"]),
     // What HTTP answers. One unit: the routes use their pages, the pages the routes' `Reply`.
     ("admin",       &["admin/api", "admin/diagnostics", "admin/drain", "admin/history", "admin/metrics", "admin/page", "admin/stats"],
                     &["batch", "clock", "command", "connection", "dedupe", "dialect", "echo", "error", "event", "metrics", "opening", "origin", "proto", "report", "shared", "socket", "sse", "stages"]),
     // The shard: one type in thirteen files, and its queue.
     ("shard",       &["fanout/shard", "fanout/delivery", "fanout/intake", "fanout/receipts", "fanout/replay", "fanout/requests", "fanout/lifecycle", "fanout/drain", "fanout/pause", "fanout/slow", "fanout/sweep", "fanout/tidy", "fanout/writing"],
-                    &["admin", "batch", "brought", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "handshake", "ingress", "json", "link",
+                    &["admin", "batch", "brought", "chunk", "clock", "command", "config", "connection", "dedupe", "dialect", "error", "event", "flood", "handshake", "ingress", "json", "link",
                       "metrics", "names", "opening", "outbox", "policy", "proto", "receipt", "report", "session", "shared", "slack", "socket", "sse", "stages", "subscribers", "timer",
                       "transport", "wire"]),
     // What a generator of load says and counts: the other side of everything, which the node does not use.

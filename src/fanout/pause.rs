@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use crate::fanout::connection::{Connection, Role};
-use crate::fanout::flood::Flood;
+use crate::fanout::flood::{Flood, PROMPT};
 use crate::fanout::shard::Shard;
 use crate::receipt::Key;
 use crate::session::outbox::Outbox;
@@ -29,9 +29,8 @@ use crate::session::session::Session;
 use crate::slack::is_loose;
 use crate::transport::Transport;
 
-/// How long after the refusal a client is waited for, in nanoseconds. In floods of 1,600,000 events a second, those that
-/// took again had done so within 12 milliseconds.
-pub(super) const PATIENCE: u64 = 20_000_000;
+/// How long after the refusal a client is waited for, in nanoseconds: for as long as one may take that reads well.
+const PATIENCE: u64 = PROMPT;
 /// The same where several refuse at once, and in a flood: whoever takes nothing for so long has stopped.
 const PATIENCE_WITH_SEVERAL: u64 = 500_000_000;
 /// Without a flood, a shard lets publishers wait for one part of its time in so many …
