@@ -53,6 +53,10 @@ pub trait Transport {
     /// transport can tell.
     fn expect_acknowledgement(&mut self, within: Duration);
 
+    /// From now on it refuses where about this many bytes could not be sent yet, and takes again where half of those
+    /// are left, if the transport can.
+    fn bound_unsent(&mut self, _bytes: u32) {}
+
     /// Tells the far end that nothing more will be written.
     fn shutdown_write(&mut self) -> io::Result<()>;
 }

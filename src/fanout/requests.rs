@@ -55,6 +55,14 @@ const NOT_ADMITTED: &str = "handshake_rate";
 /// What those are told who come when too many do.
 const TOO_MANY: &str = "too many clients come at once (handshakes_per_second): connect again";
 
+/// So many clients of a shard may have as much in the kernel as that takes, mostly up to 4 MB …
+const FEW_CLIENTS: usize = 64;
+/// … and whoever comes later has this, in bytes that could not be sent yet: where all together fall behind, a socket of 4
+/// MB takes again only when a third of that is free, at 5 MB a second after a quarter of a second in which its client looks
+/// like one that has stopped. What waits in the kernel can be neither conflated nor left out, either. As large as what one
+/// flush writes in a flood.
+const UNSENT_BYTES: u32 = 128 << 10;
+
 impl<T: Transport> Shard<T> {
     pub(super) fn read_http(&mut self, number: u32, now: Now) {
         let connection = &mut self.connections[number as usize];
@@ -386,6 +394,9 @@ impl<T: Transport> Shard<T> {
             session.inbound = Some(Box::new(Inbound { unread: rest, ..Inbound::default() }));
         }
         connection.become_client(session);
+        if self.counts.clients >= FEW_CLIENTS {
+            connection.stream.bound_unsent(UNSENT_BYTES);
+        }
         if dialect == Dialect::EventStream {
             // Nobody answers its heartbeats but the kernel at the other end.
             connection.stream.expect_acknowledgement(self.limits.heartbeat_timeout);

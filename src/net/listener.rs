@@ -65,11 +65,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Bytes that the kernel takes at most for one client and has not sent yet; it takes again where half of them are left
-/// (`TCP_NOTSENT_LOWAT`). What waits there can be neither conflated nor left out, and a socket whose buffer has grown to 4
-/// MB takes again only when a third of that is free: at 5 MB a second after a quarter of a second, in which its client
-/// looks like one that has stopped. As large as what one flush writes in a flood.
-const UNSENT_BYTES: u32 = 128 << 10;
 
 impl Bound {
     /// Binds a TCP address.
@@ -167,7 +162,6 @@ impl Bound {
 /// calls for each, a fifteenth of what a handshake costs.
 fn tune(listening: &Socket, tuning: &Tuning) -> io::Result<()> {
     listening.set_tcp_nodelay(true)?;
-    listening.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     // Publishers may be silent for as long as they like, but not dead.
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
     listening.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_RETRIES))?;
@@ -273,7 +267,6 @@ mod tests {
         let (Stream::Tcp(stream), _) = listener.accept().unwrap() else { unreachable!() };
         let socket = SockRef::from(&stream);
         assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
         assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"));
         // The kernel doubles what it is told.
         assert_eq!(socket.send_buffer_size().unwrap(), 16 << 10);

@@ -97,6 +97,16 @@ impl Transport for Stream {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn bound_unsent(&mut self, bytes: u32) {
+        if let Self::Tcp(stream) = self
+            && let Err(error) = SockRef::from(&*stream).set_tcp_notsent_lowat(bytes)
+        {
+            // What the kernel takes is then bounded by its buffers.
+            tracing::debug!(%error, "TCP_NOTSENT_LOWAT was not set");
+        }
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -187,6 +197,23 @@ mod tests {
         }
         assert!(got == all, "other bytes came than were sent");
         assert!(refused > 0, "it was never full");
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_bounded() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut near = Stream::Tcp(TcpStream::from_std(near));
+        near.bound_unsent(64 << 10);
+        let (mut sent, bytes) = (0, vec![0; 64 << 10]);
+        while let Ok(more) = near.write(&bytes) {
+            sent += more;
+        }
+        let figures = Stream::kernel_figures(&[&near])[0].unwrap();
+        // Whole pieces are taken, and one may begin just below the bound.
+        assert!(figures.unsent_bytes <= 192 << 10, "{figures:?} of {sent}");
     }
 
     #[test]
