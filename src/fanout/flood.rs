@@ -10,10 +10,10 @@
 pub(super) const PROMPT: u64 = 20_000_000;
 /// For how long a client counts once, in nanoseconds.
 const WINDOW: u64 = 1_000_000_000;
-/// So many clients are several …
+/// So many that refused and took again are several …
 const SEVERAL: usize = 16;
 /// … where they are not less than one in so many of those that events were written to: a few on topics of their own are
-/// not to hold up thousands. Fewer are several where they are more than half of those: then hardly anybody is held up.
+/// not to hold up thousands.
 const ONE_IN: usize = 64;
 
 /// In which window a connection was counted last; 0: in none.
@@ -33,15 +33,13 @@ pub(super) struct Flood {
     began: u64,
     written: u32,
     took_again: u32,
-    /// To how many events were written in the window before …
-    were_written: u32,
-    /// … and whether there was a flood.
+    /// Whether there was a flood in the window before.
     was_there: bool,
 }
 
 impl Default for Flood {
     fn default() -> Self {
-        Self { window: 1, began: 0, written: 0, took_again: 0, were_written: 0, was_there: false }
+        Self { window: 1, began: 0, written: 0, took_again: 0, was_there: false }
     }
 }
 
@@ -53,9 +51,7 @@ impl Flood {
             return;
         }
         // What was counted longer ago says nothing of now.
-        let is_of_now = passed < 2 * WINDOW;
-        self.was_there = is_of_now && self.is_in_window();
-        self.were_written = if is_of_now { self.written } else { 0 };
+        self.was_there = passed < 2 * WINDOW && self.is_in_window();
         self.began = now;
         self.window = self.window.checked_add(1).unwrap_or(1);
         (self.written, self.took_again) = (0, 0);
@@ -86,9 +82,7 @@ impl Flood {
 
     /// Whether so many clients are several of those that events are written to.
     pub(super) fn are_several(&self, clients: usize) -> bool {
-        let written = self.written.max(self.were_written) as usize;
-        let are_most = written > 0 && 2 * clients > written;
-        are_most || (clients >= SEVERAL && clients >= written / ONE_IN)
+        clients >= SEVERAL && clients >= self.written as usize / ONE_IN
     }
 }
 
@@ -115,29 +109,15 @@ mod tests {
     #[test]
     fn several_who_take_again_are_one_in_sixty_four_and_no_few() {
         let (mut flood, mut all) = (Flood::default(), vec![Counted::default(); 6400]);
-        let counts = [
-            (6400, 99),
-            (6400, 100),
-            (6400, 99),
-            (6400, 99),
-            (6400, 16),
-            (100, 99),
-            (100, 15),
-            (100, 16),
-            (0, 0),
-        ];
+        let counts = [(6400, 99), (6400, 100), (6400, 99), (6400, 99), (100, 15), (100, 16), (0, 0), (0, 0)];
         let is_there = windows(&mut flood, &mut all, &counts);
-        assert_eq!(is_there, [false, true, true, false, false, false, false, true, true]);
+        assert_eq!(is_there, [false, true, true, false, false, true, true, false]);
     }
 
     #[test]
-    fn few_are_several_only_where_they_are_most_however_often_they_refuse() {
-        let (mut flood, mut all) = (Flood::default(), vec![Counted::default(); 30]);
-        assert_eq!(windows(&mut flood, &mut all, &[(30, 15); 600]), [false; 600]);
-        assert_eq!(
-            windows(&mut flood, &mut all, &[(2, 1), (2, 1), (2, 2), (1, 1)]),
-            [false, false, true, true]
-        );
+    fn few_are_never_several_however_often_they_refuse() {
+        let (mut flood, mut all) = (Flood::default(), vec![Counted::default(); 15]);
+        assert_eq!(windows(&mut flood, &mut all, &[(15, 15); 600]), [false; 600]);
     }
 
     #[test]
