@@ -1,4 +1,4 @@
-//! Whether events come faster than clients take that read well.
+//! How many clients refuse, and whether events come faster than those take that read well.
 //!
 //! Whose socket refuses is behind, and mostly slow. But whoever takes again a moment later reads; where several of those
 //! refuse, it is the publisher who is too fast, and none of them is slow.
@@ -11,19 +11,20 @@ pub(super) const PROMPT: u64 = 20_000_000;
 /// For how long a client counts once, in nanoseconds.
 const WINDOW: u64 = 1_000_000_000;
 /// So many that refused and took again are several …
-const SEVERAL: usize = 16;
+const SEVERAL: u32 = 16;
 /// … where they are not less than one in so many of those that events were written to: a few on topics of their own are
 /// not to hold up thousands.
-const ONE_IN: usize = 64;
+const ONE_IN: u32 = 64;
 
 /// In which window a connection was counted last; 0: in none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counted {
     written: u8,
+    refused: u8,
     took_again: u8,
 }
 
-/// How many clients events were written to lately, and how many of those took again soon after they refused.
+/// How many clients events were written to lately, how many of those refused, and how many of them took again soon.
 #[derive(Debug)]
 pub(super) struct Flood {
     /// The window under way, 1 to 255: a number comes again after four minutes at the earliest, and whoever was counted
@@ -32,14 +33,21 @@ pub(super) struct Flood {
     /// When it began, in nanoseconds.
     began: u64,
     written: u32,
+    refused: u32,
     took_again: u32,
-    /// Whether there was a flood in the window before.
-    was_there: bool,
+    /// What was found in the window before.
+    before: Found,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    have_several_refused: bool,
+    is_flood: bool,
 }
 
 impl Default for Flood {
     fn default() -> Self {
-        Self { window: 1, began: 0, written: 0, took_again: 0, was_there: false }
+        Self { window: 1, began: 0, written: 0, refused: 0, took_again: 0, before: Found::default() }
     }
 }
 
@@ -51,16 +59,22 @@ impl Flood {
             return;
         }
         // What was counted longer ago says nothing of now.
-        self.was_there = passed < 2 * WINDOW && self.is_in_window();
+        self.before = if passed < 2 * WINDOW { self.in_window() } else { Found::default() };
         self.began = now;
         self.window = self.window.checked_add(1).unwrap_or(1);
-        (self.written, self.took_again) = (0, 0);
+        (self.written, self.refused, self.took_again) = (0, 0, 0);
     }
 
     /// Events are about to be written to a client.
     pub(super) fn note_written(&mut self, counted: &mut Counted) {
         self.written += u32::from(counted.written != self.window);
         counted.written = self.window;
+    }
+
+    /// A client's socket refused.
+    pub(super) fn note_refused(&mut self, counted: &mut Counted) {
+        self.refused += u32::from(counted.refused != self.window);
+        counted.refused = self.window;
     }
 
     /// A client whose socket refused so many nanoseconds ago took something again.
@@ -73,16 +87,17 @@ impl Flood {
 
     /// Whether there is one.
     pub(super) fn is_there(&self) -> bool {
-        self.was_there || self.is_in_window()
+        self.before.is_flood || self.in_window().is_flood
     }
 
-    fn is_in_window(&self) -> bool {
-        self.are_several(self.took_again as usize)
+    /// Whether several have refused lately, be it that they are slow.
+    pub(super) fn have_several_refused(&self) -> bool {
+        self.before.have_several_refused || self.in_window().have_several_refused
     }
 
-    /// Whether so many clients are several of those that events are written to.
-    pub(super) fn are_several(&self, clients: usize) -> bool {
-        clients >= SEVERAL && clients >= self.written as usize / ONE_IN
+    fn in_window(&self) -> Found {
+        let are_several = |clients| clients >= SEVERAL && clients >= self.written / ONE_IN;
+        Found { have_several_refused: are_several(self.refused), is_flood: are_several(self.took_again) }
     }
 }
 
@@ -90,8 +105,8 @@ impl Flood {
 mod tests {
     use super::*;
 
-    /// Windows in each of which events are written to so many, and so many of them take again after they refused, three
-    /// times each; answers for each whether there is a flood at its end.
+    /// Windows in each of which events are written to so many, and so many of them refuse and take again, three times each;
+    /// answers for each whether there is a flood at its end.
     fn windows(flood: &mut Flood, all: &mut [Counted], windows: &[(usize, usize)]) -> Vec<bool> {
         let mut now = flood.began;
         let mut window = |(written, take_again): &(usize, usize)| {
@@ -99,8 +114,12 @@ mod tests {
             flood.begin_turn(now);
             for _ in 0..3 {
                 all[..*written].iter_mut().for_each(|one| flood.note_written(one));
-                all[..*take_again].iter_mut().for_each(|one| flood.note_took_again(one, PROMPT - 1));
+                for one in &mut all[..*take_again] {
+                    flood.note_refused(one);
+                    flood.note_took_again(one, PROMPT - 1);
+                }
             }
+            assert_eq!(flood.have_several_refused(), flood.is_there());
             flood.is_there()
         };
         windows.iter().map(&mut window).collect()
@@ -123,8 +142,11 @@ mod tests {
     #[test]
     fn who_takes_again_late_or_long_ago_does_not_count() {
         let (mut flood, mut all) = (Flood::default(), vec![Counted::default(); 20]);
-        all.iter_mut().for_each(|one| flood.note_took_again(one, PROMPT));
-        assert!(!flood.is_there());
+        for one in &mut all {
+            flood.note_refused(one);
+            flood.note_took_again(one, PROMPT);
+        }
+        assert!(flood.have_several_refused() && !flood.is_there());
         assert_eq!(windows(&mut flood, &mut all, &[(20, 20)]), [true]);
         flood.begin_turn(flood.began + WINDOW - 1);
         assert!(flood.is_there());

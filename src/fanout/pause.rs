@@ -52,7 +52,7 @@ const PIECE: usize = 4 << 10;
 pub(super) struct Pause {
     /// Whose socket refused lately, and when, in nanoseconds; the earliest first.
     refused: VecDeque<(u64, Key)>,
-    /// Whether publishers are too fast for those who read well.
+    /// How many refuse, and whether publishers are too fast for those who read well.
     pub(super) flood: Flood,
     /// What publishers wait for now.
     way: Way,
@@ -135,7 +135,7 @@ impl Pause {
         }
         self.way = match () {
             () if self.flood.is_there() => Way::Flood,
-            () if self.flood.are_several(self.refused.len()) => Way::Several,
+            () if self.flood.have_several_refused() => Way::Several,
             () => Way::Few,
         };
         // What is begun goes on; a new one begins where all of it may be spent.
@@ -156,13 +156,18 @@ impl Pause {
         self.watched().map(|(_, key)| *key)
     }
 
-    fn watched(&self) -> impl Iterator<Item = &(u64, Key)> {
-        let patience = match self.way {
+    /// How long after its refusal a client is waited for now, in nanoseconds.
+    fn patience(&self) -> u64 {
+        match self.way {
+            Way::Few => PATIENCE,
             // Several that stop at once are no reason to begin where little comes: their queues fill up later.
-            Way::Several if self.is_paused => PATIENCE_WITH_SEVERAL,
-            Way::Flood => PATIENCE_WITH_SEVERAL,
-            Way::Several | Way::Few => PATIENCE,
-        };
+            Way::Several if !self.is_paused => PATIENCE,
+            Way::Several | Way::Flood => PATIENCE_WITH_SEVERAL,
+        }
+    }
+
+    fn watched(&self) -> impl Iterator<Item = &(u64, Key)> {
+        let patience = self.patience();
         let watched = self.refused.iter().take(if self.is_allowed { WATCHED } else { 0 });
         watched.filter(move |(since, _)| self.at < since + patience)
     }
@@ -181,7 +186,7 @@ impl Pause {
     /// Until when at the latest, in nanoseconds, they wait.
     pub(super) fn until(&self) -> Option<u64> {
         let (since, _) = self.watched().next().filter(|_| self.is_paused)?;
-        let until = since + if self.way == Way::Few { PATIENCE } else { PATIENCE_WITH_SEVERAL };
+        let until = since + self.patience();
         Some(self.left().map_or(until, |left| until.min(self.at + left)))
     }
 }
@@ -198,8 +203,9 @@ impl<T: Transport> Shard<T> {
 
     /// A client's socket refused a write.
     pub(super) fn watch(&mut self, number: u32, now: u64) {
-        let connection = &self.connections[number as usize];
+        let connection = &mut self.connections[number as usize];
         if may_be_closed(connection).is_some() {
+            self.pause.flood.note_refused(&mut connection.counted);
             self.pause.note_refused(Key { number, generation: connection.generation }, now);
         }
     }
@@ -255,12 +261,9 @@ mod tests {
         Key { number, generation: 1 }
     }
 
-    /// A turn in which whoever is waited for has a queue that fills up; answers whether publishers wait. None but the
-    /// last refusal of each client counts.
+    /// A turn in which whoever is waited for has a queue that fills up; answers whether publishers wait.
     fn turn(pause: &mut Pause, now: u64) -> bool {
-        let latest: Vec<(u64, Key)> = pause.refused.iter().copied().collect();
-        let is_latest = |key, since| latest.iter().all(|(later, other)| *other != key || *later <= since);
-        pause.begin_turn(now, is_latest);
+        pause.begin_turn(now, |_, _| true);
         let is_paused = pause.waits_for().next().is_some();
         pause.end_turn(is_paused);
         is_paused
@@ -332,7 +335,12 @@ mod tests {
 
     #[test]
     fn several_at_once_are_waited_for_half_a_second_once_and_only_where_much_comes() {
-        let refuse = |pause: &mut Pause| (0..16).for_each(|number| pause.note_refused(key(number), 0));
+        let refuse = |pause: &mut Pause| {
+            for number in 0..16 {
+                pause.flood.note_refused(&mut Counted::default());
+                pause.note_refused(key(number), 0);
+            }
+        };
         let mut pause = Pause::default();
         refuse(&mut pause);
         assert!((1..500).all(|now| turn(&mut pause, now * MS)));
@@ -358,7 +366,7 @@ mod tests {
         // It comes back at a hundredth: 20 ms after two seconds, of which 60 ms have passed.
         pause.note_refused(key(1), 2_030 * MS);
         assert!(!turn(&mut pause, 2_030 * MS));
-        pause.note_refused(key(2), 2_041 * MS);
+        pause.note_refused(key(1), 2_041 * MS);
         assert!(turn(&mut pause, 2_041 * MS));
         assert_eq!(pause.until(), Some(2_050 * MS), "from the refusal on");
     }

@@ -64,7 +64,7 @@ pub const READ_BYTES: usize = 128 << 10;
 /// What rounds that are taken from the link in one turn may count for: more than what is read in one does, be it small
 /// events that are a round each. The head of the sweep tells nothing of who stands behind it, and what others put in
 /// meanwhile would keep a turn from ending.
-const TAKEN_IN_A_TURN: usize = 1 << 20;
+const TAKEN_IN_A_TURN: usize = 960 << 10;
 
 /// One thread's connections, topics and queues, over sockets or over the simulation's transport.
 #[derive(Debug)]
