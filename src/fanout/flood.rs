@@ -11,7 +11,7 @@ pub(super) const PROMPT: u64 = 20_000_000;
 /// For how long a client counts once, in nanoseconds.
 const WINDOW: u64 = 1_000_000_000;
 /// So many that refused and took again are several …
-const SEVERAL: u32 = 16;
+pub(super) const SEVERAL: u32 = 16;
 /// … where they are not less than one in so many of those that events were written to: a few on topics of their own are
 /// not to hold up thousands.
 const ONE_IN: u32 = 64;

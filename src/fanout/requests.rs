@@ -1,5 +1,6 @@
 //! HTTP on a shard: plain requests, publishing, and the handshake that makes a session.
 
+use std::cmp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +16,7 @@ use crate::dialect::opening::Opening;
 use crate::dialect::sse;
 use crate::error::CloseReason;
 use crate::fanout::connection::{Answer, Http, Role};
+use crate::fanout::flood::SEVERAL;
 use crate::fanout::intake::{CLIENT_READ, Read, window};
 use crate::fanout::replay::position;
 use crate::fanout::shard::{READ_BYTES, Shard};
@@ -55,12 +57,10 @@ const NOT_ADMITTED: &str = "handshake_rate";
 /// What those are told who come when too many do.
 const TOO_MANY: &str = "too many clients come at once (handshakes_per_second): connect again";
 
-/// So many clients of a shard may have as much in the kernel as that takes, mostly up to 4 MB …
-const FEW_CLIENTS: usize = 64;
-/// … and whoever comes later has this, in bytes that could not be sent yet: where all together fall behind, a socket of 4
-/// MB takes again only when a third of that is free, at 5 MB a second after a quarter of a second in which its client looks
-/// like one that has stopped. What waits in the kernel can be neither conflated nor left out, either. As large as what one
-/// flush writes in a flood.
+/// What the kernel takes for each client and could not send yet, in bytes, where a shard has so many that several may refuse:
+/// where all fall behind together, a socket that has grown to 4 MB takes again only when a third of that is free, at 5 MB a
+/// second after a quarter of a second in which its client looks like one that has stopped. What waits in the kernel can be
+/// neither conflated nor left out, either. As large as what one flush writes in a flood.
 const UNSENT_BYTES: u32 = 128 << 10;
 
 impl<T: Transport> Shard<T> {
@@ -375,6 +375,20 @@ impl<T: Transport> Shard<T> {
         self.begin_closing(number, now);
     }
 
+    /// Bounds what the kernel holds for a client that has come, and with the first that makes them several for all who were
+    /// there.
+    fn bound_unsent(&mut self, newcomer: u32) {
+        let connections = &mut self.connections;
+        match self.counts.clients.cmp(&(SEVERAL as usize)) {
+            cmp::Ordering::Less => {}
+            cmp::Ordering::Equal => {
+                let clients = connections.iter_mut().filter(|(_, one)| matches!(one.role, Role::Client(_)));
+                clients.for_each(|(_, client)| client.stream.bound_unsent(UNSENT_BYTES));
+            }
+            cmp::Ordering::Greater => connections[newcomer as usize].stream.bound_unsent(UNSENT_BYTES),
+        }
+    }
+
     /// A handshake is done: the connection is a session, if there is a place for it. It is subscribed before
     /// the answer to the handshake goes out.
     fn open(&mut self, number: u32, opening: Opening, now: Now) {
@@ -394,9 +408,6 @@ impl<T: Transport> Shard<T> {
             session.inbound = Some(Box::new(Inbound { unread: rest, ..Inbound::default() }));
         }
         connection.become_client(session);
-        if self.counts.clients >= FEW_CLIENTS {
-            connection.stream.bound_unsent(UNSENT_BYTES);
-        }
         if dialect == Dialect::EventStream {
             // Nobody answers its heartbeats but the kernel at the other end.
             connection.stream.expect_acknowledgement(self.limits.heartbeat_timeout);
@@ -404,6 +415,7 @@ impl<T: Transport> Shard<T> {
         self.counts.http -= 1;
         self.counts.clients += 1;
         self.counts.dialect_clients[dialect as usize] += 1;
+        self.bound_unsent(number);
         self.push_first(number, &response);
         // Where the wheel holds it for its handshake, it is looked at then, and put off.
         self.arm(number);

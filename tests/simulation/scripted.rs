@@ -360,6 +360,30 @@ fn in_a_flood_publishers_wait_half_a_second_for_each_and_close_who_takes_nothing
 }
 
 #[test]
+fn what_waits_in_the_kernel_is_bounded_for_all_where_clients_may_be_several() {
+    let mut script = Script::new(Limits::default());
+    let bounds =
+        |script: &Script| script.pipes.iter().filter(|pipe| pipe.borrow().unsent_bytes.is_some()).count();
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    script.open(usize::MAX, "/", "");
+    let mut clients = Vec::new();
+    for (count, bounded) in (1..=18).map(|count| (count, if count < 16 { 0 } else { count })) {
+        clients.push(script.open(usize::MAX, "/ws", UPGRADE));
+        assert_eq!(bounds(&script), bounded, "with {count} clients");
+    }
+    assert_eq!(script.pipes[publisher].borrow().unsent_bytes, None);
+    // Where they are few again, who comes is not bounded.
+    for client in &clients[..4] {
+        script.pipes[*client].borrow_mut().break_off();
+        script.run();
+    }
+    let newcomer = script.open(usize::MAX, "/ws", UPGRADE);
+    assert_eq!(script.pipes[newcomer].borrow().unsent_bytes, None);
+    script.open(usize::MAX, "/ws", UPGRADE);
+    assert_eq!(script.pipes[newcomer].borrow().unsent_bytes, Some(128 << 10));
+}
+
+#[test]
 fn large_writes_to_many_are_of_copies_for_all_and_the_same_bytes_as_others() {
     let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });
     let all: Vec<_> =

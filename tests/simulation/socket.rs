@@ -71,6 +71,8 @@ pub struct Pipe {
     pub dropped: bool,
     /// How long the node lets the far end be silent before the kernel breaks it off.
     pub acknowledged_within: Option<Duration>,
+    /// How many bytes the kernel is to hold that it could not send yet.
+    pub unsent_bytes: Option<u32>,
     random: fastrand::Rng,
 }
 
@@ -102,6 +104,7 @@ impl Pipe {
             shut: false,
             dropped: false,
             acknowledged_within: None,
+            unsent_bytes: None,
             random: fastrand::Rng::with_seed(seed),
         }))
     }
@@ -250,6 +253,10 @@ impl Transport for SimSocket {
 
     fn expect_acknowledgement(&mut self, within: Duration) {
         self.pipe.borrow_mut().acknowledged_within = Some(within);
+    }
+
+    fn bound_unsent(&mut self, bytes: u32) {
+        self.pipe.borrow_mut().unsent_bytes = Some(bytes);
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
