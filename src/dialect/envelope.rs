@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clock::Iso8601;
-use crate::event::Round;
+use crate::event::{Event, Round};
 use crate::proto::websocket::{Opcode, RSV1, frame_len, header_len, payload, write_header};
 use crate::topic::topic::Topic;
 
@@ -49,6 +49,22 @@ impl Frames {
 pub struct Envelope {
     parts: Box<[Part]>,
     framing: Framing,
+    /// The place of the data among the parts, where it stands there once.
+    lone_data: Option<usize>,
+}
+
+/// A frame that is written: what stands there around the data, for others of which that is the same.
+struct Around<'a> {
+    event: Event<'a>,
+    before: Range<usize>,
+    behind: Range<usize>,
+}
+
+impl Around<'_> {
+    fn is_around(&self, event: &Event<'_>) -> bool {
+        let Event { name, key, timestamp_ms, data: _ } = *event;
+        (self.event.timestamp_ms, self.event.name, self.event.key) == (timestamp_ms, name, key)
+    }
 }
 
 /// One part of a template.
@@ -161,14 +177,14 @@ const USUAL_HEADER: usize = 4;
 impl Envelope {
     /// A WebSocket text message for each event.
     pub fn web_socket(template: Vec<Part>) -> Self {
-        Self { parts: template.into(), framing: Framing::WebSocket }
+        Self::new(template, Framing::WebSocket)
     }
 
     /// A line for each event, to be put into messages as they go out ([`Private::Lines`]).
     pub fn lines(template: Vec<Part>) -> Self {
         let mut parts = one_line(template);
         parts.push(Part::Literal("\n".into()));
-        Self { parts: parts.into(), framing: Framing::Lines(" ") }
+        Self::new(parts, Framing::Lines(" "))
     }
 
     /// Server-Sent Events (WHATWG HTML, "Server-sent events"): the event's name, and the template as its data.
@@ -177,7 +193,13 @@ impl Envelope {
             vec![Part::Id, Part::Literal("event: ".into()), Part::Name, Part::Literal("\ndata: ".into())];
         parts.extend(one_line(template));
         parts.push(Part::Literal("\n\n".into()));
-        Self { parts: parts.into(), framing: Framing::Lines("\ndata: ") }
+        Self::new(parts, Framing::Lines("\ndata: "))
+    }
+
+    fn new(parts: Vec<Part>, framing: Framing) -> Self {
+        let mut places = parts.iter().enumerate().filter(|(_, part)| **part == Part::Data).map(|(at, _)| at);
+        let lone_data = places.next().filter(|_| places.next().is_none());
+        Self { parts: parts.into(), framing, lone_data }
     }
 
     /// Whether an event of several topics is written anew for the subscribers of each.
@@ -203,51 +225,83 @@ impl Envelope {
         );
         ends.reserve(round.events.len());
         let position = round.position(topic);
+        // Frames of a topic without history differ in their data alone, most of them: the rest is said as it was.
+        let has_positions = round.topics.iter().any(|placed| placed.topic.epoch().is_some());
+        let lone_data = if has_positions || position.is_some() { None } else { self.lone_data };
+        let header = if self.framing == Framing::WebSocket { USUAL_HEADER } else { 0 };
+        let mut last: Option<Around<'_>> = None;
         for (place, event) in round.events.iter().enumerate() {
             let start = bytes.len();
             let offset = position.map(|(epoch, first)| (epoch, first + place as u64));
-            if self.framing == Framing::WebSocket {
-                bytes.extend_from_slice(&[0; USUAL_HEADER]);
-            }
-            for part in &self.parts {
-                match part {
-                    Part::Literal(text) => bytes.extend_from_slice(text.as_bytes()),
-                    Part::Event => write_json_string(bytes, event.name),
-                    Part::Name => bytes.extend_from_slice(event.name.as_bytes()),
-                    Part::Category => write_json_string(bytes, round.category()),
-                    Part::Data => self.write_data(event.data, bytes),
-                    Part::Timestamp => {
-                        bytes.push(b'"');
-                        bytes.extend_from_slice(iso.format(event.timestamp_ms).as_bytes());
-                        bytes.push(b'"');
-                    }
-                    Part::Key if event.key.is_empty() => bytes.extend_from_slice(b"null"),
-                    Part::Key => write_json_string(bytes, event.key),
-                    Part::Offset => match offset {
-                        Some((_, offset)) => write_number(bytes, offset),
-                        None => bytes.extend_from_slice(b"null"),
-                    },
-                    Part::Positions => write_positions(round, place as u64, bytes),
-                    Part::Id => {
-                        if let Some((epoch, offset)) = offset {
-                            bytes.extend_from_slice(b"id: ");
-                            bytes.extend_from_slice(write_epoch(epoch).as_bytes());
-                            bytes.push(b'-');
-                            write_number(bytes, offset);
-                            bytes.push(b'\n');
+            bytes.extend_from_slice(&[0; USUAL_HEADER][..header]);
+            let mut write = |parts: &[Part], bytes: &mut Vec<u8>| {
+                for part in parts {
+                    match part {
+                        Part::Literal(text) => bytes.extend_from_slice(text.as_bytes()),
+                        Part::Event => write_json_string(bytes, event.name),
+                        Part::Name => bytes.extend_from_slice(event.name.as_bytes()),
+                        Part::Category => write_json_string(bytes, round.category()),
+                        Part::Data => self.write_data(event.data, bytes),
+                        Part::Timestamp => {
+                            bytes.push(b'"');
+                            bytes.extend_from_slice(iso.format(event.timestamp_ms).as_bytes());
+                            bytes.push(b'"');
+                        }
+                        Part::Key if event.key.is_empty() => bytes.extend_from_slice(b"null"),
+                        Part::Key => write_json_string(bytes, event.key),
+                        Part::Offset => match offset {
+                            Some((_, offset)) => write_number(bytes, offset),
+                            None => bytes.extend_from_slice(b"null"),
+                        },
+                        Part::Positions => write_positions(round, place as u64, bytes),
+                        Part::Id => {
+                            if let Some((epoch, offset)) = offset {
+                                bytes.extend_from_slice(b"id: ");
+                                bytes.extend_from_slice(write_epoch(epoch).as_bytes());
+                                bytes.push(b'-');
+                                write_number(bytes, offset);
+                                bytes.push(b'\n');
+                            }
+                        }
+                        Part::Value(number) => {
+                            bytes.extend_from_slice(values[usize::from(*number)].as_bytes());
                         }
                     }
-                    Part::Value(number) => {
-                        bytes.extend_from_slice(values[usize::from(*number)].as_bytes());
-                    }
                 }
-            }
+            };
+            let lengths = match (lone_data, &last) {
+                (Some(_), Some(last)) if last.is_around(&event) => {
+                    bytes.extend_from_within(last.before.clone());
+                    self.write_data(event.data, bytes);
+                    bytes.extend_from_within(last.behind.clone());
+                    Some((last.before.len(), last.behind.len()))
+                }
+                (Some(at), _) => {
+                    write(&self.parts[..at], bytes);
+                    let before = bytes.len() - start - header;
+                    self.write_data(event.data, bytes);
+                    let end = bytes.len();
+                    write(&self.parts[at + 1..], bytes);
+                    Some((before, bytes.len() - end))
+                }
+                (None, _) => {
+                    write(&self.parts, bytes);
+                    None
+                }
+            };
+            let payload = bytes.len() - start - header;
             if self.framing == Framing::WebSocket {
                 finish_frame(bytes, start);
             }
+            let end = bytes.len();
+            last = lengths.map(|(before, behind)| Around {
+                event,
+                before: end - payload..end - payload + before,
+                behind: end - behind..end,
+            });
             // A chunk begins anew above 256 KiB. Data has at most 256 MiB (`max_publish_bytes`), stands in a
             // template at most twice, and grows to at most seven times its length.
-            ends.push(bytes.len() as u32);
+            ends.push(end as u32);
         }
     }
 

@@ -81,7 +81,7 @@ impl Ingress {
                 self.version = version;
             }
         }
-        if matches.patterns().is_empty() && !publish.topics.contains('\n') {
+        if is_known || (matches.patterns().is_empty() && !publish.topics.contains('\n')) {
             count_matches(&matches, metrics);
             match self.place(publish.topics, to) {
                 Some(place) => {
