@@ -59,14 +59,13 @@ impl Events {
         self.records.push(Record { name_end, key_end, data_end, timestamp_ms });
     }
 
-    /// Takes all of them out, and keeps the memory of their text where that is at most so many bytes.
+    /// Takes all of them out, and keeps the memory where that is at most so many bytes.
     fn clear(&mut self, max_kept: usize) {
-        if self.text.capacity() > max_kept {
-            self.text = String::new();
-        }
         self.text.clear();
         self.records.clear();
-        self.records.shrink_to_fit();
+        if self.memory() > max_kept {
+            self.shrink_to_fit();
+        }
         self.have_keys = false;
     }
 
@@ -89,9 +88,10 @@ impl Events {
         self.records.shrink_to_fit();
     }
 
-    /// Bytes of memory for text.
+    /// Bytes of memory for them beside what every round has.
     pub fn memory(&self) -> usize {
-        self.text.capacity()
+        let records = if self.records.spilled() { self.records.capacity() * size_of::<Record>() } else { 0 };
+        self.text.capacity() + records
     }
 
     /// How many events.
@@ -153,11 +153,11 @@ impl Draft {
         self.0.shareable()
     }
 
-    /// A round that is through, if nobody else has it, empty, with the memory for its text where that is at most so many
+    /// A round that is through, if nobody else has it, empty, with the memory for its events where that is at most so many
     /// bytes.
-    pub fn reuse(round: RoundRef, max_text: usize) -> Option<Self> {
+    pub fn reuse(round: RoundRef, max_kept: usize) -> Option<Self> {
         let mut round = RoundRef::try_unique(round).ok()?;
-        round.clear(max_text);
+        round.clear(max_kept);
         Some(Self(round))
     }
 }
@@ -240,11 +240,11 @@ const MAX_WRITTEN: usize = 8;
 
 impl Round {
     /// Takes out all there is.
-    fn clear(&mut self, max_text: usize) {
+    fn clear(&mut self, max_kept: usize) {
         let Self { topics, category, events, several, names, ingress, shared, written } = self;
         topics.clear();
         *category = None;
-        events.clear(max_text);
+        events.clear(max_kept);
         (*several, *names, *ingress, *shared) = (0, 0, 0, false);
         written.get_mut().clear();
     }

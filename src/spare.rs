@@ -9,13 +9,16 @@ use crate::slack::is_loose;
 
 /// Rounds kept at most: about as many as small events make in one read.
 const MAX_KEPT: usize = 256;
-/// The text of events that is kept with each, in bytes at most.
-const MAX_TEXT: usize = 1 << 10;
+/// Memory for events that is kept with all of them, in bytes at most: a kilobyte for each, where they are many; where a read
+/// is one round, all that it needs.
+const MAX_BYTES: usize = MAX_KEPT << 10;
 
 /// A shard's spare rounds: empty, and nobody else's.
 #[derive(Debug, Default)]
 pub struct Spare {
     kept: Vec<Draft>,
+    /// Bytes of memory that they have for events.
+    bytes: usize,
     /// The fewest that were here since [`Spare::tidy`].
     low: usize,
 }
@@ -24,14 +27,18 @@ impl Spare {
     /// An empty round, in memory that was used before where some is there.
     pub fn take(&mut self) -> Draft {
         let taken = self.kept.pop().unwrap_or_default();
+        self.bytes -= taken.events.memory();
         self.low = self.low.min(self.kept.len());
         taken
     }
 
     /// Keeps what a round takes, where nobody else has it.
     pub fn keep(&mut self, round: RoundRef) {
-        if self.kept.len() < MAX_KEPT {
-            self.kept.extend(Draft::reuse(round, MAX_TEXT));
+        if self.kept.len() < MAX_KEPT
+            && let Some(draft) = Draft::reuse(round, MAX_BYTES - self.bytes)
+        {
+            self.bytes += draft.events.memory();
+            self.kept.push(draft);
         }
     }
 
@@ -42,7 +49,8 @@ impl Spare {
 
     /// Gives back half of what was not needed since the last time.
     pub fn tidy(&mut self) {
-        self.kept.drain(..self.low.div_ceil(2));
+        let given_back = self.kept.drain(..self.low.div_ceil(2));
+        self.bytes -= given_back.map(|draft| draft.events.memory()).sum::<usize>();
         self.low = self.kept.len();
         if is_loose(self.kept.capacity(), self.kept.len()) {
             self.kept.shrink_to(2 * self.kept.len());
@@ -84,16 +92,19 @@ mod tests {
     fn it_keeps_little_and_gives_that_back() {
         let mut spare = Spare::default();
         for _ in 0..2 * MAX_KEPT {
-            spare.keep(filled(Draft::default(), &"x".repeat(10 * MAX_TEXT)));
+            spare.keep(filled(Draft::default(), &"x".repeat(10 << 10)));
         }
         assert_eq!(spare.kept.len(), MAX_KEPT);
-        assert!(spare.kept.iter().all(|kept| kept.events.memory() <= MAX_TEXT));
+        let bytes = |spare: &Spare| spare.kept.iter().map(|kept| kept.events.memory()).sum::<usize>();
+        assert_eq!(spare.bytes, bytes(&spare));
+        assert!((MAX_BYTES / 2..=MAX_BYTES).contains(&spare.bytes));
         spare.tidy();
         let taken: Vec<_> = (0..100).map(|_| spare.take()).collect();
         spare.tidy();
         assert_eq!(spare.kept.len(), (MAX_KEPT - 100) / 2, "half of what was not needed goes");
+        assert_eq!(spare.bytes, bytes(&spare));
         drop(taken);
         (0..10).for_each(|_| spare.tidy());
-        assert!(spare.is_empty());
+        assert!(spare.is_empty() && spare.bytes == 0);
     }
 }
