@@ -4,6 +4,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+/// What the kernel takes for each client and could not send yet, in bytes, where a shard has so many that several may refuse:
+/// where all fall behind together, a socket that has grown to 4 MB takes again only when a third of that is free, at 5 MB a
+/// second after a quarter of a second in which its client looks like one that has stopped. What waits in the kernel can be
+/// neither conflated nor left out, either. As large as what one flush writes in a flood.
+pub const UNSENT_BYTES: u32 = 128 << 10;
+
 /// How a connection's way to the far end is, as the kernel sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelFigures {
@@ -54,8 +60,9 @@ pub trait Transport {
     fn expect_acknowledgement(&mut self, within: Duration);
 
     /// From now on it refuses where about this many bytes could not be sent yet, and takes again where half of those
-    /// are left, if the transport can.
-    fn bound_unsent(&mut self, _bytes: u32) {}
+    /// are left, if the transport can; `None`: where it likes. Connections begin with [`UNSENT_BYTES`], publishers' with
+    /// `None`.
+    fn bound_unsent(&mut self, _bytes: Option<u32>) {}
 
     /// Tells the far end that nothing more will be written.
     fn shutdown_write(&mut self) -> io::Result<()>;

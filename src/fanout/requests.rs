@@ -30,7 +30,7 @@ use crate::receipt::{Key, Receipt};
 use crate::session::chunk::Gap;
 use crate::session::handshake::Step;
 use crate::session::session::{Inbound, Session};
-use crate::transport::Transport;
+use crate::transport::{Transport, UNSENT_BYTES};
 
 /// What is to be done about a request.
 enum Decision {
@@ -56,12 +56,6 @@ enum Decision {
 const NOT_ADMITTED: &str = "handshake_rate";
 /// What those are told who come when too many do.
 const TOO_MANY: &str = "too many clients come at once (handshakes_per_second): connect again";
-
-/// What the kernel takes for each client and could not send yet, in bytes, where a shard has so many that several may refuse:
-/// where all fall behind together, a socket that has grown to 4 MB takes again only when a third of that is free, at 5 MB a
-/// second after a quarter of a second in which its client looks like one that has stopped. What waits in the kernel can be
-/// neither conflated nor left out, either. As large as what one flush writes in a flood.
-const UNSENT_BYTES: u32 = 128 << 10;
 
 impl<T: Transport> Shard<T> {
     pub(super) fn read_http(&mut self, number: u32, now: Now) {
@@ -375,17 +369,17 @@ impl<T: Transport> Shard<T> {
         self.begin_closing(number, now);
     }
 
-    /// Bounds what the kernel holds for a client that has come, and with the first that makes them several for all who were
-    /// there.
+    /// Lets the kernel hold more for a client that has come where they are few. With the first that makes them several that
+    /// ends for all who were there.
     fn bound_unsent(&mut self, newcomer: u32) {
         let connections = &mut self.connections;
         match self.counts.clients.cmp(&(SEVERAL as usize)) {
-            cmp::Ordering::Less => {}
+            cmp::Ordering::Less => connections[newcomer as usize].stream.bound_unsent(None),
             cmp::Ordering::Equal => {
                 let clients = connections.iter_mut().filter(|(_, one)| matches!(one.role, Role::Client(_)));
-                clients.for_each(|(_, client)| client.stream.bound_unsent(UNSENT_BYTES));
+                clients.for_each(|(_, client)| client.stream.bound_unsent(Some(UNSENT_BYTES)));
             }
-            cmp::Ordering::Greater => connections[newcomer as usize].stream.bound_unsent(UNSENT_BYTES),
+            cmp::Ordering::Greater => {}
         }
     }
 

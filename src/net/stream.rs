@@ -98,9 +98,10 @@ impl Transport for Stream {
     }
 
     #[cfg(target_os = "linux")]
-    fn bound_unsent(&mut self, bytes: u32) {
+    fn bound_unsent(&mut self, bytes: Option<u32>) {
+        // 0 is what the system says for all, which is nothing unless somebody has changed that.
         if let Self::Tcp(stream) = self
-            && let Err(error) = SockRef::from(&*stream).set_tcp_notsent_lowat(bytes)
+            && let Err(error) = SockRef::from(&*stream).set_tcp_notsent_lowat(bytes.unwrap_or(0))
         {
             // What the kernel takes is then bounded by its buffers.
             tracing::debug!(%error, "TCP_NOTSENT_LOWAT was not set");
@@ -206,7 +207,7 @@ mod tests {
         let (near, _) = listener.accept().unwrap();
         near.set_nonblocking(true).unwrap();
         let mut near = Stream::Tcp(TcpStream::from_std(near));
-        near.bound_unsent(64 << 10);
+        near.bound_unsent(Some(64 << 10));
         let (mut sent, bytes) = (0, vec![0; 64 << 10]);
         while let Ok(more) = near.write(&bytes) {
             sent += more;

@@ -255,8 +255,8 @@ impl Transport for SimSocket {
         self.pipe.borrow_mut().acknowledged_within = Some(within);
     }
 
-    fn bound_unsent(&mut self, bytes: u32) {
-        self.pipe.borrow_mut().unsent_bytes = Some(bytes);
+    fn bound_unsent(&mut self, bytes: Option<u32>) {
+        self.pipe.borrow_mut().unsent_bytes = bytes;
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
