@@ -41,12 +41,27 @@ pub fn check_key(key: &str) -> Result<(), String> {
 }
 
 fn check_characters(what: &str, text: &str) -> Result<(), String> {
-    // C0, DEL and C1 are `char::is_control`; bytes first, because nearly every name is ASCII.
-    let suspect = |byte: u8| byte < 0x20 || byte == 0x7f || byte == 0xc2;
-    if text.bytes().any(suspect) && text.chars().any(char::is_control) {
+    // C0, DEL and C1 are `char::is_control`.
+    if !is_printable_ascii(text) && text.chars().any(char::is_control) {
         return Err(format!("{what} {text:?} has a control character"));
     }
     Ok(())
+}
+
+/// Whether these are bytes from 0x20 to 0x7E alone, as in nearly every name. Eight at a time: every event's are looked at.
+pub fn is_printable_ascii(text: &str) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    // The first bit of a byte is set by what is taken from one below 0x20 and added to one of 0x7F. What that borrows from
+    // or carries to another byte comes from one that is found itself.
+    let found = words
+        .iter()
+        .chain([&last])
+        .map(|word| u64::from_ne_bytes(*word))
+        .fold(0, |found, word| found | word | word.wrapping_sub(ONES * 0x20) | word.wrapping_add(ONES));
+    found & (ONES * 0x80) == 0
 }
 
 #[cfg(test)]
@@ -71,5 +86,19 @@ mod tests {
         }
         assert_eq!(["run:*", "*", "a"].map(pattern_prefix), [Some("run:"), Some(""), None]);
         assert!(check_key("\t").is_err());
+    }
+
+    #[test]
+    fn printable_ascii_is_found_wherever_another_byte_stands() {
+        for length in 0..20 {
+            let text = "~ 7aZ{}!".repeat(3)[..length].to_owned();
+            assert!(is_printable_ascii(&text));
+            for at in 0..length {
+                for other in ('\0'..='\u{17f}').filter(|one| !(' '..='~').contains(one)) {
+                    let text = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+                    assert!(!is_printable_ascii(&text), "{text:?}");
+                }
+            }
+        }
     }
 }
