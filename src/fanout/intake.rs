@@ -35,6 +35,8 @@ const PUBLISHED_TO_FEW: usize = 48 << 10;
 const PUBLISHERS_READ: usize = 64;
 /// … by so many bytes at a time: what they bring goes to its subscribers while the processor's cache still has it.
 const PUBLISHER_READ: usize = 16 << 10;
+/// … or so many where the last read brought nothing that anybody is subscribed to, and the fewest calls are best.
+const UNWANTED_READ: usize = 48 << 10;
 /// … and clients: while nobody waits for events a turn is short as well, for an event that comes in waits for its end.
 const READS: usize = 32;
 /// How many times fewer clients are read, and newcomers let in, in a turn while some wait for events: each takes as
@@ -118,7 +120,8 @@ impl<T: Transport> Shard<T> {
                 if *publish_budget == 0 || self.is_behind() {
                     self.remember(number);
                 } else if self.has_credit() {
-                    let most = (*publish_budget).min(self.pause.piece(PUBLISHER_READ));
+                    let usual = if self.is_wanted { PUBLISHER_READ } else { UNWANTED_READ };
+                    let most = (*publish_budget).min(self.pause.piece(usual));
                     *publish_budget -= self.read_publisher(number, most, now);
                 } else {
                     self.starve(number);
@@ -190,14 +193,15 @@ impl<T: Transport> Shard<T> {
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
         let to = FromShard { shared: &shared, shard: self.id };
-        let mut receipts = Vec::new();
+        let (mut receipts, mut is_wanted) = (Vec::new(), false);
         let accept = |publish: &Publish<'_>, sequence: Option<u64>| {
             let receipt = sequence.map(|sequence| Receipt::new(asker, sequence));
-            ingress.add(publish, receipt.as_ref(), now, &to, metrics);
+            is_wanted |= ingress.add(publish, receipt.as_ref(), now, &to, metrics);
             receipts.extend(receipt);
         };
         let input = &self.buffer[..count];
         let outcome = publisher.handle_input(input, now.mono, terms, metrics, &mut answers, accept);
+        self.is_wanted = is_wanted;
         if outcome == Outcome::Close {
             log_publisher(publisher, "a frame was refused, and it was told why");
         }

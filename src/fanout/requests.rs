@@ -283,7 +283,9 @@ impl<T: Transport> Shard<T> {
         let Some((_, body)) = exchange.request() else { return true };
         let (metrics, to) = (&shared.metrics[self.id], FromShard { shared, shard: self.id });
         let receipt = batch.receipt().cloned();
-        let accept = |publish: &Publish<'_>| ingress.add(publish, receipt.as_ref(), now, &to, metrics);
+        let accept = |publish: &Publish<'_>| {
+            ingress.add(publish, receipt.as_ref(), now, &to, metrics);
+        };
         let is_done = batch.publish(body, bytes, accept);
         ingress.commit(now, &to, metrics);
         is_done

@@ -55,8 +55,8 @@ pub trait Destination {
 }
 
 impl Ingress {
-    /// Takes one accepted event, and the receipt that was asked for. [`Ingress::commit`] must follow before
-    /// anything else is read; only then may the receipt be let go.
+    /// Takes one accepted event, and the receipt that was asked for; answers whether it goes anywhere. [`Ingress::commit`]
+    /// must follow before anything else is read; only then may the receipt be let go.
     pub fn add(
         &mut self,
         publish: &Publish<'_>,
@@ -64,7 +64,7 @@ impl Ingress {
         now: Now,
         to: &impl Destination,
         metrics: &ShardMetrics,
-    ) {
+    ) -> bool {
         metrics.events_in.one();
         metrics.event_bytes_in.add((publish.event.len() + publish.key.len() + publish.data.len()) as u64);
         if to.tail().is_watched(now) && self.shown.take(now) {
@@ -83,17 +83,16 @@ impl Ingress {
         }
         if is_known || (matches.patterns().is_empty() && !publish.topics.contains('\n')) {
             count_matches(&matches, metrics);
-            match self.place(publish.topics, to) {
-                Some(place) => {
-                    let pending = &mut self.pending[place];
-                    let events = &mut pending.round.events;
-                    pending.receipts.extend(expect(receipt, events.len()));
-                    events.push(publish, now.wall_ms);
-                    self.arrivals.push(place as u32);
-                }
-                None => metrics.events_unsubscribed.one(),
-            }
-            return;
+            let Some(place) = self.place(publish.topics, to) else {
+                metrics.events_unsubscribed.one();
+                return false;
+            };
+            let pending = &mut self.pending[place];
+            let events = &mut pending.round.events;
+            pending.receipts.extend(expect(receipt, events.len()));
+            events.push(publish, now.wall_ms);
+            self.arrivals.push(place as u32);
+            return true;
         }
         matches.let_go();
         self.commit(now, to, metrics);
@@ -101,7 +100,7 @@ impl Ingress {
         if !held.is_as_in(version) {
             matches = held.matching(publish.topics);
         }
-        append_one(publish, receipt, &matches, now, to, metrics);
+        append_one(publish, receipt, &matches, now, to, metrics)
     }
 
     /// Where the events of a topic are gathered; `None` where it has no subscriber.
@@ -179,7 +178,7 @@ impl Ingress {
     }
 }
 
-/// Appends an event of several topics, or that matches a pattern.
+/// Appends an event of several topics, or that matches a pattern; answers whether anybody has one of those.
 fn append_one(
     publish: &Publish<'_>,
     receipt: Option<&Arc<Receipt>>,
@@ -187,15 +186,17 @@ fn append_one(
     now: Now,
     to: &impl Destination,
     metrics: &ShardMetrics,
-) {
+) -> bool {
     count_matches(matches, metrics);
     let mut round = Draft::default();
     round.events.push(publish, now.wall_ms);
     let receipts = pack(expect(receipt, 0).into_iter().collect());
     let send = |shard, round| to.send(shard, round, &receipts);
-    if !to.topics().append_to_several(publish.topics, matches, round, now.mono, send) {
+    let is_wanted = to.topics().append_to_several(publish.topics, matches, round, now.mono, send);
+    if !is_wanted {
         metrics.events_unsubscribed.one();
     }
+    is_wanted
 }
 
 fn count_matches(matches: &Matches<'_>, metrics: &ShardMetrics) {

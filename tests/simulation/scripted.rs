@@ -385,6 +385,26 @@ fn what_waits_in_the_kernel_is_bounded_for_all_where_clients_may_be_several() {
 }
 
 #[test]
+fn publishers_of_what_nobody_wants_are_read_in_larger_pieces() {
+    let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });
+    let publisher = script.connect(Door::Publish, usize::MAX);
+    let client = script.subscribe(usize::MAX, r#"{"type":"subscribe","topics":["a"]}"#);
+    let mut asked = |topics: &str| {
+        script.publish_all(publisher, topics, 0..1);
+        script.pipes[publisher].borrow().asked
+    };
+    let (usual, large) = (16 << 10, 48 << 10);
+    assert_eq!(asked("a"), usual);
+    assert_eq!(asked("nobody's"), usual, "only then it is known");
+    assert_eq!(asked("a"), large);
+    assert_eq!(asked("nobody's\na"), usual);
+    assert_eq!(asked("nobody's\nelse's"), usual);
+    assert_eq!(asked("nobody's"), large);
+    script.read(client);
+    assert_eq!(script.messages(client).iter().filter(|text| text.contains(r#""type":"event""#)).count(), 3);
+}
+
+#[test]
 fn large_writes_to_many_are_of_copies_for_all_and_the_same_bytes_as_others() {
     let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });
     let all: Vec<_> =

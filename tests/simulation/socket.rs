@@ -73,6 +73,8 @@ pub struct Pipe {
     pub acknowledged_within: Option<Duration>,
     /// How many bytes the kernel is to hold that it could not send yet.
     pub unsent_bytes: Option<u32>,
+    /// How many bytes the last read asked for that found any.
+    pub asked: usize,
     random: fastrand::Rng,
 }
 
@@ -105,6 +107,7 @@ impl Pipe {
             dropped: false,
             acknowledged_within: None,
             unsent_bytes: None,
+            asked: 0,
             random: fastrand::Rng::with_seed(seed),
         }))
     }
@@ -209,6 +212,7 @@ impl Transport for SimSocket {
         for (to, from) in buffer.iter_mut().zip(pipe.inbound.drain(..count)) {
             *to = from;
         }
+        pipe.asked = buffer.len();
         self.tape.borrow_mut().push(Op::Read { connection: pipe.id, bytes: count, asked: buffer.len() });
         Ok(count)
     }
