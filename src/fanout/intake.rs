@@ -521,6 +521,7 @@ impl<T: Transport> Shard<T> {
             subscription.note_brought(brought);
             session.subscriptions.push(subscription);
         }
+        shared.metrics[*id].subscriptions.set(subscribers.members() as u64);
         if let Some(Since::Positions(positions)) = &subscribe.since {
             // Who names a topic and does not subscribe to it is not told that all is well.
             let named: HashSet<&str> = subscribe.topics.iter().map(String::as_str).collect();

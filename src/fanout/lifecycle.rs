@@ -440,6 +440,7 @@ impl<T: Transport> Shard<T> {
         let metrics = self.metrics();
         metrics.drop_events(DropReason::Closed(reason), u64::from(lost));
         metrics.close(reason);
+        self.show_clients(dialect);
         let seconds = now.mono.saturating_sub(session.connected) / 1_000_000_000;
         metrics.session_seconds.lock().record(seconds, 1, now.mono);
         self.leave_all(*session);
@@ -592,6 +593,7 @@ impl<T: Transport> Shard<T> {
         for chunk in self.subscribers.leave(&self.shared.topics, topic) {
             self.chunks.disown(chunk);
         }
+        self.metrics().subscriptions.set(self.subscribers.members() as u64);
         self.is_tidy = false;
     }
 

@@ -411,6 +411,7 @@ impl<T: Transport> Shard<T> {
         self.counts.http -= 1;
         self.counts.clients += 1;
         self.counts.dialect_clients[dialect as usize] += 1;
+        self.show_clients(dialect);
         self.bound_unsent(number);
         self.push_first(number, &response);
         // Where the wheel holds it for its handshake, it is looked at then, and put off.

@@ -758,18 +758,21 @@ impl<T: Transport> Shard<T> {
         self.limits.max_outbox_bytes / self.shared.shards()
     }
 
-    /// Brings the figures that are states, not counts, up to date.
+    /// Brings the figures of a dialect's clients up to date: at once, as those of subscriptions, for who has read its
+    /// answer and then reads the figures is to find itself there.
+    pub(super) fn show_clients(&self, dialect: Dialect) {
+        let metrics = self.metrics();
+        metrics.clients.set(self.counts.clients as u64);
+        metrics.set_clients_of(dialect, self.counts.dialect_clients[dialect as usize]);
+    }
+
+    /// Brings the other figures that are states, not counts, up to date.
     fn look(&mut self, clock: &impl Fn() -> Now) {
         let now = clock();
         let metrics = self.metrics();
         metrics.turn.lock().record(now.mono.saturating_sub(self.turn_began) / 1000, 1, now.mono);
-        metrics.clients.set(self.counts.clients as u64);
-        for dialect in Dialect::ALL {
-            metrics.set_clients_of(dialect, self.counts.dialect_clients[dialect as usize]);
-        }
         metrics.publishers.set(self.counts.publishers as u64);
         metrics.other_connections.set((self.counts.http + self.counts.closing) as u64);
-        metrics.subscriptions.set(self.subscribers.members() as u64);
         metrics.topics.set(self.subscribers.topics() as u64);
         metrics.blocked_clients.set(self.counts.blocked as u64);
         metrics.outbox_bytes.set(self.held_bytes() as u64);

@@ -405,6 +405,29 @@ fn publishers_of_what_nobody_wants_are_read_in_larger_pieces() {
 }
 
 #[test]
+fn who_has_its_answer_is_in_the_figures_though_the_turn_goes_on() {
+    let mut script = Script::new(Limits::default());
+    let [client, first, second] = [(); 3].map(|()| script.connect(Door::Public, usize::MAX));
+    let send = |script: &Script, id: usize, path: &str, headers: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        script.pipes[id].borrow_mut().send(request.as_bytes());
+    };
+    let shown = |script: &Script, asking: usize| {
+        let stats: Value = serde_json::from_slice(script.body(asking)).unwrap();
+        ["connections", "dialects", "subscriptions", "closed"].map(|figure| stats[figure].clone())
+    };
+    // Both in one turn: how far it has come when the client is answered, who asks sees.
+    send(&script, client, "/sse?topics=a,b", ACCEPT);
+    send(&script, first, "/api/v1/websocket/stats", "");
+    script.run();
+    assert_eq!(shown(&script, first), [json!(1), json!({"sse": 1}), json!(2), json!({})]);
+    script.pipes[client].borrow_mut().end(true);
+    send(&script, second, "/api/v1/websocket/stats", "");
+    script.run();
+    assert_eq!(shown(&script, second), [json!(0), json!({}), json!(0), json!({"client_closed": 1})]);
+}
+
+#[test]
 fn large_writes_to_many_are_of_copies_for_all_and_the_same_bytes_as_others() {
     let mut script = Script::new(Limits { queue_events: 10_000, ..Limits::default() });
     let all: Vec<_> =
