@@ -663,6 +663,8 @@ pub struct Dialogue {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
+    /// The lines that were read last.
+    last: VecDeque<String>,
     stderr: Captured,
 }
 
@@ -674,7 +676,7 @@ impl Dialogue {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let stderr = Captured::new(child.stderr.take().unwrap());
-        Self { stdin: child.stdin.take(), child, lines, stderr }
+        Self { stdin: child.stdin.take(), child, lines, last: VecDeque::new(), stderr }
     }
 
     /// Writes a line.
@@ -692,10 +694,15 @@ impl Dialogue {
     /// The next line that it writes; `None` at its end.
     pub fn next_line(&mut self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => Some(line),
+            Ok(line) => {
+                self.last.push_back(line.clone());
+                self.last.drain(..self.last.len().saturating_sub(5));
+                Some(line)
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => None,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                panic!("no line came within {PATIENCE:?}; its stderr: {}", self.stderr.text())
+                let (last, stderr) = (&self.last, self.stderr.text());
+                panic!("no line came within {PATIENCE:?} after {last:?}; its stderr: {stderr}")
             }
         }
     }
