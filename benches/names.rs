@@ -110,18 +110,18 @@ fn flood(options: &Options, named: bool) -> io::Result<Flow> {
     flags.extend(["--max-clients".to_owned(), options.subscribers.to_string()]);
     if !options.bench {
         // Where other tests run beside it, who reads may have no processor for a while.
-        flags.extend(["--queue-events".to_owned(), "1000000".to_owned()]);
+        flags.extend(["--queue-events", "1000000", "--queue-bytes", "256MiB"].map(str::to_owned));
     }
     let node = Node::start(&Setup { flags, ..Setup::from_environment(env!("CARGO_BIN_EXE_fanwire")) })?;
     let name = |client| if named { format!("&clientId=client-{client}") } else { String::new() };
     let clients = (0..options.subscribers).map(|client| subscribe(node.http, &name(client)));
     let mut drain = Drain::of(clients.collect::<io::Result<_>>()?)?;
     let publish = node.publish_tcp()?.to_string();
-    let is_over = AtomicBool::new(false);
+    let (is_over, time) = (AtomicBool::new(false), Duration::from_secs_f64(options.secs));
     let flow = std::thread::scope(|scope| {
         let publisher = scope.spawn(|| publish_until(&publish, &is_over));
         let watch = scope.spawn(|| {
-            let flow = watch(&node, Duration::from_secs_f64(options.secs));
+            let flow = watch(&node, time);
             is_over.store(true, Ordering::Relaxed);
             flow
         });
@@ -133,6 +133,9 @@ fn flood(options: &Options, named: bool) -> io::Result<Flow> {
     })?;
     let metrics = get(node.http, "/metrics")?;
     let (dropped, clients) = (total(&metrics, "fanwire_dropped_total"), total(&metrics, "fanwire_clients"));
+    if flow.deliveries == 0.0 {
+        return Err(io::Error::other("nothing came"));
+    }
     if (dropped, clients) != (0.0, options.subscribers as f64) {
         return Err(io::Error::other(format!(
             "{dropped} events were dropped, and {clients} clients are left"

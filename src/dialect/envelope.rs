@@ -227,7 +227,7 @@ impl Envelope {
         let position = round.position(topic);
         // Frames of a topic without history differ in their data alone, most of them: the rest is said as it was.
         let has_positions = round.topics.iter().any(|placed| placed.topic.epoch().is_some());
-        let lone_data = if has_positions || position.is_some() { None } else { self.lone_data };
+        let lone_data = if has_positions { None } else { self.lone_data };
         let header = if self.framing == Framing::WebSocket { USUAL_HEADER } else { 0 };
         let mut last: Option<Around<'_>> = None;
         for (place, event) in round.events.iter().enumerate() {

@@ -35,7 +35,7 @@ const PUBLISHED_TO_FEW: usize = 48 << 10;
 const PUBLISHERS_READ: usize = 64;
 /// … by so many bytes at a time: what they bring goes to its subscribers while the processor's cache still has it.
 const PUBLISHER_READ: usize = 16 << 10;
-/// … or so many where the last read brought nothing that anybody is subscribed to, and the fewest calls are best.
+/// … or so many where a publisher's last read brought nothing that goes anywhere: then the fewest calls are best.
 const UNWANTED_READ: usize = 48 << 10;
 /// … and clients: while nobody waits for events a turn is short as well, for an event that comes in waits for its end.
 const READS: usize = 32;
@@ -75,7 +75,7 @@ impl<T: Transport> Shard<T> {
         while publishers > 0
             && let Some(number) = self.sources.pop_front()
         {
-            let before = publish_budget;
+            let (before, piece) = (publish_budget, self.publisher_piece(number));
             self.read_one(number, of_each, &mut publish_budget, now);
             let count = before - publish_budget;
             if count > 0 {
@@ -87,7 +87,7 @@ impl<T: Transport> Shard<T> {
             }
             // Who said less than was asked for has its next turn in the next turn: read again at once, it would say one
             // event at a time, and each would be handed to all subscribers by itself.
-            publishers -= usize::from(count < self.pause.piece(PUBLISHER_READ));
+            publishers -= usize::from(count < piece);
         }
         self.published = self.buffer.len() - publish_budget;
         let reads = if is_live { READS / FEWER_WHILE_LIVE } else { READS };
@@ -120,14 +120,20 @@ impl<T: Transport> Shard<T> {
                 if *publish_budget == 0 || self.is_behind() {
                     self.remember(number);
                 } else if self.has_credit() {
-                    let usual = if self.is_wanted { PUBLISHER_READ } else { UNWANTED_READ };
-                    let most = (*publish_budget).min(self.pause.piece(usual));
+                    let most = (*publish_budget).min(self.publisher_piece(number));
                     *publish_budget -= self.read_publisher(number, most, now);
                 } else {
                     self.starve(number);
                 }
             }
         }
+    }
+
+    /// How many bytes a publisher is asked for at once.
+    fn publisher_piece(&self, number: u32) -> usize {
+        let role = self.connections.get(number as usize).map(|connection| &connection.role);
+        let is_unwanted = matches!(role, Some(Role::Publisher(publisher)) if publisher.is_unwanted);
+        self.pause.piece(if is_unwanted { UNWANTED_READ } else { PUBLISHER_READ })
     }
 
     /// A link is out of credit: the connection's turn comes when its shard rings.
@@ -193,15 +199,16 @@ impl<T: Transport> Shard<T> {
         let Role::Publisher(publisher) = &mut self.connections[number as usize].role else { return count };
         let (ingress, mut answers) = (&mut self.ingress, Vec::new());
         let to = FromShard { shared: &shared, shard: self.id };
-        let (mut receipts, mut is_wanted) = (Vec::new(), false);
+        let (mut receipts, mut events, mut wanted) = (Vec::new(), 0, 0);
         let accept = |publish: &Publish<'_>, sequence: Option<u64>| {
             let receipt = sequence.map(|sequence| Receipt::new(asker, sequence));
-            is_wanted |= ingress.add(publish, receipt.as_ref(), now, &to, metrics);
+            events += 1;
+            wanted += usize::from(ingress.add(publish, receipt.as_ref(), now, &to, metrics));
             receipts.extend(receipt);
         };
         let input = &self.buffer[..count];
         let outcome = publisher.handle_input(input, now.mono, terms, metrics, &mut answers, accept);
-        self.is_wanted = is_wanted;
+        publisher.is_unwanted = events > 0 && wanted == 0;
         if outcome == Outcome::Close {
             log_publisher(publisher, "a frame was refused, and it was told why");
         }

@@ -411,7 +411,6 @@ impl<T: Transport> Shard<T> {
         self.counts.http -= 1;
         self.counts.clients += 1;
         self.counts.dialect_clients[dialect as usize] += 1;
-        self.show_clients(dialect);
         self.bound_unsent(number);
         self.push_first(number, &response);
         // Where the wheel holds it for its handshake, it is looked at then, and put off.
@@ -428,6 +427,7 @@ impl<T: Transport> Shard<T> {
             self.turn_away(number, "the node is shutting down", CloseReason::ShuttingDown, now);
             return;
         }
+        self.show_clients(dialect);
         let outcome = self.subscribe(number, &subscribe, now);
         match (dialect, outcome) {
             (Dialect::Json, Ok(_)) if subscribe.topics.is_empty() => {}

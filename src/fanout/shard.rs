@@ -100,8 +100,6 @@ pub struct Shard<T: Transport> {
     pub(super) buffer: Box<[u8]>,
     /// Bytes that publishers said in this turn.
     pub(super) published: usize,
-    /// Whether any event of the last read from a publisher goes anywhere.
-    pub(super) is_wanted: bool,
     /// What the rounds count for that were taken from the link in this turn.
     taken: usize,
     pub(super) iso: Iso8601,
@@ -207,7 +205,6 @@ impl<T: Transport> Shard<T> {
             ingress: Ingress::default(),
             buffer: vec![0; READ_BYTES].into(),
             published: 0,
-            is_wanted: true,
             taken: 0,
             iso: Iso8601::new(),
             deflater: Deflater::default(),

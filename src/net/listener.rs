@@ -17,6 +17,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use crate::config::PublishAddress;
 use crate::fanout::connection::Door;
 use crate::net::stream::Stream;
+#[cfg(target_os = "linux")]
 use crate::transport::UNSENT_BYTES;
 
 /// What connections are set to.
@@ -172,6 +173,8 @@ fn tune(listening: &Socket, tuning: &Tuning, door: Door) -> io::Result<()> {
     if let Some(bytes) = tuning.send_buffer {
         listening.set_send_buffer_size(bytes)?;
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = door;
     #[cfg(target_os = "linux")]
     if door != Door::Publish
         && let Err(error) = listening.set_tcp_notsent_lowat(UNSENT_BYTES)

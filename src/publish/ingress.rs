@@ -110,7 +110,10 @@ impl Ingress {
         }
         let place = to.topics().find_or_keep(name).map(|topic| {
             *self.places.entry(Arc::as_ptr(&topic).addr()).or_insert_with(|| {
-                self.pending.push(Pending { topic, round: self.spare.take(), receipts: Vec::new() });
+                // A history keeps a round, and with it all of the memory that was another's.
+                let keeps = topic.epoch().is_some();
+                let round = if keeps { Draft::default() } else { self.spare.take() };
+                self.pending.push(Pending { topic, round, receipts: Vec::new() });
                 self.pending.len() - 1
             })
         });
@@ -300,7 +303,11 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::HistoryLimits;
+    use crate::topic::rules::{Rule, Rules};
 
     struct To {
         topics: Topics,
@@ -350,6 +357,28 @@ mod tests {
             to.sent.lock().iter().map(|(topic, names)| format!("{topic}:{}", names.join(","))).collect();
         assert_eq!(sent, ["a:1,3", "b:2", "c:5", "b:6", "b:8"]);
         assert_eq!((metrics.events_in.get(), metrics.events_unsubscribed.get()), (8, 2));
+    }
+
+    #[test]
+    fn a_history_does_not_keep_the_memory_of_rounds_before() {
+        let history = HistoryLimits { events: 10, bytes: 1 << 20, age: Duration::from_secs(60) };
+        let rule =
+            Rule { prefix: "h:".into(), history: Some(history), policies: Vec::new(), compress_above: None };
+        let topics = Topics::new(1, 9, 1 << 20).with_rules(Rules::new(vec![rule]));
+        let to = To { topics, tail: Tail::default(), sent: Mutex::default() };
+        to.topics.register("a", 0, 0).unwrap();
+        let (mut ingress, metrics, mut large) =
+            (Ingress::default(), ShardMetrics::default(), Draft::default());
+        let data = format!("{:?}", "x".repeat(100_000));
+        large.events.push(&Publish { topics: "a", event: "e", key: "", data: &data, timestamp_ms: 0 }, 0);
+        ingress.reuse(large.share());
+        add(&mut ingress, &to, &metrics, "h:1", "1");
+        ingress.commit(NOW, &to, &metrics);
+        let kept = to.topics.read(&to.topics.find("h:1").unwrap(), 0, usize::MAX, 0).pieces;
+        assert!(kept[0].round.events.memory() < 1000);
+        assert!(ingress.has_spare());
+        add(&mut ingress, &to, &metrics, "a", "2");
+        assert!(!ingress.has_spare(), "who keeps nothing takes it");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Publisher {
     pub receipts_due: u32,
     /// It publishes no more, and only waits for its receipts.
     pub has_ended: bool,
+    /// Its last read brought events, and none of them goes anywhere: nobody is subscribed, no history keeps it.
+    pub is_unwanted: bool,
 }
 
 /// What the node asks of publishers.
@@ -90,6 +92,7 @@ impl Publisher {
             duplicates: 0,
             receipts_due: 0,
             has_ended: false,
+            is_unwanted: false,
         }
     }
 
