@@ -5,8 +5,9 @@
 //! each, in turns; a node of one shard as a process of its own.
 //!
 //! The far ends throw away what came (`recv` with `MSG_TRUNC`, tcp(7)) and look at nothing: a generator that checks each
-//! delivery is slower than the node, and what is cold in its caches costs it more than it costs the node. So nothing is
-//! checked here but that nobody was left behind; `fanwire bench` checks the rest.
+//! delivery is busy to the last with it, above all where the bytes of each are its own and not in its caches. So nothing
+//! is checked here but that nobody was left behind; `fanwire bench` checks the rest. What comes out is a ratio of two floods, not
+//! the most that a node can do.
 //!
 //! `BENCH_NODE_PREFIX="taskset -c 0" taskset -c 1 cargo bench --bench names` gives each side a processor.
 

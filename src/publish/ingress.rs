@@ -103,7 +103,7 @@ impl Ingress {
         append_one(publish, receipt, &matches, now, to, metrics)
     }
 
-    /// Where the events of a topic are gathered; `None` where it has no subscriber.
+    /// Where the events of a topic are gathered; `None` where it has neither a subscriber nor a history.
     fn place(&mut self, name: &str, to: &impl Destination) -> Option<usize> {
         if self.last.0 == name {
             return self.last.1;
@@ -181,7 +181,7 @@ impl Ingress {
     }
 }
 
-/// Appends an event of several topics, or that matches a pattern; answers whether anybody has one of those.
+/// Appends an event of several topics, or that matches a pattern; answers whether it goes anywhere.
 fn append_one(
     publish: &Publish<'_>,
     receipt: Option<&Arc<Receipt>>,
